@@ -1,0 +1,86 @@
+# One addon, parley.node. The CPU kernels are compiled once per instruction set, each with its own flags, and chosen at run time.
+{
+  "variables": {
+    # node-gyp build -- -Dsanitize=address | thread | undefined; see CONTRIBUTING.md
+    "sanitize%": "",
+    "warnings": ["-Wall", "-Wextra", "-Werror=return-type"],
+    "kernel_sources": ["native/cpu/kernels/all.cc"],
+  },
+  "target_defaults": {
+    "include_dirs": ["native"],
+    "cflags_cc": ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "<@(warnings)"],
+    "cflags_cc!": ["-fno-exceptions", "-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
+    "cflags!": ["-fno-exceptions"],
+    "cflags": ["-fPIC"],
+    "xcode_settings": {
+      "GCC_ENABLE_CPP_EXCEPTIONS": "YES",
+      "CLANG_CXX_LANGUAGE_STANDARD": "c++17",
+      "OTHER_CPLUSPLUSFLAGS": ["-O3", "-ffp-contract=off", "-fvisibility=hidden"],
+    },
+    "conditions": [
+      ["sanitize!=''", {
+        "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g"],
+        "ldflags": ["-fsanitize=<(sanitize)"],
+        "defines": ["PARLEY_CHECK_INTEGRITY"],
+      }],
+    ],
+  },
+  "targets": [
+    {
+      "target_name": "parley",
+      "sources": [
+        "native/binding/addon.cc",
+        "native/binding/engine_object.cc",
+        "native/binding/read_contract.cc",
+        "native/binding/test_ops.cc",
+        "native/engine/engine.cc",
+        "native/engine/pages.cc",
+        "native/engine/scheduler.cc",
+        "native/model/decoder.cc",
+        "native/model/weights.cc",
+        "native/model/worker.cc",
+        "native/cpu/cpu_backend.cc",
+        "native/cpu/isa.cc",
+        "native/cpu/thread_pool.cc",
+        "native/cpu/calibrate.cc",
+      ],
+      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_CPP_EXCEPTIONS"],
+      "dependencies": ["kernels_baseline"],
+      "libraries": ["-lpthread"],
+      "conditions": [
+        ["target_arch=='x64'", {"dependencies": ["kernels_avx2", "kernels_avx512"]}],
+      ],
+    },
+    {
+      "target_name": "kernels_baseline",
+      "type": "static_library",
+      "sources": ["<@(kernel_sources)"],
+      "defines": ["PARLEY_ISA=baseline"],
+    },
+  ],
+  "conditions": [
+    ["target_arch=='x64'", {
+      "targets": [
+        {
+          "target_name": "kernels_avx2",
+          "type": "static_library",
+          "sources": ["<@(kernel_sources)"],
+          "defines": ["PARLEY_ISA=avx2"],
+          "cflags_cc": ["-mavx2", "-mfma", "-mf16c"],
+          "xcode_settings": {"OTHER_CPLUSPLUSFLAGS": ["-mavx2", "-mfma", "-mf16c"]},
+        },
+        {
+          "target_name": "kernels_avx512",
+          "type": "static_library",
+          "sources": ["<@(kernel_sources)"],
+          "defines": ["PARLEY_ISA=avx512"],
+          # GCC up to 12 warns of its own AVX-512 header's undefined registers (its bug 105593).
+          "cflags_cc": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512",
+                        "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+          "xcode_settings": {"OTHER_CPLUSPLUSFLAGS": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"]},
+        },
+      ],
+    }],
+  ],
+}

@@ -1,0 +1,38 @@
+// Views of memory that somebody else owns: the only shapes that ops speak.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace parley {
+
+// n numbers in a row.
+template <class T>
+struct Span {
+  T* data = nullptr;
+  int64_t size = 0;
+
+  T& operator[](int64_t i) const { return data[i]; }
+  bool empty() const { return size == 0; }
+  T* begin() const { return data; }
+  T* end() const { return data + size; }
+  operator Span<const T>() const { return {data, size}; }
+};
+
+// A row-major matrix [rows, cols] whose rows start `stride` numbers apart (stride >= cols).
+template <class T>
+struct Matrix {
+  T* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  Matrix() = default;
+  Matrix(T* data, int64_t rows, int64_t cols) : data(data), rows(rows), cols(cols), stride(cols) {}
+  Matrix(T* data, int64_t rows, int64_t cols, int64_t stride) : data(data), rows(rows), cols(cols), stride(stride) {}
+
+  T* row(int64_t r) const { return data + r * stride; }
+  operator Matrix<const T>() const { return {data, rows, cols, stride}; }
+};
+
+}  // namespace parley

@@ -1,0 +1,383 @@
+#include "binding/test_ops.h"
+
+#include <array>
+#include <cmath>
+#include <deque>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "base/arithmetic.h"
+#include "base/check.h"
+#include "binding/read_contract.h"
+#include "cpu/calibrate.h"
+#include "cpu/cpu_backend.h"
+
+namespace parley {
+namespace {
+
+// What one call of an op lives on besides JavaScript's arrays.
+struct Call {
+  Backend& backend;
+  std::deque<SamplingParams> params;
+  std::deque<std::vector<TokenCount>> counts;
+  std::deque<std::vector<SampleRow>> rows;
+  std::deque<PackedWeight> weights;
+  std::deque<std::vector<char>> memory;
+};
+
+Napi::Value field(Napi::Value object, const char* name, const std::string& where) {
+  check(object.IsObject(), where, ": expected an object");
+  const Napi::Value value = object.As<Napi::Object>().Get(name);
+  check(!value.IsUndefined(), where, ".", name, ": missing");
+  return value;
+}
+
+int64_t read_int(Napi::Value value, int64_t min, int64_t max, const std::string& where) {
+  check(value.IsNumber(), where, ": expected a number");
+  const double number = value.As<Napi::Number>().DoubleValue();
+  check(std::floor(number) == number && number >= static_cast<double>(min) && number <= static_cast<double>(max), where,
+        ": expected an integer from ", min, " to ", max, ", got ", number);
+  return static_cast<int64_t>(number);
+}
+
+constexpr int64_t kMaxSize = int64_t{1} << 31;
+
+template <class Number>
+struct ArrayType;
+template <>
+struct ArrayType<float> {
+  static constexpr napi_typedarray_type kType = napi_float32_array;
+  static constexpr const char* kName = "Float32Array";
+};
+template <>
+struct ArrayType<int32_t> {
+  static constexpr napi_typedarray_type kType = napi_int32_array;
+  static constexpr const char* kName = "Int32Array";
+};
+template <>
+struct ArrayType<uint16_t> {
+  static constexpr napi_typedarray_type kType = napi_uint16_array;
+  static constexpr const char* kName = "Uint16Array";
+};
+
+// A view of a typed array; null and undefined are an empty one.
+template <class Number>
+Span<Number> read_array(Napi::Value value, const std::string& where) {
+  if (value.IsNull() || value.IsUndefined()) return {};
+  check(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == ArrayType<Number>::kType, where, ": expected a ",
+        ArrayType<Number>::kName);
+  auto array = value.As<Napi::TypedArrayOf<Number>>();
+  return {array.Data(), static_cast<int64_t>(array.ElementLength())};
+}
+
+void check_size(int64_t have, int64_t need, const std::string& where) {
+  check(have >= need, where, ": expected at least ", need, " numbers, got ", have);
+}
+
+// One reader for each type of argument in ops.def.
+template <class T>
+struct Argument;
+
+// {data, rows, cols, stride?}
+template <class Number>
+struct Argument<Matrix<Number>> {
+  static Matrix<Number> read(Napi::Value value, Call&, const std::string& where) {
+    using Plain = std::remove_const_t<Number>;
+    const int64_t rows = read_int(field(value, "rows", where), 0, kMaxSize, where + ".rows");
+    const int64_t cols = read_int(field(value, "cols", where), 0, kMaxSize, where + ".cols");
+    const Napi::Value stride_value = value.As<Napi::Object>().Get("stride");
+    const int64_t stride = stride_value.IsUndefined() ? cols : read_int(stride_value, cols, kMaxSize, where + ".stride");
+    const Span<Plain> data = read_array<Plain>(field(value, "data", where), where + ".data");
+    check_size(data.size, rows == 0 ? 0 : checked_add(checked_mul(rows - 1, stride), cols), where + ".data");
+    return {data.data, rows, cols, stride};
+  }
+};
+
+template <class Number>
+struct Argument<Span<Number>> {
+  static Span<Number> read(Napi::Value value, Call&, const std::string& where) {
+    return read_array<std::remove_const_t<Number>>(value, where);
+  }
+};
+
+// {dtype, rows, cols, data: Float32Array, split?}: packed on the fly, in two parts if `split` rows come first.
+template <>
+struct Argument<const PackedWeight&> {
+  static const PackedWeight& read(Napi::Value value, Call& call, const std::string& where) {
+    const DType dtype = read_enum<DType>(field(value, "dtype", where), where + ".dtype");
+    const int64_t rows = read_int(field(value, "rows", where), 1, kMaxSize, where + ".rows");
+    const int64_t cols = read_int(field(value, "cols", where), 1, kMaxSize, where + ".cols");
+    const Span<float> data = read_array<float>(field(value, "data", where), where + ".data");
+    check_size(data.size, checked_mul(rows, cols), where + ".data");
+    const Napi::Value split_value = value.As<Napi::Object>().Get("split");
+    const int64_t split = split_value.IsUndefined() ? rows : read_int(split_value, 0, rows, where + ".split");
+
+    constexpr int64_t kAlignment = 64;
+    // Filled with ones' bits (NaN), so that padding that is not written shows.
+    call.memory.emplace_back(static_cast<size_t>(checked_add(call.backend.packed_bytes(rows, cols, dtype), kAlignment)), '\xff');
+    char* start = call.memory.back().data();
+    start += (kAlignment - reinterpret_cast<uintptr_t>(start) % kAlignment) % kAlignment;
+    call.weights.push_back({start, dtype, rows, cols});
+    const PackedWeight& weight = call.weights.back();
+    const int64_t stride = cols * static_cast<int64_t>(sizeof(float));
+    call.backend.pack_rows(weight, 0, data.data, DType::float32, split, stride);
+    call.backend.pack_rows(weight, split, data.data + split * cols, DType::float32, rows - split, stride);
+    return weight;
+  }
+};
+
+// {num_heads, num_kv_heads, head_dim, rope_dims}
+template <>
+struct Argument<HeadLayout> {
+  static HeadLayout read(Napi::Value value, Call&, const std::string& where) {
+    HeadLayout heads;
+    heads.num_heads = read_int(field(value, "num_heads", where), 1, 1024, where + ".num_heads");
+    heads.num_kv_heads = read_int(field(value, "num_kv_heads", where), 1, 1024, where + ".num_kv_heads");
+    heads.head_dim = read_int(field(value, "head_dim", where), 1, 1024, where + ".head_dim");
+    heads.rope_dims = read_int(field(value, "rope_dims", where), 0, heads.head_dim, where + ".rope_dims");
+    check(heads.num_heads % heads.num_kv_heads == 0, where, ": num_kv_heads must divide num_heads");
+    return heads;
+  }
+};
+
+// {dtype, num_pages, keys, values}: the pages' bits, Float32Array for float32 and Uint16Array for the 16-bit types.
+template <>
+struct Argument<const KvLayer&> {
+  static KvLayer read(Napi::Value value, Call&, const std::string& where) {
+    KvLayer kv;
+    kv.dtype = read_enum<DType>(field(value, "dtype", where), where + ".dtype");
+    kv.num_pages = read_int(field(value, "num_pages", where), 1, kMaxSize, where + ".num_pages");
+    const Napi::Value keys = field(value, "keys", where);
+    const Napi::Value values = field(value, "values", where);
+    int64_t size;
+    if (kv.dtype == DType::float32) {
+      const Span<float> k = read_array<float>(keys, where + ".keys");
+      const Span<float> v = read_array<float>(values, where + ".values");
+      kv.keys = k.data;
+      kv.values = v.data;
+      size = std::min(k.size, v.size);
+    } else {
+      const Span<uint16_t> k = read_array<uint16_t>(keys, where + ".keys");
+      const Span<uint16_t> v = read_array<uint16_t>(values, where + ".values");
+      kv.keys = k.data;
+      kv.values = v.data;
+      size = std::min(k.size, v.size);
+    }
+    check(size % kv.num_pages == 0 && size / kv.num_pages % kPageSize == 0, where, ": ", size, " numbers are not ", kv.num_pages,
+          " pages");
+    // The op's own check of the pages' size is in Checks below: it needs the heads.
+    return kv;
+  }
+};
+
+template <>
+struct Argument<float> {
+  static float read(Napi::Value value, Call&, const std::string& where) {
+    check(value.IsNumber(), where, ": expected a number");
+    return value.As<Napi::Number>().FloatValue();
+  }
+};
+
+template <>
+struct Argument<int64_t> {
+  static int64_t read(Napi::Value value, Call&, const std::string& where) { return read_int(value, 0, kMaxSize, where); }
+};
+
+template <>
+struct Argument<Epilogue> {
+  static Epilogue read(Napi::Value value, Call&, const std::string& where) {
+    constexpr std::array<const char*, 5> kNames = {"store", "gelu", "gelu_tanh", "relu", "accumulate"};
+    const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
+    for (size_t i = 0; i < kNames.size(); ++i) {
+      if (name == kNames[i]) return static_cast<Epilogue>(i);
+    }
+    fail(where, ": expected store, gelu, gelu_tanh, relu or accumulate");
+  }
+};
+
+// A list of {params, position, generated?: Int32Array of token, count pairs}
+template <>
+struct Argument<Span<const SampleRow>> {
+  static Span<const SampleRow> read(Napi::Value value, Call& call, const std::string& where) {
+    check(value.IsArray(), where, ": expected a list");
+    const auto list = value.As<Napi::Array>();
+    call.rows.emplace_back();
+    std::vector<SampleRow>& rows = call.rows.back();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+      const std::string here = where + "[" + std::to_string(i) + "]";
+      const Napi::Value entry = list[i];
+      call.params.push_back(read_contract<SamplingParams>(field(entry, "params", here), here + ".params"));
+      const SamplingParams& params = call.params.back();
+      check(params.bias_ids.size() == params.bias_values.size(), here, ": bias_ids and bias_values differ in length");
+      const Span<int32_t> pairs = read_array<int32_t>(entry.As<Napi::Object>().Get("generated"), here + ".generated");
+      check(pairs.size % 2 == 0, here, ".generated: expected pairs");
+      call.counts.emplace_back();
+      std::vector<TokenCount>& counts = call.counts.back();
+      for (int64_t j = 0; j < pairs.size; j += 2) counts.push_back({pairs[j], pairs[j + 1]});
+      SampleRow row;
+      row.params = &params;
+      row.generated = {counts.data(), static_cast<int64_t>(counts.size())};
+      row.position = read_int(field(entry, "position", here), 0, kMaxSize, here + ".position");
+      rows.push_back(row);
+    }
+    return {rows.data(), static_cast<int64_t>(rows.size())};
+  }
+};
+
+// What an op trusts its caller to have checked.
+struct Checks {
+  static void all(Span<const int32_t> values, int64_t limit, const char* name) {
+    for (const int32_t value : values) check(value >= 0 && value < limit, name, ": ", value, " is not in 0..", limit - 1);
+  }
+  static void same(int64_t a, int64_t b, const char* what) { check(a == b, what, ": ", a, " and ", b, " should be equal"); }
+  static void pages(Napi::Value kv_value, const KvLayer& kv, HeadLayout heads) {
+    const int64_t need = kv.num_pages * heads.num_kv_heads * heads.head_dim * kPageSize;
+    const Napi::Object object = kv_value.As<Napi::Object>();
+    for (const char* name : {"keys", "values"}) {
+      const auto array = object.Get(name).As<Napi::TypedArray>();
+      check(static_cast<int64_t>(array.ElementLength()) >= need, "kv.", name, ": expected ", need, " numbers");
+    }
+  }
+
+  static void embed(const Napi::CallbackInfo&, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens) {
+    same(out.rows, tokens.size, "rows of out and tokens");
+    same(out.cols, table.cols, "columns of out and table");
+    all(tokens, table.rows, "tokens");
+  }
+  static void layer_norm(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, Span<const float> weight,
+                         Span<const float> bias, float) {
+    same(out.rows, x.rows, "rows of out and x");
+    same(out.cols, x.cols, "columns of out and x");
+    same(weight.size, x.cols, "weight and columns");
+    same(bias.size, x.cols, "bias and columns");
+  }
+  static void linear(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, const PackedWeight& weight,
+                     Span<const float> bias, Epilogue) {
+    same(out.rows, x.rows, "rows of out and x");
+    same(out.cols, weight.rows, "columns of out and rows of weight");
+    same(x.cols, weight.cols, "columns of x and weight");
+    check(bias.empty() || bias.size == weight.rows, "bias: expected none or one for each row of weight");
+  }
+  static void rope(const Napi::CallbackInfo&, Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin,
+                   HeadLayout heads) {
+    same(qkv.cols, heads.qkv_size(), "columns of qkv and heads");
+    same(qkv.rows, positions.size, "rows of qkv and positions");
+    check(heads.rope_dims % 2 == 0, "rope_dims: expected an even number");
+    check(cos_sin.cols >= heads.rope_dims, "cos_sin: too narrow");
+    all(positions, cos_sin.rows, "positions");
+  }
+  static void write_kv(const Napi::CallbackInfo& info, const KvLayer& kv, Matrix<const float> qkv, Span<const int32_t> slots,
+                       HeadLayout heads) {
+    pages(info[0], kv, heads);
+    same(qkv.cols, heads.qkv_size(), "columns of qkv and heads");
+    same(qkv.rows, slots.size, "rows of qkv and slots");
+    all(slots, kv.num_pages * kPageSize, "slots");
+  }
+  static void attention(const Napi::CallbackInfo& info, Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv,
+                        Span<const int32_t> positions, Span<const int32_t> sequences, Matrix<const int32_t> page_table,
+                        HeadLayout heads, float) {
+    pages(info[2], kv, heads);
+    same(out.rows, qkv.rows, "rows of out and qkv");
+    same(out.cols, heads.query_size(), "columns of out and heads");
+    same(qkv.cols, heads.qkv_size(), "columns of qkv and heads");
+    same(positions.size, qkv.rows, "positions and rows");
+    same(sequences.size, qkv.rows, "sequences and rows");
+    all(sequences, page_table.rows, "sequences");
+    all(positions, page_table.cols * kPageSize, "positions");
+    for (int64_t t = 0; t < positions.size; ++t) {
+      all({page_table.row(sequences[t]), positions[t] / kPageSize + 1}, kv.num_pages, "page_table");
+    }
+  }
+  static void sample(const Napi::CallbackInfo&, Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids,
+                     Span<int32_t> tokens, Span<float> logprobs, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
+    same(rows.size, logits.rows, "rows and logits");
+    check(logits.cols >= 1 && num_sampled_ids <= logits.cols, "num_sampled_ids: more than columns of logits");
+    check(tokens.size >= rows.size && logprobs.size >= rows.size, "tokens, logprobs: expected one for each row");
+    same(top_tokens.cols, top_logprobs.cols, "columns of top_tokens and top_logprobs");
+    for (const SampleRow& row : rows) {
+      const int64_t wanted = row.params->num_logprobs;
+      check(wanted <= 0 || (wanted <= top_tokens.cols && top_tokens.rows >= rows.size && top_logprobs.rows >= rows.size),
+            "top_tokens: too small for num_logprobs ", wanted);
+    }
+  }
+};
+
+// `Op` is Backend's method, `Check` the method of Checks with the same arguments.
+template <class... Args, class Check, size_t... I>
+void call_op(Backend& backend, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
+             std::index_sequence<I...>) {
+  Call call{backend, {}, {}, {}, {}, {}};
+  // Braces read the arguments in order.
+  std::tuple<decltype(Argument<Args>::read(info[I], call, ""))...> arguments{
+      Argument<Args>::read(info[I], call, "argument " + std::to_string(I))...};
+  check_arguments(info, std::get<I>(arguments)...);
+  (backend.*op)(std::get<I>(arguments)...);
+}
+
+template <class... Args, class Check>
+Napi::Value run_op(Backend& backend, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info) {
+  try {
+    call_op(backend, op, check_arguments, info, std::index_sequence_for<Args...>{});
+  } catch (const Error& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value test_ops(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  std::shared_ptr<Backend> backend;
+  try {
+    const Isa isa = read_enum<Isa>(info[0], "isa");
+    backend = make_cpu_backend(isa, static_cast<int>(read_int(info[1], 1, 1024, "numThreads")));
+  } catch (const Error& error) {
+    throw Napi::Error::New(env, error.what());
+  }
+  Napi::Object ops = Napi::Object::New(env);
+#define OP(name, arguments)                                               \
+  ops.Set(#name, Napi::Function::New(env, [backend](const Napi::CallbackInfo& info) { \
+            return run_op(*backend, &Backend::name, &Checks::name, info);             \
+          }));
+#include "ops/ops.def"
+#undef OP
+  return ops;
+}
+
+Napi::Value has_isa_export(const Napi::CallbackInfo& info) {
+  try {
+    return Napi::Boolean::New(info.Env(), has_isa(read_enum<Isa>(info[0], "isa")));
+  } catch (const Error& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
+Napi::Value calibrate(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  try {
+    const Isa isa = read_enum<Isa>(info[0], "isa");
+    const int num_threads = static_cast<int>(read_int(info[1], 1, 1024, "numThreads"));
+    const int64_t bytes = read_int(info[2], 1, int64_t{1} << 40, "bytes");
+    check(info[3].IsNumber(), "seconds: expected a number");
+    const double seconds = info[3].As<Napi::Number>().DoubleValue();
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("readGBps", measure_read_bandwidth(num_threads, bytes, seconds));
+    result.Set("fmaGflops", measure_fma_rate(isa, num_threads, seconds));
+    return result;
+  } catch (const Error& error) {
+    throw Napi::Error::New(env, error.what());
+  }
+}
+
+}  // namespace
+
+void register_test_ops(Napi::Env env, Napi::Object exports) {
+  exports.Set("testOps", Napi::Function::New(env, test_ops));
+  exports.Set("hasIsa", Napi::Function::New(env, has_isa_export));
+  exports.Set("calibrate", Napi::Function::New(env, calibrate));
+}
+
+}  // namespace parley

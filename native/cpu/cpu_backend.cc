@@ -1,0 +1,244 @@
+#include "cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/arithmetic.h"
+#include "base/check.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/scratch.h"
+#include "cpu/thread_pool.h"
+
+namespace parley {
+namespace {
+
+static_assert(static_cast<int>(NumberType::float32) == static_cast<int>(DType::float32), "");
+static_assert(static_cast<int>(NumberType::float16) == static_cast<int>(DType::float16), "");
+static_assert(static_cast<int>(NumberType::bfloat16) == static_cast<int>(DType::bfloat16), "");
+static_assert(static_cast<int>(Epilogue::store) == 0 && static_cast<int>(Epilogue::accumulate) == 4, "linear.h switches on these");
+static_assert(kPageTokens == kPageSize, "");
+static_assert(sizeof(TokenCount) == 2 * sizeof(int32_t), "the kernels read pairs");
+
+// Activations of one block of tokens: half of a core's second-level cache or less, beside them a widened panel.
+constexpr int64_t kBlockBytes = 512 * 1024;
+
+// Work that one thread does faster alone than two after waking each other: about 2 microseconds.
+constexpr int64_t kSmallNumbers = 16 * 1024;       // read and written once
+constexpr int64_t kSmallMultiplications = 64 * 1024;
+
+NumberType number_type(DType dtype) { return static_cast<NumberType>(dtype); }
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Isa isa, int num_threads) : kernels_(kernels_for(isa)), pool_(num_threads) {}
+
+  int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const override {
+    return checked_mul(checked_mul(ceil_div(rows, kPanelRows) * kPanelRows, cols), dtype_bytes(dtype));
+  }
+
+  void pack_rows(const PackedWeight& weight, int64_t first_row, const void* stored, DType stored_dtype, int64_t num_rows,
+                 int64_t stored_stride_bytes) override {
+    check(first_row >= 0 && num_rows >= 0 && first_row <= weight.rows - num_rows, "rows ", first_row, " + ", num_rows,
+          " do not fit into a weight of ", weight.rows);
+    if (num_rows == 0) return;
+    const int64_t last_row = first_row + num_rows;
+    const int64_t first_panel = first_row / kPanelRows;
+    const int64_t num_panels = ceil_div(last_row, kPanelRows) - first_panel;
+    const int64_t number_bytes = dtype_bytes(weight.dtype);
+    share(num_panels, num_rows * weight.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t panel = first_panel + begin; panel < first_panel + end; ++panel) {
+        char* data = static_cast<char*>(weight.data) + panel * kPanelRows * weight.cols * number_bytes;
+        const int64_t start = std::max(first_row, panel * kPanelRows);
+        const int64_t stop = std::min(last_row, (panel + 1) * kPanelRows);
+        kernels_.pack_panel(data, number_type(weight.dtype), weight.cols, start - panel * kPanelRows, stop - start,
+                            static_cast<const char*>(stored) + (start - first_row) * stored_stride_bytes,
+                            number_type(stored_dtype), stored_stride_bytes);
+        const int64_t padding = (panel + 1) * kPanelRows - weight.rows;
+        if (stop == weight.rows && padding > 0) {
+          for (int64_t k = 0; k < weight.cols; ++k) {
+            std::memset(data + ((k + 1) * kPanelRows - padding) * number_bytes, 0, static_cast<size_t>(padding * number_bytes));
+          }
+        }
+      }
+    });
+  }
+
+  void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens) override {
+    share(tokens.size, tokens.size < 2, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        kernels_.embed(out.row(t), table.data, number_type(table.dtype), table.cols, tokens[t]);
+      }
+    });
+  }
+
+  void layer_norm(Matrix<float> out, Matrix<const float> x, Span<const float> weight, Span<const float> bias,
+                  float eps) override {
+    share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) kernels_.layer_norm(out.row(t), x.row(t), weight.data, bias.data, x.cols, eps);
+    });
+  }
+
+  void linear(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias,
+              Epilogue epilogue) override {
+    const int64_t tokens = x.rows;
+    if (tokens == 0 || weight.rows == 0) return;
+    const int64_t num_groups = ceil_div(tokens, kernels_.group_tokens);
+    const int64_t group_bytes = kernels_.group_tokens * weight.cols * static_cast<int64_t>(sizeof(float));
+    const int64_t groups_per_block = std::max<int64_t>(1, kBlockBytes / std::max<int64_t>(1, group_bytes));
+    const int64_t num_blocks = ceil_div(num_groups, groups_per_block);
+
+    const float* packed = x.row(0);
+    if (tokens > 1) {
+      float* target = packed_x_.reserve<float>(tokens * weight.cols);
+      share(ceil_div(weight.cols, 64), tokens * weight.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+        kernels_.pack_tokens(target, x.data, x.stride, tokens, num_groups, weight.cols, begin * 64,
+                             std::min(end * 64, weight.cols));
+      });
+      packed = target;
+    }
+
+    const int64_t scratch_numbers = kPanelRows * weight.cols;
+    float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
+    const LinearCall call{weight.data, number_type(weight.dtype), weight.rows, weight.cols, packed, tokens,
+                          num_groups,  num_blocks,                bias.data,   out.data,    out.stride,
+                          static_cast<int32_t>(epilogue)};
+    const int64_t num_tasks = num_blocks * ceil_div(weight.rows, kPanelRows);
+    share_threads(num_tasks, tokens * weight.rows * weight.cols < kSmallMultiplications,
+                  [&](int thread, int64_t begin, int64_t end) {
+                    kernels_.linear(call, begin, end, scratch + thread * scratch_numbers);
+                  });
+  }
+
+  void rope(Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin, HeadLayout heads) override {
+    const int64_t half = heads.rope_dims / 2;
+    if (half == 0) return;
+    share(qkv.rows, qkv.rows * heads.query_size() < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        kernels_.rope(qkv.row(t), heads.num_heads + heads.num_kv_heads, heads.head_dim, cos_sin.row(positions[t]), half);
+      }
+    });
+  }
+
+  void write_kv(const KvLayer& kv, Matrix<const float> qkv, Span<const int32_t> slots, HeadLayout heads) override {
+    share(qkv.rows, qkv.rows * heads.kv_size() < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const float* key = qkv.row(t) + heads.query_size();
+        kernels_.write_kv(kv.keys, kv.values, number_type(kv.dtype), key, key + heads.kv_size(), heads.num_kv_heads,
+                          heads.head_dim, slots[t]);
+      }
+    });
+  }
+
+  void attention(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, Span<const int32_t> positions,
+                 Span<const int32_t> sequences, Matrix<const int32_t> page_table, HeadLayout heads, float scale) override {
+    if (out.rows == 0) return;
+    const AttentionCall call{out.data,
+                             out.stride,
+                             qkv.data,
+                             qkv.stride,
+                             out.rows,
+                             kv.keys,
+                             kv.values,
+                             number_type(kv.dtype),
+                             positions.data,
+                             sequences.data,
+                             page_table.data,
+                             page_table.stride,
+                             heads.num_heads,
+                             heads.num_kv_heads,
+                             heads.head_dim,
+                             scale};
+    int64_t context = 0;
+    int64_t keys = 0;
+    for (const int32_t position : positions) {
+      context = std::max<int64_t>(context, position + 1);
+      keys += position + 1;
+    }
+    const int64_t scratch_numbers = ceil_div(kernels_.attention_scratch(call, context), 16) * 16;
+    float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
+    const int threads = keys * heads.query_size() < kSmallNumbers ? 1 : pool_.num_threads();
+    const auto run = [&](int thread) { kernels_.attention(call, thread, threads, scratch + thread * scratch_numbers); };
+    if (threads == 1) {
+      run(0);
+    } else {
+      pool_.run(run);
+    }
+  }
+
+  void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
+              Span<float> logprobs, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
+    int64_t num_adjusted = 0;
+    for (const SampleRow& row : rows) {
+      num_adjusted = std::max(num_adjusted, static_cast<int64_t>(row.params->bias_ids.size()) + row.generated.size);
+    }
+    // Weights and saved logits of every thread, each from a 64-byte boundary on.
+    const int64_t vocab = ceil_div(logits.cols, 16) * 16;
+    const int64_t scratch_numbers = vocab + ceil_div(num_adjusted, 16) * 16;
+    float* weights = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
+    int32_t* candidates = thread_candidates_.reserve<int32_t>(vocab * pool_.num_threads());
+    share_threads(rows.size, false, [&](int thread, int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const SamplingParams& params = *rows[r].params;
+        SampleCall call;
+        call.logits = logits.row(r);
+        call.vocab = logits.cols;
+        call.num_sampled_ids = num_sampled_ids;
+        call.temperature = params.temperature;
+        call.top_p = params.top_p;
+        call.top_k = params.top_k;
+        call.min_p = params.min_p;
+        call.presence_penalty = static_cast<float>(params.presence_penalty);
+        call.frequency_penalty = static_cast<float>(params.frequency_penalty);
+        call.seed = params.seed;
+        call.choice = params.choice;
+        call.position = rows[r].position;
+        call.num_logprobs = std::min(params.num_logprobs, top_tokens.cols);
+        call.bias_ids = params.bias_ids.data();
+        call.bias_values = params.bias_values.data();
+        call.num_bias = static_cast<int64_t>(std::min(params.bias_ids.size(), params.bias_values.size()));
+        call.generated = reinterpret_cast<const int32_t*>(rows[r].generated.data);
+        call.num_generated = rows[r].generated.size;
+        call.weights = weights + thread * scratch_numbers;
+        call.saved = call.weights + vocab;
+        call.candidates = candidates + thread * vocab;
+        call.top_tokens = top_tokens.data ? top_tokens.row(r) : nullptr;
+        call.top_logprobs = top_logprobs.data ? top_logprobs.row(r) : nullptr;
+        kernels_.sample(call);
+        tokens[r] = call.token;
+        logprobs[r] = call.logprob;
+      }
+    });
+  }
+
+ private:
+  // function(thread, begin, end) for every thread's even share of `count` things; the caller alone does small work.
+  template <class Function>
+  void share_threads(int64_t count, bool small, const Function& function) {
+    const int64_t threads = std::min<int64_t>(pool_.num_threads(), count);
+    if (count == 0) return;
+    if (small || threads <= 1) {
+      function(0, 0, count);
+    } else {
+      pool_.run([&](int thread) {
+        if (thread < threads) function(thread, count * thread / threads, count * (thread + 1) / threads);
+      });
+    }
+  }
+
+  template <class Function>
+  void share(int64_t count, bool small, const Function& function) {
+    share_threads(count, small, [&](int, int64_t begin, int64_t end) { function(begin, end); });
+  }
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  Scratch packed_x_;           // linear: the tokens of one call, shared
+  Scratch thread_scratch_;     // a part for each thread
+  Scratch thread_candidates_;  // sample: the same
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(Isa isa, int num_threads) { return std::make_unique<CpuBackend>(isa, num_threads); }
+
+}  // namespace parley

@@ -1,0 +1,135 @@
+// The table of CPU kernels, one for each instruction set.
+//
+// kernels/all.cc is compiled once per instruction set with its own compiler flags. So that the linker can never pick a function
+// that was compiled for AVX-512 to serve a machine without it, nothing in kernels/ or simd/ has external linkage but the tables
+// below, and this header uses no type with inline members: only numbers, pointers and plain structs.
+#pragma once
+
+#include <cstdint>
+
+namespace parley {
+
+// Same order as DType in contract.def; cpu_backend.cc checks it.
+enum class NumberType : int32_t { float32, float16, bfloat16 };
+
+// Outputs of a matrix that stand together in a packed weight: [ceil(rows / 32)][cols][32].
+constexpr int64_t kPanelRows = 32;
+
+// Numbers in the kernels' vector type, on every instruction set.
+constexpr int64_t kLanes = 16;
+
+// Tokens in a KV page as the kernels see it; cpu_backend.cc checks that it is kPageSize.
+constexpr int64_t kPageTokens = 16;
+
+// One call of `linear`, shared by all threads. The work is cut into tasks [token block][panel].
+struct LinearCall {
+  const void* weight;     // packed panels
+  NumberType dtype;       // of the weight
+  int64_t rows;           // outputs
+  int64_t cols;           // inputs
+  const float* packed_x;  // per group of tokens [cols][tokens of the group], one after the other; see pack_tokens
+  int64_t num_tokens;
+  int64_t num_groups;     // token group g has the tokens num_tokens * g / num_groups up to those of g + 1
+  int64_t num_blocks;     // block b has the groups num_groups * b / num_blocks up to those of b + 1
+  const float* bias;      // [rows] or null
+  float* out;
+  int64_t out_stride;
+  int32_t epilogue;       // value of Epilogue
+};
+
+// One call of `attention`, shared by all threads. The work is cut into tasks [row group][key/value head].
+struct AttentionCall {
+  float* out;
+  int64_t out_stride;
+  const float* qkv;
+  int64_t qkv_stride;
+  int64_t num_rows;
+  const void* keys;
+  const void* values;
+  NumberType dtype;  // of keys and values
+  const int32_t* positions;
+  const int32_t* sequences;
+  const int32_t* page_table;
+  int64_t page_table_stride;
+  int64_t num_heads;
+  int64_t num_kv_heads;
+  int64_t head_dim;
+  float scale;
+};
+
+// One row of `sample`; the meaning of the fields is SamplingParams' and SampleRow's.
+struct SampleCall {
+  float* logits;  // [vocab]
+  int64_t vocab;
+  int64_t num_sampled_ids;
+  double temperature;
+  double top_p;
+  int64_t top_k;
+  double min_p;
+  float presence_penalty;
+  float frequency_penalty;
+  int64_t seed;
+  int64_t choice;
+  int64_t position;
+  int64_t num_logprobs;
+  const int32_t* bias_ids;
+  const float* bias_values;
+  int64_t num_bias;
+  const int32_t* generated;  // [num_generated][2]: token, count
+  int64_t num_generated;
+  // Scratch of this thread.
+  float* weights;       // [vocab]
+  int32_t* candidates;  // [vocab]
+  float* saved;         // [num_bias + num_generated]
+  // Results.
+  int32_t token;
+  float logprob;
+  int32_t* top_tokens;  // [num_logprobs]
+  float* top_logprobs;
+};
+
+struct Kernels {
+  // Most tokens in a group of `linear`: the height of the register tile.
+  int64_t group_tokens;
+  // Token groups in a block from which on it pays to widen a 16-bit panel to float32 once per block.
+  int64_t widen_groups;
+
+  // Lays tokens out for `linear`: for the columns [first_col, last_col) of every group, packed [cols][tokens of the group].
+  void (*pack_tokens)(float* packed, const float* x, int64_t x_stride, int64_t num_tokens, int64_t num_groups, int64_t cols,
+                      int64_t first_col, int64_t last_col);
+  // Runs the tasks [first_task, last_task). scratch: kPanelRows * cols float32, 64-byte aligned.
+  void (*linear)(const LinearCall& call, int64_t first_task, int64_t last_task, float* scratch);
+  // Writes rows [first_row, first_row + num_rows) of a panel, all in one panel: panel + first_row of the 32.
+  void (*pack_panel)(void* panel, NumberType dtype, int64_t cols, int64_t first_row, int64_t num_rows, const void* stored,
+                     NumberType stored_dtype, int64_t stored_stride_bytes);
+  // One row of an embedding table.
+  void (*embed)(float* out, const void* table, NumberType dtype, int64_t cols, int64_t row);
+  void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps);
+  // Rotates num_heads heads, head_dim apart, by the cosines and sines of one position.
+  void (*rope)(float* heads, int64_t num_heads, int64_t head_dim, const float* cos_sin, int64_t half);
+  // Writes the key and value heads of one row into a slot.
+  void (*write_kv)(void* keys, void* values, NumberType dtype, const float* key, const float* value, int64_t num_kv_heads,
+                   int64_t head_dim, int64_t slot);
+  // Floats of scratch that one thread needs for rows that attend to at most `context` keys.
+  int64_t (*attention_scratch)(const AttentionCall& call, int64_t context);
+  // Runs thread `thread`'s share.
+  void (*attention)(const AttentionCall& call, int64_t thread, int64_t num_threads, float* scratch);
+  void (*sample)(SampleCall& call);
+
+  // For calibration: the sum of n numbers (n a multiple of 128, 64-byte aligned), and a loop of FMAs in registers that returns how
+  // many floating-point operations it did (an FMA is two).
+  float (*read_sum)(const float* data, int64_t n);
+  int64_t (*fma_loop)(int64_t iterations, float* sink);
+};
+
+namespace baseline {
+extern const Kernels kKernels;
+}
+namespace avx2 {
+extern const Kernels kKernels;
+}
+namespace avx512 {
+extern const Kernels kKernels;
+}
+
+}  // namespace parley

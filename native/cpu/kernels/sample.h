@@ -1,0 +1,375 @@
+// Chooses one row's token.
+//
+//   1. NaN logits count as -infinity, +infinity as the largest float32.
+//   2. Log-probabilities (num_logprobs >= 0) are those of the raw softmax over all `vocab` columns, padded ones too:
+//      logit - (largest + log(sum of e^(logit - largest))). The sum runs in 64 lanes over the columns and folds in a fixed tree.
+//   3. Adjusted logit = raw + bias - presence_penalty - frequency_penalty * count, the penalties for tokens generated so far.
+//      Ids from num_sampled_ids on are never chosen.
+//   4. temperature < 1e-5: the largest adjusted logit, the lowest id among equals.
+//   5. Else weight = e^((adjusted - largest adjusted) / temperature), of which are kept, in this order: the top_k heaviest tokens; of
+//      these the fewest heaviest tokens whose weights reach top_p of their sum; of these the ones of at least min_p times the heaviest.
+//      Equal logits go by lower id. At least one token stays.
+//   6. The token at which the running sum of the kept weights, in order of id, exceeds u * their sum. u is a number in [0, 1) that
+//      depends on seed, choice and position alone: see uniform().
+//
+// If no id has an adjusted logit above -infinity, the token is -1 and its log-probability NaN.
+#pragma once
+
+#include "cpu/kernels/kernels.h"
+#include "cpu/simd/simd.h"
+
+namespace parley {
+namespace PARLEY_ISA {
+namespace {
+
+constexpr float kMinTemperature = 1e-5f;
+constexpr float kLargestFloat = 3.402823466e38f;
+
+// The finalizer of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+PARLEY_INLINE uint64_t mix(uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+// Number `position` of the SplitMix64 stream that (seed, choice) names: 53 random bits in [0, 1).
+PARLEY_INLINE double uniform(int64_t seed, int64_t choice, int64_t position) {
+  constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;  // 2^64 / golden ratio
+  const uint64_t stream = mix(mix(static_cast<uint64_t>(seed) + kStep) + (static_cast<uint64_t>(choice) + 1) * kStep);
+  const uint64_t random = mix(stream + (static_cast<uint64_t>(position) + 1) * kStep);
+  return static_cast<double>(random >> 11) * 0x1p-53;
+}
+
+// 16 numbers of a row of which n are left; `fill` behind them.
+PARLEY_INLINE Vec load_filled(const float* p, int64_t n, float fill) {
+  if (n >= kLanes) return load(p);
+  float lanes[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) lanes[i] = i < n ? p[i] : fill;
+  return load(lanes);
+}
+
+PARLEY_INLINE void store_some(float* p, Vec v, int64_t n) {
+  if (n >= kLanes) {
+    store(p, v);
+  } else {
+    store_partial(p, v, n);
+  }
+}
+
+// Step 1; returns the largest logit.
+float clean(float* logits, int64_t n) {
+  const Vec lowest = broadcast(-__builtin_inff());
+  Vec top = lowest;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Vec raw = load_filled(logits + i, n - i, -__builtin_inff());
+    const Vec cleaned = min(select(equal(raw, raw), raw, lowest), broadcast(kLargestFloat));
+    store_some(logits + i, cleaned, n - i);
+    top = max(cleaned, top);
+  }
+  return largest(top);
+}
+
+float largest_of(const float* logits, int64_t n) {
+  Vec top = broadcast(-__builtin_inff());
+  for (int64_t i = 0; i < n; i += kLanes) top = max(load_filled(logits + i, n - i, -__builtin_inff()), top);
+  return largest(top);
+}
+
+// log of the sum of e^(logit - top).
+double log_sum(const float* logits, int64_t n, float top) {
+  Vec total[4] = {zero(), zero(), zero(), zero()};
+  for (int64_t i = 0; i < n; i += 4 * kLanes) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const int64_t at = i + j * kLanes;
+      if (at < n) total[j] = total[j] + exp(load_filled(logits + at, n - at, -__builtin_inff()) - broadcast(top));
+    }
+  }
+  return __builtin_log(static_cast<double>(sum((total[0] + total[1]) + (total[2] + total[3]))));
+}
+
+// The k largest logits in order, ties by lower id, as log-probabilities.
+void find_top(const float* logits, int64_t n, int64_t k, float top, double log_total, int32_t* tokens, float* logprobs) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Vec row = load_filled(logits + i, n - i, -__builtin_inff());
+    uint32_t above = count < k ? 0xffffu : bits(less(broadcast(logprobs[k - 1]), row));
+    for (; above; above &= above - 1) {
+      const int64_t id = i + __builtin_ctz(above);
+      if (id >= n) break;
+      const float value = logits[id];
+      if (count == k && !(value > logprobs[k - 1])) continue;
+      int64_t at = count < k ? count++ : k - 1;
+      for (; at > 0 && value > logprobs[at - 1]; --at) {
+        logprobs[at] = logprobs[at - 1];
+        tokens[at] = tokens[at - 1];
+      }
+      logprobs[at] = value;
+      tokens[at] = static_cast<int32_t>(id);
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    logprobs[i] = static_cast<float>(static_cast<double>(logprobs[i]) - static_cast<double>(top) - log_total);
+  }
+  for (int64_t i = count; i < k; ++i) {  // a vocabulary smaller than k
+    tokens[i] = -1;
+    logprobs[i] = -__builtin_inff();
+  }
+}
+
+// Step 3. The old logits go to call.saved, where raw_logit() finds them.
+void adjust(const SampleCall& call) {
+  float* saved = call.saved;
+  for (int64_t i = 0; i < call.num_bias; ++i) {
+    const int32_t id = call.bias_ids[i];
+    if (id < 0 || id >= call.vocab) continue;
+    *saved++ = call.logits[id];
+    call.logits[id] = call.logits[id] + call.bias_values[i];
+  }
+  if (call.presence_penalty == 0 && call.frequency_penalty == 0) return;
+  for (int64_t i = 0; i < call.num_generated; ++i) {
+    const int32_t id = call.generated[2 * i];
+    const int32_t count = call.generated[2 * i + 1];
+    if (id < 0 || id >= call.vocab || count <= 0) continue;
+    *saved++ = call.logits[id];
+    call.logits[id] = call.logits[id] - call.presence_penalty - call.frequency_penalty * static_cast<float>(count);
+  }
+}
+
+// The raw logit of one id, after adjust(): what was saved first for it.
+float raw_logit(const SampleCall& call, int32_t token) {
+  const float* saved = call.saved;
+  for (int64_t i = 0; i < call.num_bias; ++i) {
+    const int32_t id = call.bias_ids[i];
+    if (id < 0 || id >= call.vocab) continue;
+    if (id == token) return *saved;
+    ++saved;
+  }
+  if (call.presence_penalty != 0 || call.frequency_penalty != 0) {
+    for (int64_t i = 0; i < call.num_generated; ++i) {
+      const int32_t id = call.generated[2 * i];
+      if (id < 0 || id >= call.vocab || call.generated[2 * i + 1] <= 0) continue;
+      if (id == token) return *saved;
+      ++saved;
+    }
+  }
+  return call.logits[token];
+}
+
+int32_t first_equal(const float* logits, int64_t n, float value) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const uint32_t hits = bits(equal(load_filled(logits + i, n - i, -__builtin_inff()), broadcast(value)));
+    if (hits) return static_cast<int32_t>(i + __builtin_ctz(hits));
+  }
+  return -1;
+}
+
+// Numbers that compare like the floats.
+PARLEY_INLINE uint32_t order_of(float x) {
+  const float unsigned_zero = x + 0.0f;  // -0 equals 0
+  uint32_t key;
+  __builtin_memcpy(&key, &unsigned_zero, 4);
+  return key ^ (key >> 31 ? 0xffffffffu : 0x80000000u);
+}
+
+// Keeps the tokens above `key`, and the first `ties` of those at it.
+struct Cut {
+  uint32_t key;
+  int64_t ties;
+};
+
+// Three rounds of a radix search over the bits of the keys, from the top: no sorting.
+constexpr int kRadixShift[3] = {21, 10, 0};
+constexpr uint32_t kRadixSize[3] = {2048, 2048, 1024};
+
+Cut cut_by_count(const float* logits, const int32_t* ids, int64_t n, int64_t k) {
+  uint32_t counts[2048];
+  uint32_t prefix = 0;
+  uint32_t mask = 0;
+  for (int round = 0; round < 3; ++round) {
+    const uint32_t low = kRadixSize[round] - 1;
+    __builtin_memset(counts, 0, sizeof counts);
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t key = order_of(logits[ids[i]]);
+      if ((key & mask) == prefix) ++counts[(key >> kRadixShift[round]) & low];
+    }
+    uint32_t bin = low;
+    while (bin > 0 && k > counts[bin]) k -= counts[bin--];
+    prefix |= bin << kRadixShift[round];
+    mask |= low << kRadixShift[round];
+  }
+  return {prefix, k};
+}
+
+Cut cut_by_weight(const float* logits, const float* weights, const int32_t* ids, int64_t n, double target) {
+  double masses[2048];
+  uint32_t counts[2048];
+  uint32_t prefix = 0;
+  uint32_t mask = 0;
+  double above = 0;
+  int64_t ties = 1;
+  for (int round = 0; round < 3; ++round) {
+    const uint32_t low = kRadixSize[round] - 1;
+    __builtin_memset(masses, 0, sizeof masses);
+    __builtin_memset(counts, 0, sizeof counts);
+    for (int64_t i = 0; i < n; ++i) {
+      const uint32_t key = order_of(logits[ids[i]]);
+      if ((key & mask) != prefix) continue;
+      const uint32_t bin = (key >> kRadixShift[round]) & low;
+      masses[bin] += static_cast<double>(weights[ids[i]]);
+      ++counts[bin];
+    }
+    // The bin in which the running sum reaches the target; by rounding it may miss it, then the last one with tokens.
+    uint32_t found = 0;
+    double before = above;
+    for (int64_t bin = low; bin >= 0; --bin) {
+      if (counts[bin] == 0) continue;
+      found = static_cast<uint32_t>(bin);
+      before = above;
+      if (above + masses[bin] >= target) break;
+      above += masses[bin];
+    }
+    above = before;
+    prefix |= found << kRadixShift[round];
+    mask |= low << kRadixShift[round];
+    if (round == 2) {  // equal logits, equal weights
+      const double each = masses[found] / counts[found];
+      while (ties < counts[found] && above + static_cast<double>(ties) * each < target) ++ties;
+    }
+  }
+  return {prefix, ties};
+}
+
+int64_t apply_cut(const float* logits, int32_t* ids, int64_t n, Cut cut) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t key = order_of(logits[ids[i]]);
+    if (key > cut.key || (key == cut.key && cut.ties-- > 0)) ids[kept++] = ids[i];
+  }
+  return kept;
+}
+
+double sum_of(const float* weights, const int32_t* ids, int64_t n) {
+  double total = 0;
+  for (int64_t i = 0; i < n; ++i) total += static_cast<double>(weights[ids[i]]);
+  return total;
+}
+
+// Weights of 256 ids at a time: the units of the running sum over the whole vocabulary.
+constexpr int64_t kDrawBlock = 256;
+
+double block_sum(const float* weights, int64_t n) {
+  Vec total = zero();
+  for (int64_t i = 0; i < n && i < kDrawBlock; i += kLanes) total = total + load_filled(weights + i, n - i, 0);
+  return static_cast<double>(sum(total));
+}
+
+// Step 6 without truncation.
+int32_t draw_from_all(const float* weights, int64_t n, double target) {
+  double running = 0;
+  int64_t start = 0;
+  for (;;) {
+    const double next = running + block_sum(weights + start, n - start);
+    if (next > target || start + kDrawBlock >= n) break;
+    running = next;
+    start += kDrawBlock;
+  }
+  // Rounding can leave the target just behind the last weight; then the last id that has any.
+  int64_t last = -1;
+  for (int64_t i = start; i < n && i < start + kDrawBlock; ++i) {
+    if (weights[i] > 0) {
+      last = i;
+      running += static_cast<double>(weights[i]);
+      if (running > target) break;
+    }
+  }
+  while (last < 0) {
+    if (weights[--start] > 0) last = start;  // the heaviest weight is 1, so there is one
+  }
+  return static_cast<int32_t>(last);
+}
+
+int32_t draw_from_list(const float* weights, const int32_t* ids, int64_t n, double target) {
+  double running = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    running += static_cast<double>(weights[ids[i]]);
+    if (running > target) return ids[i];
+  }
+  return ids[n - 1];
+}
+
+// Steps 5 and 6.
+int32_t draw(const SampleCall& call, int64_t n, float top, float temperature) {
+  float* weights = call.weights;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Vec logit = load_filled(call.logits + i, n - i, -__builtin_inff());
+    store_some(weights + i, exp((logit - broadcast(top)) / broadcast(temperature)), n - i);
+  }
+  double total = 0;
+  for (int64_t i = 0; i < n; i += kDrawBlock) total += block_sum(weights + i, n - i);
+  const double u = uniform(call.seed, call.choice, call.position);
+
+  const bool by_count = call.top_k > 0 && call.top_k < n;
+  const bool by_mass = call.top_p < 1;
+  if (!by_count && !by_mass && !(call.min_p > 0)) return draw_from_all(weights, n, u * total);
+
+  // Tokens lighter than this cannot be kept: without weight they are never drawn; and all tokens below (1 - top_p) total / n weigh
+  // less than (1 - top_p) total together. Half of it leaves room for rounding.
+  float least = 1e-45f;
+  if (by_mass && !by_count) {
+    const float bound = static_cast<float>((1 - call.top_p) * total / static_cast<double>(n) * 0.5);
+    if (bound > least) least = bound;
+  }
+  if (!by_count && static_cast<float>(call.min_p) > least && !by_mass) least = static_cast<float>(call.min_p);
+  int32_t* ids = call.candidates;
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    uint32_t heavy = bits(less_equal(broadcast(least), load_filled(weights + i, n - i, 0)));
+    for (; heavy; heavy &= heavy - 1) ids[count++] = static_cast<int32_t>(i + __builtin_ctz(heavy));
+  }
+
+  if (by_count && call.top_k < count) count = apply_cut(call.logits, ids, count, cut_by_count(call.logits, ids, count, call.top_k));
+  if (by_mass) {
+    const double target = call.top_p * (by_count ? sum_of(weights, ids, count) : total);
+    count = apply_cut(call.logits, ids, count, cut_by_weight(call.logits, weights, ids, count, target));
+  }
+  if (call.min_p > 0) {
+    const float lightest = static_cast<float>(call.min_p);  // the heaviest weight is 1
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      if (weights[ids[i]] >= lightest) ids[kept++] = ids[i];
+    }
+    count = kept;
+  }
+  return draw_from_list(weights, ids, count, u * sum_of(weights, ids, count));
+}
+
+void sample(SampleCall& call) {
+  const float raw_top = clean(call.logits, call.vocab);
+  double log_total = 0;
+  if (call.num_logprobs >= 0) {
+    log_total = log_sum(call.logits, call.vocab, raw_top);
+    if (call.num_logprobs > 0) {
+      find_top(call.logits, call.vocab, call.num_logprobs, raw_top, log_total, call.top_tokens, call.top_logprobs);
+    }
+  }
+
+  adjust(call);
+  const int64_t n = call.num_sampled_ids < call.vocab ? call.num_sampled_ids : call.vocab;
+  const float top = largest_of(call.logits, n);
+  const float temperature = static_cast<float>(call.temperature);
+  call.logprob = __builtin_nanf("");
+  if (!(top > -__builtin_inff())) {
+    call.token = -1;
+    return;
+  }
+  call.token = temperature < kMinTemperature ? first_equal(call.logits, n, top) : draw(call, n, top, temperature);
+  if (call.num_logprobs >= 0) {
+    const double raw = static_cast<double>(raw_logit(call, call.token));
+    call.logprob = static_cast<float>(raw - static_cast<double>(raw_top) - log_total);
+  }
+}
+
+}  // namespace
+}  // namespace PARLEY_ISA
+}  // namespace parley

@@ -1,0 +1,38 @@
+// Memory that ops keep between calls: it grows to the largest need and then stays, so that steady steps allocate nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#include "base/arithmetic.h"
+
+namespace parley {
+
+class Scratch {
+ public:
+  // At least `count` numbers at a 64-byte boundary. What was there before is lost when it grows.
+  template <class Number>
+  Number* reserve(int64_t count) {
+    const int64_t bytes = checked_mul(count, sizeof(Number));
+    if (bytes > capacity_) {
+      data_.reset();
+      capacity_ = 0;
+      const int64_t grown = bytes + bytes / 4 + 64;
+      data_.reset(::operator new(static_cast<size_t>(grown), kAlignment));
+      capacity_ = grown;
+    }
+    return static_cast<Number*>(data_.get());
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(void* data) const { ::operator delete(data, kAlignment); }
+  };
+
+  std::unique_ptr<void, Free> data_;
+  int64_t capacity_ = 0;
+};
+
+}  // namespace parley

@@ -1,0 +1,47 @@
+// Chooses the vector type for the instruction set that this file is being compiled for (PARLEY_ISA, from binding.gyp).
+//
+// Every level gives, with internal linkage: Vec, 16 float32, and Mask;
+//   zero() broadcast(x) load(p) load_partial(p, n) store(p, v) store_partial(p, v, n)   p: float, Fp16 or Bf16; n < 16, the rest is 0
+//   + - * /  fma(a, b, c) = a b + c, one rounding where the machine has it   round(v): to the nearest integer, even at ties
+//   max(a, b): b where a is NaN   pow2(n): 2^n for integral n in [-126, 127]   abs(v)
+//   less(a, b) less_equal(a, b) equal(a, b) -> Mask   select(mask, a, b): a where true   bits(mask): one bit a lane
+//   sum(v), largest(v): over the lanes, in a fixed tree
+// and how `linear` and `attention` tile their registers: kTileTokens, kWideTokens, kAttentionRows, kWidenGroups, kFmaAccumulators.
+#pragma once
+
+#include <cstdint>
+
+#define PARLEY_JOIN_(a, b) a##b
+#define PARLEY_JOIN(a, b) PARLEY_JOIN_(a, b)
+#define PARLEY_LEVEL_baseline 0
+#define PARLEY_LEVEL_avx2 1
+#define PARLEY_LEVEL_avx512 2
+#define PARLEY_LEVEL PARLEY_JOIN(PARLEY_LEVEL_, PARLEY_ISA)
+
+#define PARLEY_INLINE inline __attribute__((always_inline))
+
+namespace parley {
+namespace PARLEY_ISA {
+namespace {
+
+// 16-bit numbers as they lie in memory, told apart by type.
+struct Fp16 {
+  uint16_t bits;
+};
+struct Bf16 {
+  uint16_t bits;
+};
+
+}  // namespace
+}  // namespace PARLEY_ISA
+}  // namespace parley
+
+#if PARLEY_LEVEL == 2
+#include "cpu/simd/avx512.h"
+#elif PARLEY_LEVEL == 1
+#include "cpu/simd/avx2.h"
+#else
+#include "cpu/simd/baseline.h"
+#endif
+
+#include "cpu/simd/math.h"

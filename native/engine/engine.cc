@@ -1,0 +1,166 @@
+#include "engine/engine.h"
+
+#include <cstring>
+
+namespace parley {
+namespace {
+
+int32_t float_word(float value) {
+  int32_t word;
+  std::memcpy(&word, &value, sizeof word);
+  return word;
+}
+
+void pack(const TokenEvent& event, PackedEvents& words) {
+  words.insert(words.end(), {static_cast<int32_t>(event.request), static_cast<int32_t>(event.finish), event.token,
+                             float_word(event.logprob), static_cast<int32_t>(event.num_top)});
+  for (int64_t i = 0; i < event.num_top; ++i) words.insert(words.end(), {event.top_tokens[i], float_word(event.top_logprobs[i])});
+}
+
+TokenEvent end_without_token(uint32_t request, FinishReason reason) { return {request, reason, -1, 0, 0, nullptr, nullptr}; }
+
+}  // namespace
+
+Engine::Engine(std::unique_ptr<Worker> worker, const EngineOptions& options, OnEvents on_events)
+    : worker_(std::move(worker)),
+      info_(worker_->info()),
+      on_events_(std::move(on_events)),
+      last_progress_(Clock::now()),
+      scheduler_(worker_->num_pages(), static_cast<int64_t>(info_.max_model_len), options.max_num_seqs, options.max_num_batched_tokens) {
+  publish_stats();
+  thread_ = std::thread([this] { loop(); });
+}
+
+Engine::~Engine() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+uint32_t Engine::submit(std::vector<int32_t> prompt, SamplingParams params) {
+  check_request(prompt, params);
+  auto request = std::make_unique<Request>();
+  request->prompt_size = static_cast<int64_t>(prompt.size());
+  request->tokens = std::move(prompt);
+  request->params = std::move(params);
+  uint32_t id;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    id = request->id = next_id_++;
+    if (submitted_.empty() && stats_.num_requests_running + stats_.num_requests_waiting == 0) last_progress_ = Clock::now();
+    submitted_.push_back(std::move(request));
+  }
+  wake_.notify_one();
+  return id;
+}
+
+void Engine::cancel(uint32_t id) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    cancelled_.push_back(id);
+  }
+  wake_.notify_one();
+}
+
+EngineStats Engine::stats() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  EngineStats stats = stats_;
+  stats.num_requests_waiting += static_cast<double>(submitted_.size());
+  const bool busy = stats.num_requests_running + stats.num_requests_waiting > 0;
+  stats.step_age_ms = busy ? std::chrono::duration<double, std::milli>(Clock::now() - last_progress_).count() : 0;
+  return stats;
+}
+
+// What the ranges of contract.def cannot say: how a request fits this model.
+void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingParams& params) const {
+  const int64_t vocab = worker_->spec().vocab_size;
+  const int64_t max_model_len = static_cast<int64_t>(info_.max_model_len);
+  check(!prompt.empty(), "prompt: expected at least one token, got none");
+  check(static_cast<int64_t>(prompt.size()) < max_model_len, "prompt: expected fewer than ", max_model_len, " tokens, got ", prompt.size());
+  auto check_ids = [vocab](const char* name, const std::vector<int32_t>& ids) {
+    for (const int32_t id : ids) check(id >= 0 && id < vocab, name, ": expected token ids from 0 to ", vocab - 1, ", got ", id);
+  };
+  check_ids("prompt", prompt);
+  check_ids("bias_ids", params.bias_ids);
+  check(params.bias_ids.size() == params.bias_values.size(), "bias_values: expected ", params.bias_ids.size(), " numbers, got ",
+        params.bias_values.size());
+}
+
+void Engine::loop() {
+  std::vector<std::unique_ptr<Request>> submitted;
+  std::vector<uint32_t> cancelled;
+  for (;;) {
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return stopping_ || !submitted_.empty() || !cancelled_.empty() || !scheduler_.idle(); });
+      if (stopping_) break;
+      submitted.swap(submitted_);
+      cancelled.swap(cancelled_);
+      // Counted as waiting from here on by the scheduler; between the two a scrape must not lose them.
+      stats_.num_requests_waiting += static_cast<double>(submitted.size());
+    }
+    for (auto& request : submitted) scheduler_.add(std::move(request));
+    for (const uint32_t id : cancelled) {
+      if (scheduler_.cancel(id)) events_.push_back(end_without_token(id, FinishReason::cancelled));
+    }
+    submitted.clear();
+    cancelled.clear();
+    try {
+      run_step();
+    } catch (const std::exception& error) {
+      end_all(FinishReason::error, error.what());
+    }
+  }
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    submitted.swap(submitted_);
+  }
+  for (auto& request : submitted) scheduler_.add(std::move(request));
+  end_all(FinishReason::cancelled, "");
+}
+
+void Engine::run_step() {
+  scheduler_.schedule(step_);
+  publish_stats();  // a scrape during a long prefill sees the requests running
+  if (step_.num_rows() > 0) {
+    worker_->run(step_, result_);
+    ++num_steps_;
+    num_generation_tokens_ += static_cast<int64_t>(step_.samples.size());
+    scheduler_.collect(result_, events_);
+  }
+#ifdef PARLEY_CHECK_INTEGRITY
+  if (scheduler_.idle()) scheduler_.check_integrity();
+#endif
+  PackedEvents words;
+  for (const TokenEvent& event : events_) pack(event, words);
+  events_.clear();
+  publish_stats();  // before the events: who sees a request's end also sees its pages free
+  if (!words.empty()) on_events_(std::move(words), "");
+}
+
+// Every request ends exactly once: those that cannot go on end here.
+void Engine::end_all(FinishReason reason, std::string failure) {
+  events_.clear();
+  PackedEvents words;
+  for (const uint32_t id : scheduler_.clear()) pack(end_without_token(id, reason), words);
+  publish_stats();
+  if (!words.empty() || !failure.empty()) on_events_(std::move(words), std::move(failure));
+}
+
+void Engine::publish_stats() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  stats_.num_requests_running = static_cast<double>(scheduler_.num_running());
+  stats_.num_requests_waiting = static_cast<double>(scheduler_.num_waiting());
+  stats_.num_pages_used = static_cast<double>(scheduler_.num_pages_used());
+  stats_.num_pages = info_.num_pages;
+  stats_.num_steps = static_cast<double>(num_steps_);
+  stats_.num_preemptions = static_cast<double>(scheduler_.num_preemptions());
+  stats_.num_prompt_tokens = static_cast<double>(scheduler_.num_prompt_tokens());
+  stats_.num_generation_tokens = static_cast<double>(num_generation_tokens_);
+  last_progress_ = Clock::now();
+}
+
+}  // namespace parley

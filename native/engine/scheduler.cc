@@ -1,0 +1,162 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+#include "base/arithmetic.h"
+
+namespace parley {
+
+Scheduler::Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens)
+    : max_model_len_(max_model_len),
+      max_num_seqs_(max_num_seqs),
+      max_num_batched_tokens_(max_num_batched_tokens),
+      pages_(num_pages) {}
+
+void Scheduler::add(std::unique_ptr<Request> request) { waiting_.push_back(std::move(request)); }
+
+bool Scheduler::cancel(uint32_t id) {
+  const auto is_it = [id](const std::unique_ptr<Request>& request) { return request->id == id; };
+  const auto running = std::find_if(running_.begin(), running_.end(), is_it);
+  if (running != running_.end()) {
+    pages_.release((*running)->pages);
+    running_.erase(running);
+    return true;
+  }
+  const auto waiting = std::find_if(waiting_.begin(), waiting_.end(), is_it);
+  if (waiting == waiting_.end()) return false;
+  waiting_.erase(waiting);
+  return true;
+}
+
+std::vector<uint32_t> Scheduler::clear() {
+  std::vector<uint32_t> ids;
+  for (const auto& request : running_) {
+    ids.push_back(request->id);
+    pages_.release(request->pages);
+  }
+  for (const auto& request : waiting_) ids.push_back(request->id);
+  running_.clear();
+  waiting_.clear();
+  return ids;
+}
+
+void Scheduler::schedule(Step& step) {
+  step.clear();
+  sampled_.clear();
+  scheduled_.clear();
+  int64_t budget = max_num_batched_tokens_;
+
+  // First the requests that decode, then those that still read their prompt, each from the oldest to the newest. A request that has
+  // rows in this step already has nothing pending. Making room takes pages from the newest only, so the walk stays valid.
+  for (const bool decoding : {true, false}) {
+    for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+      Request& request = *running_[i];
+      if (decoding ? request.num_pending() != 1 : request.num_pending() < 2) continue;
+      const int64_t num_tokens = std::min(request.num_pending(), budget);
+      if (!make_room(request, num_tokens)) break;
+      append_rows(request, num_tokens, step);
+      budget -= num_tokens;
+    }
+  }
+  admit(budget, step);
+
+  step.num_sequences = static_cast<int64_t>(scheduled_.size());
+  for (const Request* request : scheduled_) step.max_pages = std::max(step.max_pages, static_cast<int64_t>(request->pages.size()));
+  step.page_table.resize(static_cast<size_t>(step.num_sequences * step.max_pages), 0);
+  for (size_t s = 0; s < scheduled_.size(); ++s) {
+    std::copy(scheduled_[s]->pages.begin(), scheduled_[s]->pages.end(), step.page_table.begin() + static_cast<int64_t>(s) * step.max_pages);
+  }
+}
+
+// New requests, in order of arrival, as long as budget, seats and pages for the whole of what they have to read last.
+void Scheduler::admit(int64_t budget, Step& step) {
+  while (!waiting_.empty() && budget > 0 && num_running() < max_num_seqs_) {
+    Request& request = *waiting_.front();
+    if (!ensure_pages(request, request.size())) return;
+    const auto newer = std::find_if(running_.begin(), running_.end(), [&](const auto& other) { return other->id > request.id; });
+    running_.insert(newer, std::move(waiting_.front()));
+    waiting_.pop_front();
+    const int64_t num_tokens = std::min(request.num_pending(), budget);
+    append_rows(request, num_tokens, step);
+    budget -= num_tokens;
+  }
+}
+
+bool Scheduler::ensure_pages(Request& request, int64_t num_tokens) {
+  const int64_t missing = ceil_div(num_tokens, kPageSize) - static_cast<int64_t>(request.pages.size());
+  return missing <= 0 || pages_.allocate(missing, request.pages);
+}
+
+// Pages for `num_tokens` more of a running request, taken from the newest requests if need be. The oldest always gets its pages, so
+// it always ends: nobody starves. False if the request was the newest itself and had to go back to the queue.
+bool Scheduler::make_room(Request& request, int64_t num_tokens) {
+  while (!ensure_pages(request, request.num_computed + num_tokens)) {
+    const bool itself = running_.back().get() == &request;
+    preempt_newest();
+    if (itself) return false;
+  }
+  return true;
+}
+
+// Frees the newest request's pages and queues it in its old place; its keys and values are computed again later, to the same bits.
+void Scheduler::preempt_newest() {
+  std::unique_ptr<Request> request = std::move(running_.back());
+  running_.pop_back();
+  pages_.release(request->pages);
+  request->num_computed = 0;
+  waiting_.push_front(std::move(request));  // whoever waits came later, for nobody overtakes
+  ++num_preemptions_;
+}
+
+void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
+  for (int64_t i = 0; i < num_tokens; ++i) {
+    const int64_t position = request.num_computed + i;
+    const int64_t page = request.pages[static_cast<size_t>(position / kPageSize)];
+    step.tokens.push_back(request.tokens[static_cast<size_t>(position)]);
+    step.positions.push_back(static_cast<int32_t>(position));
+    step.slots.push_back(static_cast<int32_t>(page * kPageSize + position % kPageSize));
+    step.sequences.push_back(static_cast<int32_t>(scheduled_.size()));
+  }
+  scheduled_.push_back(&request);
+  request.num_computed += num_tokens;
+  if (request.num_pending() > 0) return;  // more of the prompt to come
+  if (request.num_generated() == 0) num_prompt_tokens_ += request.prompt_size;
+  sampled_.push_back(&request);
+  step.sample_rows.push_back(static_cast<int32_t>(step.num_rows() - 1));
+  const auto& counts = request.generated_counts;
+  step.samples.push_back({&request.params, {counts.data(), static_cast<int64_t>(counts.size())}, request.num_generated()});
+}
+
+void Scheduler::collect(const StepResult& result, std::vector<TokenEvent>& events) {
+  for (size_t r = 0; r < sampled_.size(); ++r) {
+    Request& request = *sampled_[r];
+    const int32_t token = result.tokens[r];
+    FinishReason finish = FinishReason::error;  // no logit was a number: only this request fails
+    if (token >= 0) {
+      request.append(token);
+      finish = finish_reason(request);
+    }
+    const size_t top = r * static_cast<size_t>(kMaxLogprobs);
+    events.push_back({request.id, finish, token, result.logprobs[r], std::max<int64_t>(request.params.num_logprobs, 0),
+                      &result.top_tokens[top], &result.top_logprobs[top]});
+    if (finish != FinishReason::none) cancel(request.id);
+  }
+  sampled_.clear();
+  scheduled_.clear();
+}
+
+FinishReason Scheduler::finish_reason(const Request& request) const {
+  const auto& stops = request.params.stop_token_ids;
+  if (!request.params.ignore_eos && std::find(stops.begin(), stops.end(), request.tokens.back()) != stops.end()) return FinishReason::stop;
+  const bool full = request.num_generated() >= request.params.max_tokens || request.size() >= max_model_len_;
+  return full ? FinishReason::length : FinishReason::none;
+}
+
+void Scheduler::check_integrity() const {
+  std::vector<const std::vector<int32_t>*> holders;
+  for (const auto& request : running_) holders.push_back(&request->pages);
+  for (const auto& request : waiting_) holders.push_back(&request->pages);
+  pages_.check_integrity(holders);
+}
+
+}  // namespace parley

@@ -1,0 +1,77 @@
+// Which tokens of which requests are computed in the next step (continuous batching). Knows pages and counts, no tensor.
+//
+// There are no phases: a request has tokens whose keys and values are not computed yet, one while it decodes, many while its prompt
+// is read, and a step takes as many as the token budget allows, decodes first.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "engine/pages.h"
+#include "engine/request.h"
+#include "model/step.h"
+
+namespace parley {
+
+// One token for the caller, or a request's end without one (token -1).
+struct TokenEvent {
+  uint32_t request;
+  FinishReason finish;
+  int32_t token;
+  float logprob;
+  int64_t num_top;
+  const int32_t* top_tokens;  // [num_top], the StepResult's memory
+  const float* top_logprobs;
+};
+
+class Scheduler {
+ public:
+  Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens);
+
+  // Puts a request at the end of the queue. It must fit into max_model_len and the pages: Engine::submit checks.
+  void add(std::unique_ptr<Request> request);
+
+  // Ends a request wherever it is and frees its pages. False if there is none of that id (it may just have finished).
+  bool cancel(uint32_t id);
+
+  // Ends all requests; returns their ids.
+  std::vector<uint32_t> clear();
+
+  // Fills `step` with the next step; empty if nothing is to do.
+  void schedule(Step& step);
+
+  // Takes the chosen tokens of the step that schedule() built last: appends them, ends requests, appends one event a token.
+  void collect(const StepResult& result, std::vector<TokenEvent>& events);
+
+  bool idle() const { return waiting_.empty() && running_.empty(); }
+  int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t num_pages_used() const { return pages_.num_used(); }
+  int64_t num_preemptions() const { return num_preemptions_; }
+  int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
+
+  // Throws Error unless every page is free or held by exactly one running request.
+  void check_integrity() const;
+
+ private:
+  bool ensure_pages(Request& request, int64_t num_tokens);
+  bool make_room(Request& request, int64_t num_tokens);
+  void preempt_newest();
+  void admit(int64_t budget, Step& step);
+  void append_rows(Request& request, int64_t num_tokens, Step& step);
+  FinishReason finish_reason(const Request& request) const;
+
+  const int64_t max_model_len_;
+  const int64_t max_num_seqs_;
+  const int64_t max_num_batched_tokens_;
+  PagePool pages_;
+  std::deque<std::unique_ptr<Request>> waiting_;   // first come, first served
+  std::vector<std::unique_ptr<Request>> running_;  // hold pages; oldest first
+  std::vector<Request*> sampled_;                  // requests behind the step's sample rows
+  std::vector<Request*> scheduled_;                // requests behind the step's sequences
+  int64_t num_preemptions_ = 0;
+  int64_t num_prompt_tokens_ = 0;
+};
+
+}  // namespace parley

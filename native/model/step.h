@@ -1,0 +1,45 @@
+// One step of the engine as data: which tokens of which requests are computed, where their keys and values go, and which rows
+// choose a token. Built by the scheduler, read by every rank's worker.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/types.h"
+
+namespace parley {
+
+struct Step {
+  // One entry a row; rows of one sequence stand together in order of position. [T]
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> positions;
+  std::vector<int32_t> slots;      // page * kPageSize + offset of the row's key and value
+  std::vector<int32_t> sequences;  // index into page_table
+
+  // Pages of each sequence, padded with 0 to max_pages columns. [num_sequences, max_pages]
+  std::vector<int32_t> page_table;
+  int64_t num_sequences = 0;
+  int64_t max_pages = 0;
+
+  // Rows that choose a token, and how. [R] each
+  std::vector<int32_t> sample_rows;
+  std::vector<SampleRow> samples;
+
+  int64_t num_rows() const { return static_cast<int64_t>(tokens.size()); }
+
+  void clear() {
+    for (auto* list : {&tokens, &positions, &slots, &sequences, &page_table, &sample_rows}) list->clear();
+    samples.clear();
+    num_sequences = max_pages = 0;
+  }
+};
+
+// What a step's sample rows chose. [R] and [R, kMaxLogprobs]; a row's first num_logprobs columns of top_* are meant.
+struct StepResult {
+  std::vector<int32_t> tokens;  // -1: no logit of the row was a number
+  std::vector<float> logprobs;
+  std::vector<int32_t> top_tokens;
+  std::vector<float> top_logprobs;
+};
+
+}  // namespace parley

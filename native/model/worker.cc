@@ -1,0 +1,76 @@
+#include "model/worker.h"
+
+#include <algorithm>
+
+#include "cpu/cpu_backend.h"
+
+namespace parley {
+namespace {
+
+// What contract.def's ranges cannot say: how the fields fit together.
+const ModelSpec& checked(const ModelSpec& spec) {
+  check(spec.num_sampled_ids <= spec.vocab_size, "num_sampled_ids ", spec.num_sampled_ids, ": expected at most vocab_size ",
+        spec.vocab_size);
+  check(spec.num_heads % spec.num_kv_heads == 0, "num_kv_heads ", spec.num_kv_heads, ": expected a divisor of num_heads ",
+        spec.num_heads);
+  check(spec.rope_dims % 2 == 0 && spec.rope_dims <= spec.head_dim, "rope_dims ", spec.rope_dims,
+        ": expected an even number up to head_dim ", spec.head_dim);
+  return spec;
+}
+
+}  // namespace
+
+Worker::Worker(const ModelSource& source, const EngineOptions& options, const std::function<void(double)>& progress)
+    : spec_(checked(source.spec)),
+      options_(options),
+      isa_(options.isa == Isa::auto_ ? best_isa() : options.isa),
+      backend_(make_cpu_backend(isa_, static_cast<int>(options.num_threads))),
+      weights_(load_weights(spec_, source.tensors, source.files, options.dtype, *backend_, progress)),
+      kv_cache_(std::make_unique<KvCache>(spec_, options.dtype, options.kv_cache_bytes)) {
+  options_.max_model_len = std::min({options.max_model_len, spec_.max_position, kv_cache_->num_pages() * kPageSize});
+  decoder_ = std::make_unique<Decoder>(spec_, weights_, *kv_cache_, *backend_, options_.max_num_batched_tokens,
+                                       options_.max_model_len, options_.max_num_seqs);
+}
+
+void Worker::run(const Step& step, StepResult& result) {
+  decoder_->forward(step);
+  const int64_t num_samples = static_cast<int64_t>(step.samples.size());
+  const size_t size = step.samples.size();
+  result.tokens.resize(size);
+  result.logprobs.resize(size);
+  result.top_tokens.resize(size * kMaxLogprobs);
+  result.top_logprobs.resize(size * kMaxLogprobs);
+  if (num_samples == 0) return;
+  const Matrix<float> logits = decoder_->unembed({step.sample_rows.data(), num_samples});
+  backend_->sample(logits, {step.samples.data(), num_samples}, spec_.num_sampled_ids, {result.tokens.data(), num_samples},
+                   {result.logprobs.data(), num_samples}, {result.top_tokens.data(), num_samples, kMaxLogprobs},
+                   {result.top_logprobs.data(), num_samples, kMaxLogprobs});
+}
+
+std::vector<float> Worker::logits(const Step& step) {
+  decoder_->forward(step);
+  std::vector<float> all(static_cast<size_t>(step.num_rows() * spec_.vocab_size));
+  std::vector<int32_t> row(1);
+  for (int64_t r = 0; r < step.num_rows(); ++r) {
+    row[0] = static_cast<int32_t>(r);
+    const Matrix<float> logits = decoder_->unembed({row.data(), 1});
+    std::copy_n(logits.data, spec_.vocab_size, all.begin() + r * spec_.vocab_size);
+  }
+  return all;
+}
+
+EngineInfo Worker::info() const {
+  EngineInfo info;
+  info.num_parameters = static_cast<double>(weights_.num_parameters);
+  info.weight_bytes = static_cast<double>(weights_.num_bytes);
+  info.kv_cache_bytes = static_cast<double>(kv_cache_->num_pages() * KvCache::page_bytes(spec_, options_.dtype));
+  info.num_pages = static_cast<double>(kv_cache_->num_pages());
+  info.page_size = static_cast<double>(kPageSize);
+  info.max_model_len = static_cast<double>(options_.max_model_len);
+  info.num_threads = static_cast<double>(options_.num_threads);
+  info.isa = isa_;
+  info.dtype = options_.dtype;
+  return info;
+}
+
+}  // namespace parley

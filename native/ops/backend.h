@@ -1,0 +1,28 @@
+// The small interface where the model meets a device. One implementation a device: cpu/, cuda/.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ops/types.h"
+
+namespace parley {
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Bytes of a packed weight [rows, cols].
+  virtual int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const = 0;
+
+  // Packs stored rows into rows first_row.. of `weight`: row i starts at stored + i * stored_stride_bytes and has weight.cols
+  // numbers of stored_dtype, at any alignment.
+  virtual void pack_rows(const PackedWeight& weight, int64_t first_row, const void* stored, DType stored_dtype, int64_t num_rows,
+                         int64_t stored_stride_bytes) = 0;
+
+#define OP(name, arguments) virtual void name arguments = 0;
+#include "ops/ops.def"
+#undef OP
+};
+
+}  // namespace parley

@@ -1,0 +1,63 @@
+// What ops speak besides plain views.
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "base/tensor.h"
+#include "contract.h"
+
+namespace parley {
+
+// Tokens in a KV page: one AVX-512 register of keys.
+constexpr int64_t kPageSize = 16;
+
+// Most log-probabilities a row can ask for; the range of SamplingParams::num_logprobs.
+constexpr int64_t kMaxLogprobs = 32;
+
+// A matrix W [rows, cols] in the backend's own layout, made by Backend::pack_rows. Does not own its memory.
+struct PackedWeight {
+  void* data = nullptr;
+  DType dtype = DType::float32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// The heads of one qkv row: queries, then keys, then values, each [heads, head_dim].
+struct HeadLayout {
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t rope_dims = 0;
+
+  int64_t query_size() const { return num_heads * head_dim; }
+  int64_t kv_size() const { return num_kv_heads * head_dim; }
+  int64_t qkv_size() const { return query_size() + 2 * kv_size(); }
+};
+
+// One layer's pages. keys [num_pages, num_kv_heads, head_dim, kPageSize]: 16 keys side by side, so that scores need no horizontal
+// sum. values [num_pages, num_kv_heads, kPageSize, head_dim].
+struct KvLayer {
+  void* keys = nullptr;
+  void* values = nullptr;
+  DType dtype = DType::float32;
+  int64_t num_pages = 0;
+};
+
+// What `linear` does with y = x W^T + bias: out = y, out = activation(y), or out += y.
+enum class Epilogue : int32_t { store, gelu, gelu_tanh, relu, accumulate };
+
+// How often a token was generated, for the penalties.
+struct TokenCount {
+  int32_t token;
+  int32_t count;
+};
+
+// How to choose one row's token.
+struct SampleRow {
+  const SamplingParams* params = nullptr;
+  Span<const TokenCount> generated;  // distinct tokens generated so far
+  int64_t position = 0;              // index of the token among the completion's, the counter of the random numbers
+};
+
+}  // namespace parley

@@ -1,0 +1,228 @@
+// ONE table of options: flags, PARLEY_* variables, --help and the README's table all come from it.
+
+import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
+
+/** Parley's version, from package.json. */
+export const version: string = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version
+
+/** An option's value is not what the table allows. The message names the option, what was expected and what came. */
+export class OptionError extends Error {}
+
+/** Memory as the command line gives it: a number of bytes, or a part of the memory that is free. */
+export type MemorySize = { bytes: number } | { fraction: number }
+
+interface Kind<T> {
+  placeholder: string
+  expected: string
+  /** undefined: not a value of this kind */
+  parse(text: string): T | undefined
+}
+
+interface Row<T, D> {
+  kind: Kind<T>
+  default: D
+  /** how the default reads in --help and in the README, where the value says too little */
+  defaultText?: string
+  doc: string
+}
+
+const text: Kind<string> = {
+  placeholder: '<text>',
+  expected: 'a text that is not empty',
+  parse: (value) => (value.trim() === '' ? undefined : value),
+}
+
+function integer(min: number, max: number): Kind<number> {
+  return {
+    placeholder: '<number>',
+    expected: `an integer from ${min} to ${max}`,
+    parse: (value) => (/^\d{1,15}$/.test(value) && +value >= min && +value <= max ? +value : undefined),
+  }
+}
+
+function choice<const T extends string>(...values: T[]): Kind<T> {
+  return {
+    placeholder: `<${values.join('|')}>`,
+    expected: `one of ${values.join(', ')}`,
+    parse: (value) => values.find((v) => v === value),
+  }
+}
+
+const unitBytes: Record<string, number> = {
+  '': 1,
+  K: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
+  KI: 2 ** 10,
+  MI: 2 ** 20,
+  GI: 2 ** 30,
+  TI: 2 ** 40,
+}
+
+const memory: Kind<MemorySize> = {
+  placeholder: '<size>',
+  expected: 'bytes such as 536870912, 512MiB or 2GB, or a part of the free memory such as 0.5',
+  parse: (value) => {
+    const match = /^(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]I?)?B?$/i.exec(value.trim())
+    if (!match) return undefined
+    const number = Number(match[1])
+    if (match[2] === undefined && number > 0 && number <= 1) return { fraction: number }
+    const bytes = number * (unitBytes[(match[2] ?? '').toUpperCase()] ?? 1)
+    if (match[2] === undefined && !Number.isInteger(bytes)) return undefined
+    return bytes >= 1 && bytes <= 2 ** 46 ? { bytes: Math.floor(bytes) } : undefined
+  },
+}
+
+function row<T, D>(value: Row<T, D>): Row<T, D> {
+  return value
+}
+
+/** Options of `parley serve`. The key `max_model_len` is the flag --max-model-len and the variable PARLEY_MAX_MODEL_LEN. */
+export const serveOptions = {
+  model: row({
+    kind: text,
+    default: fileURLToPath(new URL('../models/tales', import.meta.url)),
+    defaultText: 'the bundled models/tales',
+    doc: 'folder of the model, in the layout of Hugging Face',
+  }),
+  served_model_name: row({
+    kind: text,
+    default: null,
+    defaultText: "the folder's name",
+    doc: 'id of the model in the API',
+  }),
+  host: row({
+    kind: text,
+    default: '127.0.0.1',
+    doc: 'address to listen on; 0.0.0.0 is every network of this machine',
+  }),
+  port: row({ kind: integer(0, 65535), default: 8000, doc: 'port to listen on; 0 is any free one' }),
+  dtype: row({
+    kind: choice('auto', 'float16', 'bfloat16', 'float32'),
+    default: 'auto' as const,
+    doc: "type of weights and KV pages; auto is the checkpoint's 16-bit type, float16 for a float32 checkpoint",
+  }),
+  max_model_len: row({
+    kind: integer(1, 16777216),
+    default: null,
+    defaultText: "the model's context",
+    doc: 'longest request in tokens, prompt and completion together',
+  }),
+  max_num_seqs: row({
+    kind: integer(1, 4096),
+    default: 64,
+    doc: 'requests that run at the same time; more wait in a queue',
+  }),
+  max_num_batched_tokens: row({ kind: integer(1, 1048576), default: 512, doc: 'tokens computed in one step, at most' }),
+  kv_cache_memory: row({
+    kind: memory,
+    default: { fraction: 0.4 },
+    defaultText: '0.4',
+    doc: 'memory for KV pages: bytes (512MiB, 2GB) or a part of the free memory (0.5), of which only as much is taken as max-num-seqs full requests can use',
+  }),
+  threads: row({
+    kind: integer(1, 1024),
+    default: availableParallelism(),
+    defaultText: 'cores available',
+    doc: 'threads that compute',
+  }),
+  isa: row({
+    kind: choice('auto', 'baseline', 'avx2', 'avx512'),
+    default: 'auto' as const,
+    doc: 'instruction set of the CPU kernels; auto is the best that this machine has',
+  }),
+  api_key: row({
+    kind: text,
+    default: null,
+    defaultText: 'none: open to all who reach the port',
+    doc: 'key that clients must send as `Authorization: Bearer <key>`; the variable keeps it out of the list of processes',
+  }),
+  log_level: row({
+    kind: choice('debug', 'info', 'warn', 'error'),
+    default: 'info' as const,
+    doc: 'least important event that is logged',
+  }),
+}
+
+type Table = typeof serveOptions
+type Name = keyof Table
+/** The values of all options of `parley serve`. */
+export type ServeOptions = {
+  [K in Name]: Table[K] extends Row<infer T, infer D> ? (D extends null ? T | null : T) : never
+}
+
+/** `max_model_len` → `--max-model-len` */
+export function flagOf(name: string): string {
+  return `--${name.replaceAll('_', '-')}`
+}
+
+/** `max_model_len` → `PARLEY_MAX_MODEL_LEN` */
+export function variableOf(name: string): string {
+  return `PARLEY_${name.toUpperCase()}`
+}
+
+/** How the default of an option reads. */
+function defaultOf(row: Row<unknown, unknown>): string {
+  return row.defaultText ?? String(row.default)
+}
+
+/** One entry per option, for the command line's parser: flags such as `--port <number>` and a line of help. */
+export function optionHelp(): { flags: string; help: string }[] {
+  return Object.entries(serveOptions).map(([name, row]) => ({
+    flags: `${flagOf(name)} ${row.kind.placeholder}`,
+    help: `${row.doc} (${row.kind.placeholder.includes('|') || row.kind === text ? '' : `${row.kind.expected}; `}default: ${defaultOf(row)})`,
+  }))
+}
+
+/** The options as a Markdown table, as the README shows it. */
+export function optionsMarkdown(): string {
+  const cell = (value: string) => value.replaceAll('|', '\\|')
+  const lines = Object.entries(serveOptions).map(
+    ([name, row]) =>
+      `| \`${flagOf(name)}\` | \`${variableOf(name)}\` | ${cell(defaultOf(row))} | ${cell(row.doc)}${row.kind === text ? '' : ` (${cell(row.kind.expected)})`} |`,
+  )
+  return ['| Flag | Variable | Default | Meaning |', '| --- | --- | --- | --- |', ...lines].join('\n')
+}
+
+/**
+ * The options' values: a flag wins over its variable, a variable over the default.
+ * @param flags values by option name as they stand on the command line
+ * @throws OptionError naming the first option that is wrong
+ */
+export function readOptions(
+  flags: Readonly<Record<string, string | undefined>>,
+  environment: Readonly<Record<string, string | undefined>>,
+): ServeOptions {
+  const values: Record<string, unknown> = {}
+  for (const [name, row] of Object.entries(serveOptions)) {
+    const fromFlag = flags[name]
+    // An empty variable counts as unset, as deployment tools leave it.
+    const given = fromFlag ?? (environment[variableOf(name)] || undefined)
+    if (given === undefined) {
+      values[name] = row.default
+      continue
+    }
+    const value = row.kind.parse(given)
+    if (value === undefined) {
+      const source = fromFlag !== undefined ? flagOf(name) : variableOf(name)
+      throw new OptionError(
+        `${source}: expected ${row.kind.expected}, got ${name === 'api_key' ? 'an empty text' : JSON.stringify(given)}`,
+      )
+    }
+    values[name] = value
+  }
+  return values as ServeOptions
+}
+
+/**
+ * Bytes for KV pages.
+ * @param size what the option says
+ * @param free bytes of memory that are free now
+ * @param useful bytes that the largest possible load can use: a fraction never takes more
+ */
+export function kvCacheBytes(size: MemorySize, free: number, useful: number): number {
+  return 'bytes' in size ? size.bytes : Math.max(1, Math.min(Math.floor(size.fraction * free), useful))
+}

@@ -1,0 +1,46 @@
+// The only door to native code: tokens in, tokens out. Implemented by addon.ts (C++) and fake.ts (scripted).
+
+import type { EngineInfo, EngineStats, FinishReason, SamplingParams } from './contract.js'
+
+/** A token and the natural logarithm of its probability under the raw softmax. */
+export interface TokenLogprob {
+  token: number
+  logprob: number
+}
+
+/** One token of one request. */
+export interface TokenEvent {
+  token: number
+  /** NaN when the request asked for no log-probabilities. */
+  logprob: number
+  /** The most probable tokens, best first; as many as `num_logprobs` asked for. */
+  top: TokenLogprob[]
+  /** 'none' on every token but the last. The last token of 'stop' is the stop token itself. */
+  finish: FinishReason
+}
+
+/** What a request gives the engine. Fields of SamplingParams that are left out take the defaults of native/contract.def. */
+export interface EngineRequest {
+  prompt: Int32Array
+  sampling: Partial<SamplingParams> & Pick<SamplingParams, 'max_tokens'>
+}
+
+/** The engine refused the request (bad argument, too long for the model or the pages). Its message says what and why. */
+export class EngineRefusal extends Error {}
+
+/** The engine failed while the request ran; the request is lost, nothing of it was half-done. */
+export class EngineFailure extends Error {}
+
+export interface Engine {
+  readonly info: EngineInfo
+  /**
+   * Queues a request and yields its tokens; the last event carries a finish reason other than 'none'. Nothing is awaited before the
+   * request is queued. Aborting the signal, or leaving the loop early, frees the request's pages within one step; an aborted
+   * iteration just ends.
+   * @throws EngineRefusal at once, EngineFailure while iterating
+   */
+  submit(request: EngineRequest, signal?: AbortSignal): AsyncIterable<TokenEvent>
+  stats(): EngineStats
+  /** Ends every running request with 'cancelled' and frees the engine. */
+  close(): Promise<void>
+}

@@ -1,0 +1,142 @@
+// The Engine interface with scripted tokens, for every test above it.
+
+import { setMaxListeners } from 'node:events'
+import type { EngineInfo, EngineStats, FinishReason } from './contract.js'
+import { type Engine, EngineFailure, EngineRefusal, type EngineRequest, type TokenEvent } from './engine.js'
+
+/** One line of a script: a token, a token with its log-probabilities, or how the engine fails at this place. */
+export type ScriptLine = number | (Partial<TokenEvent> & { token: number }) | Error
+
+/**
+ * What the engine answers. A stop token ends it with 'stop', max_tokens with 'length', an Error with a failure; a script that is over
+ * before any of these is a failure too. An async script decides when each token comes.
+ */
+export type Script = (request: EngineRequest) => Iterable<ScriptLine> | AsyncIterable<ScriptLine>
+
+/** A request as the fake saw it. */
+export interface SeenRequest extends EngineRequest {
+  /** tokens that were taken out */
+  num_generated: number
+  state: 'running' | 'finished' | 'cancelled' | 'failed'
+}
+
+export class FakeEngine implements Engine {
+  readonly info: EngineInfo
+  /** every request, in the order of their arrival */
+  readonly seen: SeenRequest[] = []
+  /** what stats() reports as step_age_ms */
+  stepAgeMs = 0
+  /** refuses every request with this message when it is set */
+  refusal: string | null = null
+  closed = false
+  readonly #script: Script
+  readonly #waiters = new Set<() => void>()
+  readonly #closing = new AbortController()
+
+  constructor(script: Script, info: Partial<EngineInfo> = {}) {
+    this.#script = script
+    setMaxListeners(0, this.#closing.signal)
+    this.info = {
+      num_parameters: 1000,
+      weight_bytes: 2000,
+      kv_cache_bytes: 65536,
+      num_pages: 64,
+      page_size: 16,
+      max_model_len: 256,
+      num_threads: 1,
+      isa: 'baseline',
+      dtype: 'float16',
+      ...info,
+    }
+  }
+
+  submit(request: EngineRequest, signal?: AbortSignal): AsyncIterable<TokenEvent> {
+    if (this.refusal !== null) throw new EngineRefusal(this.refusal)
+    if (this.closed) throw new EngineRefusal('the engine is closed')
+    const seen: SeenRequest = { ...request, num_generated: 0, state: 'running' }
+    this.seen.push(seen)
+    return this.#run(seen, signal ?? new AbortController().signal)
+  }
+
+  stats(): EngineStats {
+    const running = this.seen.filter(({ state }) => state === 'running')
+    const sum = (count: (request: SeenRequest) => number) =>
+      this.seen.reduce((total, request) => total + count(request), 0)
+    return {
+      num_requests_running: running.length,
+      num_requests_waiting: 0,
+      num_pages_used: running.length,
+      num_pages: this.info.num_pages,
+      num_steps: sum((request) => request.num_generated),
+      num_preemptions: 0,
+      num_prompt_tokens: sum((request) => request.prompt.length),
+      num_generation_tokens: sum((request) => request.num_generated),
+      step_age_ms: this.stepAgeMs,
+    }
+  }
+
+  async close(): Promise<void> {
+    this.closed = true
+    this.#closing.abort()
+  }
+
+  /** Resolves as soon as `test` holds; looked at whenever a request begins, takes a token or ends. */
+  async until(test: (engine: FakeEngine) => boolean): Promise<void> {
+    while (!test(this)) {
+      await new Promise<void>((resolve) => {
+        this.#waiters.add(resolve)
+      })
+    }
+  }
+
+  #changed(): void {
+    for (const wake of this.#waiters) wake()
+    this.#waiters.clear()
+  }
+
+  async *#run(seen: SeenRequest, signal: AbortSignal): AsyncGenerator<TokenEvent> {
+    const { max_tokens, stop_token_ids = new Int32Array(), ignore_eos = false } = seen.sampling
+    const end = (state: SeenRequest['state']) => {
+      if (seen.state !== 'running') return
+      seen.state = state
+      this.#changed()
+    }
+    const aborted = new Promise<'aborted'>((resolve) => {
+      const abort = () => {
+        end('cancelled')
+        resolve('aborted')
+      }
+      if (signal.aborted || this.#closing.signal.aborted) abort()
+      signal.addEventListener('abort', abort, { once: true })
+      this.#closing.signal.addEventListener('abort', abort, { once: true })
+    })
+    this.#changed()
+    try {
+      const lines = iterate(this.#script(seen))
+      for (;;) {
+        const line = await Promise.race([aborted, lines.next()])
+        if (line === 'aborted') return
+        if (line.done) throw new EngineFailure('the script is over before the request is')
+        if (line.value instanceof Error) throw line.value
+        const event = typeof line.value === 'number' ? { token: line.value } : line.value
+        seen.num_generated++
+        let finish: FinishReason = event.finish ?? 'none'
+        if (finish === 'none' && !ignore_eos && stop_token_ids.includes(event.token)) finish = 'stop'
+        if (finish === 'none' && seen.num_generated >= max_tokens) finish = 'length'
+        if (finish === 'none') this.#changed()
+        else end('finished')
+        yield { token: event.token, logprob: event.logprob ?? Number.NaN, top: event.top ?? [], finish }
+        if (finish !== 'none') return
+      }
+    } catch (error) {
+      end('failed')
+      throw error instanceof EngineRefusal || error instanceof EngineFailure ? error : new EngineFailure(String(error))
+    } finally {
+      end('cancelled')
+    }
+  }
+}
+
+async function* iterate(lines: Iterable<ScriptLine> | AsyncIterable<ScriptLine>): AsyncGenerator<ScriptLine> {
+  yield* lines
+}

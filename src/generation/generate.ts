@@ -1,0 +1,379 @@
+// render → encode → submit → decode → deltas: the only token loop in TypeScript. Text comes in, text goes out; no HTTP.
+
+import { setMaxListeners } from 'node:events'
+import type { SamplingParams } from '../engine/contract.js'
+import { type Engine, EngineFailure, EngineRefusal, type TokenEvent } from '../engine/engine.js'
+import { ApiError } from '../errors.js'
+import type { FinishedReason, Metrics } from '../metrics.js'
+import type { Model } from '../models/model.js'
+import { Detokenizer } from './detokenizer.js'
+import type { Encoder } from './encoder.js'
+import { type ShownChoice, ShownTokens, showEvent } from './logprobs.js'
+import { merge } from './merge.js'
+import { chatPieces, type Piece, specialTexts } from './prompt.js'
+import { StopMatcher } from './stops.js'
+import { type ChatMessage, ChatTemplate } from './template.js'
+
+/** How the tokens of a request are chosen, as the request says it; undefined is the default. OpenAI's names. */
+export interface GenerationParams {
+  temperature?: number | undefined
+  top_p?: number | undefined
+  top_k?: number | undefined
+  min_p?: number | undefined
+  presence_penalty?: number | undefined
+  frequency_penalty?: number | undefined
+  seed?: number | undefined
+  ignore_eos?: boolean | undefined
+  /** token id → bias */
+  logit_bias?: ReadonlyMap<number, number> | undefined
+  /** the text ends before any of these */
+  stop: readonly string[]
+  /** completions per prompt */
+  n: number
+  /** completion tokens, at most */
+  max_tokens: number | undefined
+  /** the request's field that said max_tokens, for messages */
+  max_tokens_param: string
+  /** most probable tokens shown beside each chosen one; undefined: no log-probabilities */
+  num_logprobs: number | undefined
+}
+
+/** A prompt of the completions API: text, or ids that are taken as they are. */
+export type Prompt = string | readonly number[]
+
+/** A request that is ready for the engine. */
+export interface PreparedRequest {
+  prompts: Int32Array[]
+  /** of all prompts together; a prompt counts once, whatever n is */
+  num_prompt_tokens: number
+  params: GenerationParams
+  /** completion tokens, at most, for each prompt */
+  max_tokens: number[]
+  /** performance.now() of the request's arrival */
+  arrived: number
+}
+
+/** What one token adds to a choice. All deltas of a choice together are the choice. */
+export interface Delta {
+  /** which choice: prompt * n + i */
+  index: number
+  /** may be '' */
+  text: string
+  /** tokens whose text has been given out by now, if log-probabilities were asked for */
+  tokens: ShownChoice[]
+  /** on a choice's last delta, and only there */
+  finish_reason: 'stop' | 'length' | null
+}
+
+export class Generation {
+  readonly #model: Model
+  readonly #engine: Engine
+  readonly #encoder: Encoder
+  readonly #metrics: Metrics
+  readonly #template: ChatTemplate | null
+  readonly #templateProblem: string | null
+  readonly #specials: string[]
+  readonly #stopTokenIds: Int32Array
+
+  constructor(model: Model, engine: Engine, encoder: Encoder, metrics: Metrics) {
+    this.#model = model
+    this.#engine = engine
+    this.#encoder = encoder
+    this.#metrics = metrics
+    this.#specials = specialTexts(model.tokenizer)
+    this.#stopTokenIds = Int32Array.from(model.stopTokenIds)
+    let template: ChatTemplate | null = null
+    let problem: string | null = null
+    if (model.chatTemplate !== null) {
+      const { bosToken, eosToken } = model.tokenizer
+      try {
+        template = new ChatTemplate(model.chatTemplate, {
+          ...(bosToken === null ? {} : { bos_token: bosToken }),
+          ...(eosToken === null ? {} : { eos_token: eosToken }),
+        })
+      } catch (error) {
+        problem = error instanceof Error ? error.message : String(error)
+      }
+    }
+    this.#template = template
+    this.#templateProblem = problem
+  }
+
+  /** Why the model's chat template cannot be used, or null when it can or the model has none. */
+  get chatTemplateProblem(): string | null {
+    return this.#templateProblem
+  }
+
+  get hasChatTemplate(): boolean {
+    return this.#template !== null
+  }
+
+  /** The longest request in tokens, prompt and completion together. */
+  get maxModelLen(): number {
+    return this.#engine.info.max_model_len
+  }
+
+  /**
+   * Encodes the prompts of a completions request.
+   * @param prompts none: one completion of nothing but BOS
+   * @throws ApiError when a prompt is empty, too long or no prompt of this model
+   */
+  async prepareCompletion(prompts: readonly Prompt[] | undefined, params: GenerationParams): Promise<PreparedRequest> {
+    const arrived = performance.now()
+    const encoded: Int32Array[] = []
+    for (const prompt of prompts ?? ['']) {
+      if (typeof prompt === 'string') {
+        encoded.push(await this.#encodeText(prompt))
+      } else {
+        const { vocab_size } = this.#model.spec
+        const wrong = prompt.find((id) => id >= vocab_size)
+        if (wrong !== undefined) {
+          throw new ApiError(
+            'integer_above_max_value',
+            `'prompt' holds the token id ${wrong}; this model's ids end at ${vocab_size - 1}.`,
+            'prompt',
+          )
+        }
+        if (prompt.length === 0) throw emptyPrompt()
+        encoded.push(Int32Array.from(prompt))
+      }
+    }
+    return this.#prepare(encoded, params, 16, 'prompt', arrived)
+  }
+
+  /**
+   * Renders and encodes a chat.
+   * @throws ApiError when the model has no chat template, the template refuses the messages, or they are too long
+   */
+  async prepareChat(messages: readonly ChatMessage[], params: GenerationParams): Promise<PreparedRequest> {
+    const arrived = performance.now()
+    if (this.#template === null) {
+      throw new ApiError(
+        'chat_template_missing',
+        this.#templateProblem === null
+          ? 'This model has no chat template, so it cannot answer chats. Use /v1/completions.'
+          : `This model's chat template cannot be used (${this.#templateProblem}). Use /v1/completions.`,
+      )
+    }
+    const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0)
+    this.#checkBytes(bytes, 'messages')
+    const pieces = chatPieces(this.#template, messages, this.#specials)
+    // The template holds BOS and its like already.
+    const tokens = await this.#encode(pieces, false, 'messages')
+    return this.#prepare([tokens], params, null, 'messages', arrived)
+  }
+
+  /**
+   * Runs a prepared request. Aborting the signal ends it without a word; leaving the loop early ends it too.
+   * @throws ApiError when the engine refuses or fails
+   */
+  async *generate(request: PreparedRequest, signal: AbortSignal): AsyncGenerator<Delta> {
+    const { params } = request
+    const controller = new AbortController()
+    setMaxListeners(0, controller.signal) // each choice listens to it; more than ten are no leak
+    const abort = () => controller.abort()
+    if (signal.aborted) abort()
+    else signal.addEventListener('abort', abort, { once: true })
+    // 53 bits: the largest integer that JavaScript and the engine write in the same way.
+    const seed = params.seed ?? Math.floor(Math.random() * 2 ** 53)
+    const choices: AsyncGenerator<Delta>[] = []
+    try {
+      request.prompts.forEach((prompt, promptIndex) => {
+        for (let i = 0; i < params.n; i++) {
+          const sampling = this.#sampling(params, request.max_tokens[promptIndex] ?? 1, seed, i)
+          const events = this.#engine.submit({ prompt, sampling }, controller.signal)
+          choices.push(this.#choice(events, promptIndex * params.n + i, request, prompt.length, controller.signal))
+        }
+      })
+      yield* merge(choices)
+    } catch (error) {
+      throw engineError(error)
+    } finally {
+      signal.removeEventListener('abort', abort)
+      abort()
+      // Each choice notes its end; one that waits for the engine does so when the abort has reached it.
+      for (const choice of choices) choice.return(undefined).catch(() => {})
+    }
+  }
+
+  /** The loop over one choice's tokens. */
+  async *#choice(
+    events: AsyncIterable<TokenEvent>,
+    index: number,
+    request: PreparedRequest,
+    numPromptTokens: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<Delta> {
+    const { tokenizer } = this.#model
+    const { params, arrived } = request
+    const detokenizer = new Detokenizer()
+    const stops = new StopMatcher(params.stop)
+    const shown = new ShownTokens()
+    let decoded = 0 // UTF-16 units of text made so far, given out or not
+    let codePoints = 0 // the same in code points
+    let given = 0 // UTF-16 units given out
+    let numTokens = 0
+    let previous = arrived
+    let reason: FinishedReason = 'abort'
+    try {
+      for await (const event of events) {
+        if (event.finish === 'cancelled') break
+        if (event.finish === 'error') throw new EngineFailure('the engine ended the request with an error')
+        const now = performance.now()
+        if (numTokens === 0) this.#metrics.firstToken((now - arrived) / 1000)
+        else this.#metrics.nextToken((now - previous) / 1000)
+        previous = now
+        numTokens++
+        const last = event.finish !== 'none'
+        if (params.num_logprobs !== undefined) shown.add(decoded, showEvent(tokenizer, event, codePoints))
+        // The token that ended a completion says "end"; its text is none of the answer's.
+        const silent = event.finish === 'stop' || tokenizer.isSpecial(event.token)
+        let piece = silent ? '' : detokenizer.push(tokenizer.tokenBytes(event.token))
+        if (last) piece += detokenizer.end()
+        decoded += piece.length
+        codePoints += countCodePoints(piece)
+        const { text, stopped } = stops.push(piece)
+        given += text.length
+        if (stopped) {
+          reason = 'stop'
+          yield { index, text, tokens: shown.take(given), finish_reason: 'stop' }
+          return // leaving the loop cancels the request in the engine
+        }
+        if (last) {
+          reason = event.finish === 'stop' ? 'stop' : 'length'
+          yield { index, text: text + stops.end(), tokens: shown.take(Number.POSITIVE_INFINITY), finish_reason: reason }
+          return
+        }
+        yield { index, text, tokens: shown.take(given), finish_reason: null }
+      }
+      // Nobody but this request's signal and the end of the engine cancels a request.
+      if (!signal.aborted) throw new ApiError('server_shutting_down', 'The server is shutting down.')
+    } catch (error) {
+      reason = 'error'
+      throw error
+    } finally {
+      this.#metrics.finished(reason, (performance.now() - arrived) / 1000, numPromptTokens, numTokens)
+    }
+  }
+
+  #sampling(
+    params: GenerationParams,
+    max_tokens: number,
+    seed: number,
+    choice: number,
+  ): Partial<SamplingParams> & { max_tokens: number } {
+    const defaults = this.#model.generationDefaults
+    return {
+      max_tokens,
+      temperature: params.temperature ?? defaults.temperature ?? 1,
+      top_p: params.top_p ?? defaults.top_p ?? 1,
+      top_k: Math.max(0, params.top_k ?? defaults.top_k ?? 0),
+      min_p: params.min_p ?? defaults.min_p ?? 0,
+      presence_penalty: params.presence_penalty ?? 0,
+      frequency_penalty: params.frequency_penalty ?? 0,
+      seed,
+      choice,
+      num_logprobs: params.num_logprobs ?? -1,
+      ignore_eos: params.ignore_eos ?? false,
+      stop_token_ids: this.#stopTokenIds,
+      bias_ids: Int32Array.from(params.logit_bias?.keys() ?? []),
+      bias_values: Float32Array.from(params.logit_bias?.values() ?? []),
+    }
+  }
+
+  async #encodeText(text: string): Promise<Int32Array> {
+    if (text === '') {
+      const { bosTokenId } = this.#model.tokenizer
+      if (bosTokenId === null) throw emptyPrompt()
+      return Int32Array.of(bosTokenId)
+    }
+    this.#checkBytes(Buffer.byteLength(text), 'prompt')
+    const tokens = await this.#encode([{ text, allowSpecial: true }], true, 'prompt')
+    if (tokens.length === 0) throw emptyPrompt()
+    return tokens
+  }
+
+  async #encode(pieces: Piece[], addSpecialTokens: boolean, param: string): Promise<Int32Array> {
+    this.#checkBytes(
+      pieces.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0),
+      param,
+    )
+    return this.#encoder.encode(pieces, addSpecialTokens)
+  }
+
+  /** Text that cannot fit, however well it encodes, is refused before any work goes into it. */
+  #checkBytes(bytes: number, param: string): void {
+    const leastTokens = Math.ceil(bytes / this.#model.tokenizer.maxTokenBytes)
+    if (leastTokens + 1 > this.maxModelLen) {
+      throw new ApiError(
+        'context_length_exceeded',
+        `This model's maximum context length is ${this.maxModelLen} tokens. Your ${param} has at least ${leastTokens} tokens. Please shorten it.`,
+        param,
+      )
+    }
+  }
+
+  /** @param defaultTokens completion tokens if the request does not say; null: the rest of the context */
+  #prepare(
+    prompts: Int32Array[],
+    params: GenerationParams,
+    defaultTokens: number | null,
+    param: 'prompt' | 'messages',
+    arrived: number,
+  ): PreparedRequest {
+    const limit = this.maxModelLen
+    const { num_sampled_ids } = this.#model.spec
+    const wrongId = [...(params.logit_bias?.keys() ?? [])].find((id) => id >= num_sampled_ids)
+    if (wrongId !== undefined) {
+      throw new ApiError(
+        'invalid_value',
+        `'logit_bias' names the token id ${wrongId}; this model's ids end at ${num_sampled_ids - 1}.`,
+        'logit_bias',
+      )
+    }
+    const max_tokens = prompts.map((prompt) => {
+      const room = limit - prompt.length
+      if (room < 1) {
+        throw new ApiError(
+          'context_length_exceeded',
+          `This model's maximum context length is ${limit} tokens. Your ${param} has ${prompt.length} tokens, which leaves no room for a completion. Please shorten it.`,
+          param,
+        )
+      }
+      if (params.max_tokens === undefined) return Math.min(defaultTokens ?? room, room)
+      if (params.max_tokens > room) {
+        throw new ApiError(
+          'context_length_exceeded',
+          `This model's maximum context length is ${limit} tokens. You asked for ${prompt.length + params.max_tokens} tokens: ${prompt.length} in the ${param} and ${params.max_tokens} in the completion (${params.max_tokens_param}). Please ask for less.`,
+          param,
+        )
+      }
+      return params.max_tokens
+    })
+    const num_prompt_tokens = prompts.reduce((sum, prompt) => sum + prompt.length, 0)
+    return { prompts, num_prompt_tokens, params, max_tokens, arrived }
+  }
+}
+
+function emptyPrompt(): ApiError {
+  return new ApiError('invalid_value', "'prompt' is empty. This model needs at least one token to continue.", 'prompt')
+}
+
+/** What a client is told about an engine's error. */
+function engineError(error: unknown): unknown {
+  if (error instanceof EngineRefusal)
+    return new ApiError('request_refused', `The engine refused this request: ${error.message}`)
+  if (error instanceof EngineFailure) {
+    return new ApiError('engine_failure', 'The engine failed while it worked on this request.', null, error)
+  }
+  return error
+}
+
+function countCodePoints(text: string): number {
+  let count = text.length
+  for (let i = 0; i < text.length; i++) {
+    // The second half of a surrogate pair is no code point of its own.
+    if ((text.charCodeAt(i) & 0xfc00) === 0xdc00) count--
+  }
+  return count
+}

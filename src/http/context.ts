@@ -1,0 +1,52 @@
+// What every handler can reach.
+
+import type { HttpBindings } from '@hono/node-server'
+import type { Context } from 'hono'
+import type { Engine } from '../engine/engine.js'
+import type { Generation } from '../generation/generate.js'
+import type { Log } from '../log.js'
+import type { Metrics } from '../metrics.js'
+
+/** What the server can do now. */
+export type Phase =
+  | { name: 'loading' /** 0 to 1 */; progress: number }
+  | {
+      name: 'ready'
+      generation: Generation
+      engine: Engine /** seconds since 1970 */
+      created: number
+      fingerprint: string
+    }
+  | { name: 'draining'; engine: Engine | null }
+
+/** The server's shared state; main.ts moves `phase` on. */
+export interface ServerState {
+  phase: Phase
+  /** id of the model in the API */
+  readonly modelName: string
+  readonly apiKey: string | null
+  readonly metrics: Metrics
+  readonly log: Log
+  /** requests that are not answered in full yet */
+  inFlight: number
+  /** called whenever inFlight falls to 0 */
+  onIdle: (() => void) | null
+}
+
+/** What is known of one request, for its line in the log. */
+export interface RequestRecord {
+  id: string
+  started: number
+  prompt_tokens?: number
+  completion_tokens?: number
+  finish_reason?: string
+  /** the kind of error that ended it */
+  error?: string
+  /** the answer is a stream: whoever writes it says when it is complete */
+  streaming: boolean
+  end(status: number): void
+}
+
+export type Variables = { state: ServerState; record: RequestRecord }
+export type Env = { Bindings: HttpBindings; Variables: Variables }
+export type Ctx = Context<Env>

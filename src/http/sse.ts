@@ -1,0 +1,61 @@
+// An async iterable → server-sent events. The reader's pace is the pace: nothing is made before the socket takes it.
+
+import { ApiError } from '../errors.js'
+import type { Ctx } from './context.js'
+
+const encoder = new TextEncoder()
+
+/**
+ * Answers with one event per value and `[DONE]` at the end.
+ * The first value is awaited before anything is sent, so that an error before it still has its HTTP status; a later error is an event.
+ * @param values is left early when the client goes away
+ * @throws what `values` throws before its first value
+ */
+export async function sse(c: Ctx, values: AsyncGenerator<object>): Promise<Response> {
+  const record = c.get('record')
+  const state = c.get('state')
+  let next: Promise<IteratorResult<object>> | null = Promise.resolve(await values.next())
+  record.streaming = true
+  const body = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        try {
+          const { done, value } = await (next ?? values.next())
+          next = null
+          if (!done) {
+            controller.enqueue(event(value))
+            return
+          }
+        } catch (error) {
+          const told =
+            error instanceof ApiError
+              ? error
+              : new ApiError('internal_error', 'Something went wrong in the server.', null, error)
+          record.error = told.kind
+          state.metrics.rejected(told.kind)
+          if (told.cause !== undefined)
+            state.log('error', 'stream_failed', { request_id: record.id, reason: String(told.cause) })
+          controller.enqueue(event(told.body()))
+        }
+        controller.enqueue(encoder.encode('data: [DONE]\n\n'))
+        controller.close()
+        record.end(200)
+      },
+      async cancel() {
+        await values.return(undefined)
+        record.end(499)
+      },
+    },
+    { highWaterMark: 0 },
+  )
+  return c.body(body, 200, {
+    'content-type': 'text/event-stream; charset=utf-8',
+    'cache-control': 'no-cache',
+    // Reverse proxies such as nginx would collect the events otherwise.
+    'x-accel-buffering': 'no',
+  })
+}
+
+function event(value: object): Uint8Array {
+  return encoder.encode(`data: ${JSON.stringify(value)}\n\n`)
+}

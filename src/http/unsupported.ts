@@ -1,0 +1,95 @@
+// Parameters of OpenAI and vLLM that are not built: refused by name, because ignoring them would change what the client gets.
+
+import { ApiError } from '../errors.js'
+
+type Test = (value: unknown) => boolean
+
+const anything: Test = () => false
+const only =
+  (...values: unknown[]): Test =>
+  (value) =>
+    values.includes(value)
+const emptyOr =
+  (...values: unknown[]): Test =>
+  (value) =>
+    values.includes(value) || (Array.isArray(value) && value.length === 0)
+
+/** Name → is this value the default, which changes nothing? null never gets here. */
+const both: Record<string, Test> = {
+  response_format: (value) => typeof value === 'object' && value !== null && 'type' in value && value.type === 'text',
+  structured_outputs: anything,
+  guided_json: anything,
+  guided_regex: anything,
+  guided_choice: anything,
+  guided_grammar: anything,
+  repetition_penalty: only(1),
+  use_beam_search: only(false),
+  min_tokens: only(0),
+  stop_token_ids: emptyOr(),
+  include_stop_str_in_output: only(false),
+  skip_special_tokens: only(true),
+  detokenize: only(true),
+  truncate_prompt_tokens: anything,
+  allowed_token_ids: emptyOr(),
+  bad_words: emptyOr(),
+  logits_processors: emptyOr(),
+  prompt_logprobs: anything,
+  logprob_token_ids: emptyOr(),
+  return_tokens_as_token_ids: only(false),
+  return_token_ids: only(false),
+  prompt_embeds: anything,
+  priority: only(0),
+  kv_transfer_params: anything,
+  vllm_xargs: anything,
+  lora_request: anything,
+}
+
+const completions: Record<string, Test> = {
+  ...both,
+  echo: only(false),
+  suffix: only(''),
+  add_special_tokens: only(true),
+}
+
+const chat: Record<string, Test> = {
+  ...both,
+  tools: anything,
+  // Without tools these two change nothing.
+  tool_choice: only('none', 'auto'),
+  functions: anything,
+  function_call: only('none', 'auto'),
+  audio: anything,
+  modalities: (value) => Array.isArray(value) && value.every((modality) => modality === 'text'),
+  echo: only(false),
+  add_special_tokens: only(false),
+  add_generation_prompt: only(true),
+  continue_final_message: only(false),
+  chat_template: anything,
+  chat_template_kwargs: (value) => typeof value === 'object' && value !== null && Object.keys(value).length === 0,
+  documents: emptyOr(),
+  thinking_token_budget: anything,
+}
+
+const tables = { completions, chat }
+
+/** @throws ApiError for the first field that asks for something that is not built */
+export function refuseUnsupported(endpoint: keyof typeof tables, fields: Readonly<Record<string, unknown>>): void {
+  for (const [name, isDefault] of Object.entries(tables[endpoint])) {
+    if (Object.hasOwn(fields, name) && !isDefault(fields[name])) throw unsupported(name)
+  }
+  const { best_of, n, stream_options } = fields
+  // best_of equal to n asks for no more than n.
+  if (best_of !== undefined && best_of !== 1 && best_of !== n) throw unsupported('best_of')
+  if ((stream_options as { continuous_usage_stats?: unknown } | undefined)?.continuous_usage_stats === true) {
+    throw unsupported('stream_options.continuous_usage_stats')
+  }
+}
+
+function unsupported(param: string): ApiError {
+  return new ApiError('unsupported_parameter', `'${param}' is not supported by this server yet. Leave it out.`, param)
+}
+
+/** Names that are refused, for the README and its test. */
+export const unsupportedParameters: readonly string[] = [
+  ...new Set([...Object.keys(completions), ...Object.keys(chat), 'best_of']),
+].sort()

@@ -1,0 +1,147 @@
+// Every Prometheus series, declared once. Names and buckets are vLLM's where vLLM has the series, so that its boards, alerts and
+// routers work unchanged.
+
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** What /metrics asks the engine once a scrape. */
+export interface EngineGauges {
+  num_requests_running: number
+  num_requests_waiting: number
+  num_pages_used: number
+  num_pages: number
+  num_preemptions: number
+  num_prompt_tokens: number
+  num_generation_tokens: number
+}
+
+const ttftBuckets = [
+  0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
+]
+// vLLM's start at 10 ms; small models on a CPU are faster than that.
+const itlBuckets = [
+  0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20,
+  40, 80,
+]
+const e2eBuckets = [0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680]
+const tokenBuckets = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000]
+
+/** How a request's choice ended, as vLLM names it. */
+export type FinishedReason = 'stop' | 'length' | 'abort' | 'error'
+
+export class Metrics {
+  readonly #registry = new Registry()
+  readonly #labels: { model_name: string; engine: string }
+  readonly #running
+  readonly #waiting
+  readonly #kvUsage
+  readonly #promptTokens
+  readonly #generationTokens
+  readonly #preemptions
+  readonly #success
+  readonly #rejected
+  readonly #disconnects
+  readonly #ttft
+  readonly #itl
+  readonly #e2e
+  readonly #requestPromptTokens
+  readonly #requestGenerationTokens
+
+  /** @param modelName the label `model_name` of every series of the engine */
+  constructor(modelName: string) {
+    const registers = [this.#registry]
+    this.#labels = { model_name: modelName, engine: '0' }
+    const labelNames = ['model_name', 'engine']
+    const gauge = (name: string, help: string) => new Gauge({ name, help, registers, labelNames }).labels(this.#labels)
+    const counter = (name: string, help: string) => new Counter({ name, help, registers, labelNames })
+    const histogram = (name: string, help: string, buckets: number[]) =>
+      new Histogram({ name, help, registers, labelNames, buckets }).labels(this.#labels)
+
+    this.#running = gauge('vllm:num_requests_running', 'Requests that have KV pages.')
+    this.#waiting = gauge('vllm:num_requests_waiting', 'Requests in the queue.')
+    this.#kvUsage = gauge('vllm:kv_cache_usage_perc', 'KV pages in use, from 0 to 1.')
+    this.#promptTokens = counter('vllm:prompt_tokens_total', 'Prompt tokens computed.')
+    this.#generationTokens = counter('vllm:generation_tokens_total', 'Tokens generated.')
+    this.#preemptions = counter('vllm:num_preemptions_total', 'Requests put back into the queue because pages ran out.')
+    this.#success = new Counter({
+      name: 'vllm:request_success_total',
+      help: 'Finished completions by reason.',
+      registers,
+      labelNames: [...labelNames, 'finished_reason'],
+    })
+    this.#ttft = histogram('vllm:time_to_first_token_seconds', 'From the request to its first token.', ttftBuckets)
+    this.#itl = histogram('vllm:inter_token_latency_seconds', 'Between two tokens of a completion.', itlBuckets)
+    this.#e2e = histogram('vllm:e2e_request_latency_seconds', 'From the request to its last token.', e2eBuckets)
+    this.#requestPromptTokens = histogram('vllm:request_prompt_tokens', 'Tokens of a prompt.', tokenBuckets)
+    this.#requestGenerationTokens = histogram('vllm:request_generation_tokens', 'Tokens of a completion.', tokenBuckets)
+    this.#rejected = new Counter({
+      name: 'parley_requests_rejected_total',
+      help: 'Requests answered with an error, by kind.',
+      registers,
+      labelNames: ['code'],
+    })
+    this.#disconnects = new Counter({
+      name: 'parley_client_disconnects_total',
+      help: 'Clients that went away before their answer was complete.',
+      registers,
+    })
+    // process_* and nodejs_*, the event loop's lag among them.
+    collectDefaultMetrics({ register: this.#registry })
+  }
+
+  /** Facts that are known once the engine runs. */
+  engineReady(facts: { version: string; dtype: string; isa: string; page_size: number; num_pages: number }): void {
+    const info = (name: string, help: string, labels: Record<string, string>) =>
+      new Gauge({ name, help, registers: [this.#registry], labelNames: Object.keys(labels) }).labels(labels).set(1)
+    info('vllm:cache_config_info', 'Configuration of the KV cache.', {
+      ...this.#labels,
+      block_size: String(facts.page_size),
+      num_gpu_blocks: String(facts.num_pages),
+      cache_dtype: facts.dtype,
+    })
+    info('parley_build_info', 'What is running.', { version: facts.version, dtype: facts.dtype, isa: facts.isa })
+  }
+
+  /** @param seconds from the request's arrival */
+  firstToken(seconds: number): void {
+    this.#ttft.observe(seconds)
+  }
+
+  /** @param seconds since the completion's previous token */
+  nextToken(seconds: number): void {
+    this.#itl.observe(seconds)
+  }
+
+  /** One completion ended. @param seconds from the request's arrival */
+  finished(reason: FinishedReason, seconds: number, promptTokens: number, generationTokens: number): void {
+    this.#success.inc({ ...this.#labels, finished_reason: reason })
+    this.#e2e.observe(seconds)
+    this.#requestPromptTokens.observe(promptTokens)
+    this.#requestGenerationTokens.observe(generationTokens)
+  }
+
+  /** @param kind a row of errors.ts, never a client's text */
+  rejected(kind: string): void {
+    this.#rejected.inc({ code: kind })
+  }
+
+  clientGone(): void {
+    this.#disconnects.inc()
+  }
+
+  /** The text of /metrics. @param stats of the engine, or null while there is none */
+  async render(stats: EngineGauges | null): Promise<{ contentType: string; text: string }> {
+    this.#running.set(stats?.num_requests_running ?? 0)
+    this.#waiting.set(stats?.num_requests_waiting ?? 0)
+    this.#kvUsage.set(stats && stats.num_pages > 0 ? stats.num_pages_used / stats.num_pages : 0)
+    this.#follow(this.#promptTokens, stats?.num_prompt_tokens ?? 0)
+    this.#follow(this.#generationTokens, stats?.num_generation_tokens ?? 0)
+    this.#follow(this.#preemptions, stats?.num_preemptions ?? 0)
+    return { contentType: this.#registry.contentType, text: await this.#registry.metrics() }
+  }
+
+  /** The engine counts; the series shows its count. */
+  #follow(counter: Counter, total: number): void {
+    counter.reset()
+    counter.inc(this.#labels, total)
+  }
+}

@@ -1,0 +1,63 @@
+// A folder in Hugging Face's layout becomes a Model, or one line that says why not.
+
+import { stat } from 'node:fs/promises'
+import { basename, join, resolve } from 'node:path'
+import { architectureOf, refuseUnbuilt } from './architectures.js'
+import { readChatTemplate } from './chat-template.js'
+import { readCheckpoint } from './checkpoint.js'
+import { checkFolder, readJson, requireJson } from './folder.js'
+import { generationDefaults, stopTokenIds } from './generation-config.js'
+import type { Model } from './model.js'
+import { findSources } from './sources.js'
+import { loadTokenizer } from './tokenizer.js'
+
+export { ModelError } from './model-error.js'
+
+/**
+ * Reads everything of a model folder but the weights' numbers.
+ * @throws ModelError, one line, for every folder that cannot be served
+ */
+export async function loadModel(path: string): Promise<Model> {
+  await checkFolder(path)
+  const folder = resolve(path)
+  const config = await requireJson(join(folder, 'config.json'), 'a Hugging Face model config')
+  const generation = await readJson(join(folder, 'generation_config.json'))
+  const { name: architecture, row } = architectureOf(config)
+  refuseUnbuilt(config)
+  const wanted = row.spec(config)
+  const tokenizer = await loadTokenizer(folder)
+  const num_sampled_ids = Math.min(tokenizer.size, wanted.vocab_size)
+  const checkpoint = await readCheckpoint(folder)
+  const { spec, tensors, files, dtype, warnings } = await findSources(
+    row,
+    config,
+    { ...wanted, num_sampled_ids },
+    checkpoint,
+  )
+  if (tokenizer.size > wanted.vocab_size) {
+    warnings.push(
+      `${config.file}: vocab_size is ${wanted.vocab_size}, but the tokenizer has ids up to ${tokenizer.size - 1}`,
+    )
+  }
+  return {
+    name: basename(folder),
+    folder,
+    created: await newest(files),
+    architecture,
+    spec,
+    checkpointDtype: dtype,
+    tensors,
+    files,
+    tokenizer,
+    chatTemplate: await readChatTemplate(folder, await readJson(join(folder, 'tokenizer_config.json'))),
+    stopTokenIds: stopTokenIds(generation, config, tokenizer),
+    generationDefaults: generationDefaults(generation),
+    warnings,
+  }
+}
+
+/** Seconds since 1970 of the newest file. */
+async function newest(files: string[]): Promise<number> {
+  const times = await Promise.all(files.map(async (file) => (await stat(file)).mtimeMs))
+  return Math.floor(Math.max(0, ...times) / 1000)
+}

@@ -1,0 +1,29 @@
+// What a loaded model folder is: everything that the engine and the text side need, and nothing of where it came from.
+
+import type { DType, ModelSpec, TensorSource } from '../engine/contract.js'
+import type { Tokenizer } from './tokenizer.js'
+
+export interface Model {
+  /** Last part of the folder's path: the default id in the API. */
+  name: string
+  folder: string
+  /** Seconds since 1970 of the checkpoint's newest file: `created` in /v1/models. */
+  created: number
+  /** Hugging Face's name of the architecture, such as GPTNeoXForCausalLM. */
+  architecture: string
+  spec: ModelSpec
+  /** Type of the stored matrices: what `--dtype auto` means (float32 checkpoints become float16). */
+  checkpointDtype: DType
+  tensors: TensorSource[]
+  /** Absolute paths, indexed by TensorSource.file. */
+  files: string[]
+  tokenizer: Tokenizer
+  /** Jinja source, or null for a base model. */
+  chatTemplate: string | null
+  /** Ids that end a completion: generation_config.json, else config.json, else the tokenizer. */
+  stopTokenIds: number[]
+  /** Sampling defaults of generation_config.json; a request's own fields win. */
+  generationDefaults: { temperature?: number; top_p?: number; top_k?: number; min_p?: number }
+  /** What the person who starts the server should know, one line each: ignored tensors, guesses that had to be made. */
+  warnings: string[]
+}

@@ -1,0 +1,183 @@
+// `parley serve`: listens first, then loads the model, then answers; and goes in good order.
+
+import { existsSync } from 'node:fs'
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { freemem } from 'node:os'
+import { basename, resolve } from 'node:path'
+import { flagOf, kvCacheBytes, OptionError, type ServeOptions, version } from './config.js'
+import type { DType } from './engine/contract.js'
+import type { ServerState } from './http/context.js'
+import { createHttpServer } from './http/server.js'
+import { createLog } from './log.js'
+import { Metrics } from './metrics.js'
+import type { Model } from './models/model.js'
+
+/** Running requests may take this long to finish after a signal to stop. */
+const drainMs = 5000
+
+/**
+ * Serves until a signal comes.
+ * @throws Error with a message for the person at the terminal, before the server is ready
+ */
+export async function serve(options: ServeOptions): Promise<void> {
+  const started = performance.now()
+  const say = (line: string) => {
+    if (options.log_level === 'debug' || options.log_level === 'info') process.stdout.write(`${line}\n`)
+  }
+  refuseHubId(options.model)
+  const modelName = options.served_model_name ?? basename(resolve(options.model))
+  const state: ServerState = {
+    phase: { name: 'loading', progress: 0 },
+    modelName,
+    apiKey: options.api_key,
+    metrics: new Metrics(modelName),
+    log: createLog(options.log_level),
+    inFlight: 0,
+    onIdle: null,
+  }
+  const server = createHttpServer(state)
+  const address = await listen(server, options)
+  stopOnSignals(server, state)
+
+  // Modules and files of the model only now: the port answers meanwhile.
+  const { loadModel } = await import('./models/load.js')
+  const model = await loadModel(options.model)
+  say(`parley ${version} listens on ${address} and loads ${modelName}`)
+  for (const warning of model.warnings) state.log('warn', 'model', { warning })
+  const { startEngine } = await import('./engine/addon.js')
+  const engine = await startEngine(model, engineOptions(options, model), (fraction) => {
+    if (state.phase.name === 'loading') state.phase.progress = fraction
+  })
+  const { Generation } = await import('./generation/generate.js')
+  const { Encoder } = await import('./generation/encoder.js')
+  const encoder = new Encoder(model.tokenizer, model.folder, new URL('./generation/encode_thread.js', import.meta.url))
+  const generation = new Generation(model, engine, encoder, state.metrics)
+  if (generation.chatTemplateProblem !== null)
+    state.log('warn', 'chat_template', { warning: generation.chatTemplateProblem })
+  if (state.phase.name !== 'loading') {
+    // A signal came while the model was loading.
+    await engine.close()
+    return
+  }
+  const { info } = engine
+  state.metrics.engineReady({ version, ...info })
+  state.phase = {
+    name: 'ready',
+    generation,
+    engine,
+    created: model.created,
+    fingerprint: `parley-${version}-${info.dtype}-${info.isa}`,
+  }
+
+  say(`  model    ${modelName}: ${model.architecture}, ${short(info.num_parameters)} parameters in ${info.dtype}`)
+  say(
+    `  context  ${info.max_model_len} tokens; KV cache ${mebibytes(info.kv_cache_bytes)} MiB, ${info.num_pages} pages of ${info.page_size} tokens`,
+  )
+  say(`  engine   ${info.isa}, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}`)
+  say(`ready after ${((performance.now() - started) / 1000).toFixed(2)} s. Try:`)
+  say(`  ${example(address, options, generation.hasChatTemplate)}`)
+}
+
+/** @throws Error when the model is the name of a model on a hub and no folder */
+function refuseHubId(model: string): void {
+  if (!/^[\w.-]+\/[\w.-]+$/.test(model) || existsSync(model)) return
+  const name = basename(model)
+  throw new Error(
+    `--model ${model}: there is no such folder, and downloading from a hub is not built yet. If it is a model of Hugging Face, download it first:\n  hf download ${model} --local-dir ${name}\nand start with --model ${name}`,
+  )
+}
+
+/** @throws OptionError for a context that the model was not made for */
+function engineOptions(options: ServeOptions, model: Model) {
+  const { spec, checkpointDtype } = model
+  const halfOf: Record<DType, DType> = { float16: 'float16', bfloat16: 'bfloat16', float32: 'float16' }
+  const dtype = options.dtype === 'auto' ? halfOf[checkpointDtype] : options.dtype
+  const max_model_len = options.max_model_len ?? spec.max_position
+  if (max_model_len > spec.max_position) {
+    throw new OptionError(
+      `${flagOf('max_model_len')}: expected at most ${spec.max_position}, the model's context, got ${max_model_len}`,
+    )
+  }
+  const bytesPerToken = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * (dtype === 'float32' ? 4 : 2)
+  // Pages are filled in whole: a request may leave most of its last one empty.
+  const useful = options.max_num_seqs * (max_model_len + 64) * bytesPerToken
+  // In a container its limit counts, not the machine's memory.
+  const free = typeof process.availableMemory === 'function' ? process.availableMemory() : freemem()
+  return {
+    dtype,
+    isa: options.isa,
+    num_threads: options.threads,
+    max_model_len,
+    max_num_seqs: options.max_num_seqs,
+    max_num_batched_tokens: options.max_num_batched_tokens,
+    kv_cache_bytes: kvCacheBytes(options.kv_cache_memory, free, useful),
+  }
+}
+
+/** @returns the URL of the server's root */
+async function listen(server: Server, { host, port }: ServeOptions): Promise<string> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const reasons: Record<string, string> = {
+        EADDRINUSE: `port ${port} of ${host} is in use; choose another with --port, or stop the program that has it`,
+        EACCES: `port ${port} of ${host} is not allowed for this user; choose one above 1023 with --port`,
+        EADDRNOTAVAIL: `--host ${host} is no address of this machine`,
+        ENOTFOUND: `--host ${host} is not known`,
+      }
+      reject(new Error(reasons[error.code ?? ''] ?? `cannot listen on ${host}, port ${port}: ${error.message}`))
+    })
+    server.listen(port, host, resolve)
+  })
+  const bound = server.address() as AddressInfo
+  return `http://${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`
+}
+
+function stopOnSignals(server: Server, state: ServerState): void {
+  let stopping = false
+  const stop = async () => {
+    if (stopping) process.exit(0)
+    stopping = true
+    const engine = state.phase.name === 'ready' ? state.phase.engine : null
+    state.phase = { name: 'draining', engine }
+    server.close()
+    server.closeIdleConnections()
+    await idle(state, drainMs)
+    // What still runs now is told that the server goes, and gets a moment to hear it.
+    await engine?.close()
+    await idle(state, 500)
+    process.exit(0)
+  }
+  process.on('SIGINT', stop)
+  process.on('SIGTERM', stop)
+}
+
+/** Resolves when every request is answered, or after `ms`. */
+async function idle(state: ServerState, ms: number): Promise<void> {
+  if (state.inFlight === 0) return
+  await new Promise<void>((resolve) => {
+    state.onIdle = resolve
+    setTimeout(resolve, ms)
+  })
+}
+
+function short(count: number): string {
+  const [divisor, unit] = count >= 1e9 ? [1e9, ' billion'] : [1e6, ' million']
+  return `${(count / divisor).toFixed(1)}${unit}`
+}
+
+function mebibytes(bytes: number): number {
+  return Math.round(bytes / 2 ** 20)
+}
+
+/** A command that works as it stands. */
+function example(address: string, { host, api_key }: ServeOptions, chat: boolean): string {
+  const url = address
+    .replace(/\/\/(0\.0\.0\.0|\[::\])/, '//127.0.0.1')
+    .replace('127.0.0.1', host === 'localhost' ? 'localhost' : '127.0.0.1')
+  const [path, body] = chat
+    ? ['chat/completions', '{"messages":[{"role":"user","content":"Tell me a story."}]}']
+    : ['completions', '{"prompt":"Once upon a time","max_tokens":64}']
+  const key = api_key === null ? '' : ` -H 'authorization: Bearer <key>'`
+  return `curl ${url}/v1/${path} -H 'content-type: application/json'${key} -d '${body}'`
+}

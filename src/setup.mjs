@@ -1,0 +1,98 @@
+// Makes a fresh clone runnable: installs the locked packages, builds the addon, compiles the TypeScript. What is up to date is
+// skipped, in a few milliseconds. Plain JavaScript with nothing but Node, for it runs before anything is installed.
+import { spawn } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+const at = (...parts) => join(root, ...parts)
+const say = (line) => process.stderr.write(`setup: ${line}\n`)
+
+/** Milliseconds since 1970 of the newest file among `paths`, folders searched through; 0 if none exists. */
+function newest(paths) {
+  let latest = 0
+  for (const path of paths) {
+    const status = statSync(path, { throwIfNoEntry: false })
+    if (!status) continue
+    latest = Math.max(latest, status.isDirectory() ? newest(readdirSync(path).map((name) => join(path, name))) : status.mtimeMs)
+  }
+  return latest
+}
+
+/** Runs a command quietly, calling onLine for each line it prints. On failure prints the end of its output and exits. */
+async function run(what, command, args, onLine = () => {}) {
+  const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+  const lines = []
+  let rest = ''
+  const read = (chunk) => {
+    const parts = (rest + chunk).split('\n')
+    rest = parts.pop() ?? ''
+    for (const line of parts) {
+      lines.push(line)
+      onLine(line)
+    }
+  }
+  child.stdout.setEncoding('utf8').on('data', read)
+  child.stderr.setEncoding('utf8').on('data', read)
+  const code = await new Promise((resolve) => {
+    child.on('error', (error) => {
+      lines.push(String(error.message))
+      resolve(1)
+    })
+    child.on('close', resolve)
+  })
+  if (code === 0) return
+  process.stderr.write(`${[...lines, rest].slice(-40).join('\n')}\n`)
+  say(`${what} failed (exit code ${code}); the end of its output stands above.`)
+  process.exit(1)
+}
+
+function checkNode() {
+  const [major, minor] = process.versions.node.split('.').map(Number)
+  if (major > 20 || (major === 20 && minor >= 19)) return
+  say(`Parley needs Node 20.19 or newer; this is Node ${process.versions.node}.`)
+  process.exit(1)
+}
+
+async function installPackages() {
+  // npm writes this file last.
+  if (newest([at('node_modules/.package-lock.json')]) >= newest([at('package-lock.json')])) return
+  say('1/3 installing the locked packages (npm ci)')
+  await run('npm ci', process.platform === 'win32' ? 'npm.cmd' : 'npm', ['ci', '--no-audit', '--no-fund', '--include=dev'])
+}
+
+async function buildAddon() {
+  const built = newest([at('build/Release/parley.node')])
+  if (built > newest([at('native'), at('binding.gyp')])) return
+  const gyp = at('node_modules/node-gyp/bin/node-gyp.js')
+  // Node's headers stand beside most installations; node-gyp would download them otherwise.
+  const prefix = dirname(dirname(process.execPath))
+  const headers = existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : []
+  if (newest([at('build/config.gypi')]) < newest([at('binding.gyp'), at('package-lock.json')])) {
+    await run('configuring the addon (needs python3, make and a C++17 compiler)', process.execPath, [gyp, 'configure', ...headers])
+  }
+  const sources = readFileSync(at('binding.gyp'), 'utf8').match(/"native\/[^"]+\.cc"/g).length
+  const total = sources + (process.arch === 'x64' ? 2 : 0) // the kernels are compiled three times there
+  say(`2/3 building the addon (${total} files, a minute or two the first time)`)
+  let done = 0
+  await run('building the addon', process.execPath, [gyp, 'build', '-j', String(availableParallelism()), ...headers], (line) => {
+    const file = /CXX\(target\) .*?(native\/\S+)\.o$/.exec(line)?.[1]
+    if (file) say(`    ${++done}/${total} ${file}.cc`)
+  })
+}
+
+async function compileTypeScript() {
+  const stamp = at('dist/.compiled')
+  if (newest([stamp]) > newest([at('src'), at('tsconfig.json')])) return
+  say('3/3 compiling the TypeScript')
+  const { bin } = JSON.parse(readFileSync(at('node_modules/typescript/package.json'), 'utf8'))
+  await run('compiling the TypeScript', process.execPath, [at('node_modules/typescript', bin.tsc), '-p', at('tsconfig.json')])
+  writeFileSync(stamp, '')
+}
+
+checkNode()
+await installPackages()
+await buildAddon()
+await compileTypeScript()

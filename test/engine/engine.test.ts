@@ -1,0 +1,216 @@
+// The engine in C++: what a request gets must not depend on anything but the request.
+
+import { afterAll, describe, expect, test } from 'vitest'
+import { type ModelSource, type StartOptions, startEngine } from '../../src/engine/addon.js'
+import { type Engine, EngineRefusal, type EngineRequest, type TokenEvent } from '../../src/engine/engine.js'
+import { makeRandomModel, seededRandom, tinySpec } from './random_model.js'
+
+const model = makeRandomModel(tinySpec)
+afterAll(() => model.dispose())
+
+const pageBytes = 2 * tinySpec.num_layers * tinySpec.hidden_size * 16 * 4
+const defaults: StartOptions = { dtype: 'float32', num_threads: 1, max_model_len: 128, kv_cache_bytes: 200 * pageBytes }
+
+async function withEngine<T>(options: Partial<StartOptions>, body: (engine: Engine) => Promise<T>, source: ModelSource = model): Promise<T> {
+  const engine = await startEngine(source, { ...defaults, ...options })
+  try {
+    return await body(engine)
+  } finally {
+    await engine.close()
+  }
+}
+
+async function collect(engine: Engine, request: EngineRequest, signal?: AbortSignal): Promise<TokenEvent[]> {
+  const events: TokenEvent[] = []
+  for await (const event of engine.submit(request, signal)) events.push(event)
+  return events
+}
+
+function randomRequest(next: () => number): EngineRequest {
+  const length = 1 + Math.floor(next() * 40)
+  const prompt = Int32Array.from({ length }, () => Math.floor(next() * tinySpec.vocab_size))
+  const temperature = next() < 0.4 ? 0 : 1
+  return {
+    prompt,
+    sampling: {
+      max_tokens: 1 + Math.floor(next() * 30),
+      temperature,
+      top_p: next() < 0.5 ? 1 : 0.9,
+      seed: Math.floor(next() * 1e9),
+      num_logprobs: 2,
+      frequency_penalty: next() < 0.3 ? 0.5 : 0,
+    },
+  }
+}
+
+describe('a request gets the same tokens and the same bits of its log-probabilities', async () => {
+  const next = seededRandom(7)
+  const requests = Array.from({ length: 24 }, () => randomRequest(next))
+  const alone = await withEngine({}, async (engine) => {
+    const results: TokenEvent[][] = []
+    for (const request of requests) results.push(await collect(engine, request))
+    return results
+  })
+
+  test('the outputs alone are not trivial', () => {
+    const tokens = new Set(alone.flat().map((event) => event.token))
+    expect(tokens.size).toBeGreaterThan(20)
+    for (const [i, events] of alone.entries()) {
+      expect(events).toHaveLength(requests[i]?.sampling.max_tokens ?? 0)
+      expect(events.at(-1)?.finish).toBe('length')
+      for (const event of events) expect(event.logprob).toBeLessThan(0)
+    }
+  })
+
+  test.each<[string, Partial<StartOptions>]>([
+    ['in one batch with strangers', {}],
+    ['with two threads', { num_threads: 2 }],
+    ['with prompts cut into chunks of 5 tokens', { max_num_batched_tokens: 5 }],
+    ['with one token a step', { max_num_batched_tokens: 1 }],
+    ['with at most 3 requests at a time', { max_num_seqs: 3 }],
+    ['with so few pages that requests are preempted', { kv_cache_bytes: 9 * pageBytes, max_model_len: 80 }],
+  ])('%s', async (_name, options) => {
+    await withEngine(options, async (engine) => {
+      const together = await Promise.all(requests.map((request) => collect(engine, request)))
+      for (const [i, events] of together.entries()) expect(events).toEqual(alone[i])
+      expect(engine.stats()).toMatchObject({ num_pages_used: 0, num_requests_running: 0, num_requests_waiting: 0 })
+      if (options.kv_cache_bytes) expect(engine.stats().num_preemptions).toBeGreaterThan(0)
+    })
+  })
+})
+
+test('a seed names its text: again the same, another seed or choice another', async () => {
+  await withEngine({}, async (engine) => {
+    const request = (seed: number, choice: number) =>
+      collect(engine, { prompt: Int32Array.of(1, 2, 3), sampling: { max_tokens: 20, temperature: 1.5, seed, choice } })
+    const tokens = async (seed: number, choice: number) => (await request(seed, choice)).map((event) => event.token)
+    const first = await tokens(5, 0)
+    expect(await tokens(5, 0)).toEqual(first)
+    expect(await tokens(6, 0)).not.toEqual(first)
+    expect(await tokens(5, 1)).not.toEqual(first)
+  })
+})
+
+test('a stop token ends the request with it, unless end-of-text is ignored', async () => {
+  await withEngine({}, async (engine) => {
+    const prompt = Int32Array.of(9, 8, 7)
+    const free = await collect(engine, { prompt, sampling: { max_tokens: 12, temperature: 0 } })
+    const stop = free[3] as TokenEvent
+    const first = free.findIndex((event) => event.token === stop.token)
+    const sampling = { max_tokens: 12, temperature: 0, stop_token_ids: Int32Array.of(stop.token) }
+    const stopped = await collect(engine, { prompt, sampling })
+    expect(stopped.map((event) => event.token)).toEqual(free.slice(0, first + 1).map((event) => event.token))
+    expect(stopped.at(-1)?.finish).toBe('stop')
+    expect(await collect(engine, { prompt, sampling: { ...sampling, ignore_eos: true } })).toEqual(free)
+  })
+})
+
+test('a request ends with length when the context is full', async () => {
+  await withEngine({ max_model_len: 20 }, async (engine) => {
+    const events = await collect(engine, { prompt: new Int32Array(15).fill(3), sampling: { max_tokens: 100 } })
+    expect(events).toHaveLength(5)
+    expect(events.at(-1)?.finish).toBe('length')
+  })
+})
+
+test('aborting ends the iteration, frees the pages and leaves the others alone', async () => {
+  await withEngine({}, async (engine) => {
+    const controller = new AbortController()
+    const long = { prompt: Int32Array.of(1, 2, 3), sampling: { max_tokens: 120, temperature: 0 } }
+    const expected = await collect(engine, long)
+    const other = collect(engine, long)
+    let seen = 0
+    for await (const _ of engine.submit(long, controller.signal)) if (++seen === 3) controller.abort()
+    expect(seen).toBeLessThan(120)
+    expect(await other).toEqual(expected)
+    await expect.poll(() => engine.stats().num_pages_used).toBe(0)
+  })
+})
+
+test('leaving the loop early frees the pages', async () => {
+  await withEngine({}, async (engine) => {
+    for await (const _ of engine.submit({ prompt: Int32Array.of(1), sampling: { max_tokens: 120 } })) break
+    await expect.poll(() => engine.stats().num_pages_used).toBe(0)
+    expect(engine.stats().num_generation_tokens).toBeLessThan(120)
+  })
+})
+
+test('closing ends running requests and refuses new ones', async () => {
+  const engine = await startEngine(model, defaults)
+  const iterator = engine.submit({ prompt: Int32Array.of(1), sampling: { max_tokens: 127 } })[Symbol.asyncIterator]()
+  await iterator.next()
+  await engine.close()
+  let next = await iterator.next()
+  while (!next.done) next = await iterator.next()
+  expect(() => engine.submit({ prompt: Int32Array.of(1), sampling: { max_tokens: 1 } })).toThrow(EngineRefusal)
+})
+
+test('thousands of requests in random order, cancels and preemptions among them, each end once with their own output', async () => {
+  const next = seededRandom(42)
+  const kinds = Array.from({ length: 12 }, () => randomRequest(next))
+  const expected = await withEngine({}, (engine) => Promise.all(kinds.map((request) => collect(engine, request))))
+  await withEngine({ kv_cache_bytes: 12 * pageBytes, max_model_len: 80, max_num_seqs: 6, max_num_batched_tokens: 23 }, async (engine) => {
+    let finished = 0
+    let cancelled = 0
+    const one = async () => {
+      const kind = Math.floor(next() * kinds.length)
+      const full = expected[kind] as TokenEvent[]
+      const controller = new AbortController()
+      const cancelAfter = next() < 0.25 ? Math.floor(next() * full.length) : Number.POSITIVE_INFINITY
+      if (cancelAfter === 0) setImmediate(() => controller.abort())
+      let seen = 0
+      for await (const event of engine.submit(kinds[kind] as EngineRequest, controller.signal)) {
+        expect(event).toEqual(full[seen++])
+        if (seen === cancelAfter) controller.abort()
+      }
+      if (controller.signal.aborted) cancelled++
+      else if (seen === full.length) finished++
+    }
+    for (let round = 0; round < 50; round++) await Promise.all(Array.from({ length: 40 }, one))
+    expect(finished + cancelled).toBe(2000)
+    expect(finished).toBeGreaterThan(1000)
+    expect(engine.stats().num_preemptions).toBeGreaterThan(0)
+    await expect.poll(() => engine.stats()).toMatchObject({ num_pages_used: 0, num_requests_running: 0, num_requests_waiting: 0 })
+  })
+}, 60_000)
+
+describe('what cannot run is refused with what was expected and what came', () => {
+  test.each<[string, EngineRequest, RegExp]>([
+    ['an empty prompt', { prompt: new Int32Array(), sampling: { max_tokens: 1 } }, /prompt: expected at least one token/],
+    ['a prompt as long as the context', { prompt: new Int32Array(128), sampling: { max_tokens: 1 } }, /fewer than 128 tokens, got 128/],
+    ['an id outside the vocabulary', { prompt: Int32Array.of(97), sampling: { max_tokens: 1 } }, /ids from 0 to 96, got 97/],
+    ['a negative id', { prompt: Int32Array.of(-1), sampling: { max_tokens: 1 } }, /ids from 0 to 96, got -1/],
+    ['a temperature out of range', { prompt: Int32Array.of(1), sampling: { max_tokens: 1, temperature: -1 } }, /sampling.temperature: expected a number from 0 to 100, got -1/],
+    ['not a number', { prompt: Int32Array.of(1), sampling: { max_tokens: 1, top_p: Number.NaN } }, /sampling.top_p: .*got NaN/],
+    ['biases without values', { prompt: Int32Array.of(1), sampling: { max_tokens: 1, bias_ids: Int32Array.of(1) } }, /bias_values: expected 1 numbers, got 0/],
+    ['a fraction for an integer', { prompt: Int32Array.of(1), sampling: { max_tokens: 1.5 } }, /sampling.max_tokens: expected an integer/],
+  ])('%s', async (_name, request, message) => {
+    await withEngine({}, async (engine) => {
+      expect(() => engine.submit(request)).toThrow(message)
+      expect(engine.stats()).toMatchObject({ num_pages_used: 0, num_requests_waiting: 0 })
+    })
+  })
+
+  const broken = (change: (source: ModelSource) => void): ModelSource => {
+    const copy = { spec: { ...model.spec }, tensors: model.tensors.map((tensor) => ({ ...tensor })), files: [...model.files] }
+    change(copy)
+    return copy
+  }
+  const tensor = (source: ModelSource, role: string) => {
+    const found = source.tensors.find((candidate) => candidate.role === role)
+    if (!found) throw new Error(role)
+    return found
+  }
+  test.each<[string, ModelSource, Partial<StartOptions>, RegExp]>([
+    ['a missing tensor', broken((m) => m.tensors.splice(5, 1)), {}, /layer 0 query_weight: expected in the checkpoint, found nothing/],
+    ['a tensor twice', broken((m) => m.tensors.push({ ...tensor(m, 'embedding') })), {}, /weights.bin: embedding: expected once/],
+    ['a wrong shape', broken((m) => { tensor(m, 'mlp_up_weight').cols = 31 }), {}, /mlp_up_weight: expected shape \[128, 32\], found \[128, 31\]/],
+    ['an offset beyond the file', broken((m) => { tensor(m, 'unembedding').offset = 1e9 }), {}, /unembedding: expected \d+ bytes at offset 1000000000, the file has \d+ bytes/],
+    ['sizes that overflow', broken((m) => Object.assign(tensor(m, 'query_weight'), { group_rows: 2 ** 30, num_groups: 2 ** 30, cols: 2 ** 30 })), {}, /query_weight: expected shape/],
+    ['a missing file', broken((m) => { m.files[0] = '/nowhere/weights.bin' }), {}, /\/nowhere\/weights.bin: cannot open/],
+    ['heads that do not divide', broken((m) => { m.spec.num_kv_heads = 3 }), {}, /num_kv_heads 3: expected a divisor of num_heads 4/],
+    ['no room for one page', model, { kv_cache_bytes: 100 }, /KV cache of 100 bytes: expected room for one page of 8192 bytes/],
+  ])('a model with %s', async (_name, source, options, message) => {
+    await expect(startEngine(source, { ...defaults, ...options })).rejects.toThrow(message)
+  })
+})
