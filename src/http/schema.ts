@@ -134,6 +134,7 @@ const completionSchema = z.object({
 
 const contentSchema = z.unknown().transform((value, ctx): string => {
   if (typeof value === 'string') return value
+  if (value === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
   if (!Array.isArray(value)) {
     return custom(ctx, 'invalid_type', `must be a string or an array of content parts, but got ${describe(value)}`)
   }
@@ -166,6 +167,7 @@ const contentSchema = z.unknown().transform((value, ctx): string => {
 const roleSchema = z.unknown().transform((role, ctx): 'system' | 'user' | 'assistant' => {
   if (role === 'developer') return 'system' // its newer name
   if (role === 'system' || role === 'user' || role === 'assistant') return role
+  if (role === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
   if (typeof role !== 'string') return custom(ctx, 'invalid_type', `must be a string, but got ${describe(role)}`)
   const known = role === 'tool' || role === 'function'
   return custom(
@@ -268,7 +270,6 @@ function missing(param: string): ApiError {
 }
 
 const typeNames: Record<string, string> = {
-  int: 'an integer',
   number: 'a number',
   string: 'a string',
   boolean: 'true or false',
@@ -283,7 +284,10 @@ function explain(issue: Issue): { kind: ErrorKind; message: string; param: strin
   switch (issue.code) {
     case 'invalid_type':
       if (issue.input === undefined && issue.path.length > 0) return say('missing_required_parameter', 'is missing')
-      return say('invalid_type', `must be ${typeNames[issue.expected] ?? issue.expected}, ${got}`)
+      return say(
+        'invalid_type',
+        `must be ${issue.expected !== 'boolean' && integerLike(issue) ? 'an integer' : (typeNames[issue.expected] ?? issue.expected)}, ${got}`,
+      )
     case 'too_small':
       if (issue.origin === 'array') return say('empty_array', `must have at least ${issue.minimum} item, but got none`)
       return say(

@@ -24,7 +24,7 @@ export interface Sources {
 
 /**
  * Finds every tensor that the decoder needs.
- * @throws ModelError that lists all missing tensors, or names the first one of a wrong shape or type
+ * @throws ModelError that names the first tensor of a wrong shape or type, or lists all missing ones
  */
 export async function findSources(
   row: Architecture,

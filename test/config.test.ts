@@ -1,0 +1,75 @@
+// The table of options: flags, variables, defaults, and what is told about a wrong value.
+
+import { expect, test } from 'vitest'
+import { kvCacheBytes, OptionError, optionHelp, optionsMarkdown, readOptions, serveOptions } from '../src/config.js'
+
+test('a flag wins over its variable, a variable over the default', () => {
+  expect(readOptions({}, {})).toMatchObject({
+    host: '127.0.0.1',
+    port: 8000,
+    dtype: 'auto',
+    max_num_seqs: 64,
+    api_key: null,
+    log_level: 'info',
+  })
+  expect(readOptions({}, { PARLEY_PORT: '9000', PARLEY_MAX_MODEL_LEN: '' })).toMatchObject({
+    port: 9000,
+    max_model_len: null,
+  })
+  expect(readOptions({ port: '0' }, { PARLEY_PORT: '9000' })).toMatchObject({ port: 0 })
+})
+
+test('memory: bytes, units and fractions', () => {
+  const size = (text: string) => readOptions({ kv_cache_memory: text }, {}).kv_cache_memory
+  expect(size('512MiB')).toEqual({ bytes: 2 ** 29 })
+  expect(size('2GB')).toEqual({ bytes: 2e9 })
+  expect(size('1.5 gib')).toEqual({ bytes: 1.5 * 2 ** 30 })
+  expect(size('1048576')).toEqual({ bytes: 2 ** 20 })
+  expect(size('64k')).toEqual({ bytes: 64000 })
+  expect(size('0.5')).toEqual({ fraction: 0.5 })
+  expect(size('1')).toEqual({ fraction: 1 })
+  expect(kvCacheBytes({ bytes: 7 }, 100, 50)).toBe(7)
+  expect(kvCacheBytes({ fraction: 0.5 }, 100, 500)).toBe(50)
+  expect(kvCacheBytes({ fraction: 0.5 }, 100, 20)).toBe(20)
+})
+
+test.each([
+  ['port', '65536', '--port: expected an integer from 0 to 65535, got "65536"'],
+  ['port', '-1', '--port: expected an integer from 0 to 65535, got "-1"'],
+  ['port', '8e3', '--port: expected an integer from 0 to 65535, got "8e3"'],
+  ['threads', '0', '--threads: expected an integer from 1 to 1024, got "0"'],
+  ['dtype', 'int8', '--dtype: expected one of auto, float16, bfloat16, float32, got "int8"'],
+  ['isa', '', '--isa: expected one of auto, baseline, avx2, avx512, got ""'],
+  ['log_level', 'loud', '--log-level: expected one of debug, info, warn, error, got "loud"'],
+  ['model', ' ', '--model: expected a text that is not empty, got " "'],
+  ['api_key', '', '--api-key: expected a text that is not empty, got an empty text'],
+  [
+    'kv_cache_memory',
+    '1.5',
+    '--kv-cache-memory: expected bytes such as 536870912, 512MiB or 2GB, or a part of the free memory such as 0.5, got "1.5"',
+  ],
+  [
+    'kv_cache_memory',
+    '0',
+    '--kv-cache-memory: expected bytes such as 536870912, 512MiB or 2GB, or a part of the free memory such as 0.5, got "0"',
+  ],
+  [
+    'kv_cache_memory',
+    '5 apples',
+    '--kv-cache-memory: expected bytes such as 536870912, 512MiB or 2GB, or a part of the free memory such as 0.5, got "5 apples"',
+  ],
+])('--%s %s', (name, value, message) => {
+  expect(() => readOptions({ [name]: value }, {})).toThrow(new OptionError(message))
+})
+
+test('a wrong variable is named as the variable it is', () => {
+  expect(() => readOptions({}, { PARLEY_PORT: 'x' })).toThrow(/^PARLEY_PORT: expected an integer/)
+})
+
+test('help and the table of the README hold every option', () => {
+  const names = Object.keys(serveOptions).map((name) => `--${name.replaceAll('_', '-')}`)
+  expect(optionHelp().map(({ flags }) => flags.split(' ')[0])).toEqual(names)
+  const rows = optionsMarkdown().split('\n').slice(2)
+  expect(rows.map((row) => /`(--[\w-]+)`/.exec(row)?.[1])).toEqual(names)
+  for (const row of rows) expect(row.split(/(?<!\\)\|/)).toHaveLength(6)
+})

@@ -1,0 +1,158 @@
+// The program as a user starts it: a process, the bundled model, real sockets, the openai package.
+
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
+import OpenAI from 'openai'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+
+const main = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
+
+/** A running `parley serve`, and all that it printed so far. */
+class Server {
+  output = ''
+  readonly exited: Promise<number | null>
+
+  private constructor(readonly process: ChildProcessByStdio<null, Readable, Readable>) {
+    for (const stream of [process.stdout, process.stderr]) stream.setEncoding('utf8').on('data', (text) => (this.output += text))
+    this.exited = new Promise((resolve) => process.on('close', resolve))
+  }
+
+  static start(...options: string[]): Server {
+    return new Server(spawn(process.execPath, [main, 'serve', ...options], { stdio: ['ignore', 'pipe', 'pipe'] }))
+  }
+
+  /** The address that the log names, once /health/ready answers 200. */
+  async ready(): Promise<string> {
+    const address = () => /http:\/\/127\.0\.0\.1:\d+/.exec(this.output)?.[0]
+    await expect.poll(address, { timeout: 10_000 }).toBeDefined()
+    const url = address() as string
+    await expect.poll(() => fetch(`${url}/health/ready`).then((response) => response.status, () => 0), { timeout: 10_000 }).toBe(200)
+    return url
+  }
+
+  async stop(): Promise<number | null> {
+    this.process.kill('SIGTERM')
+    return this.exited
+  }
+}
+
+describe('the bundled model', () => {
+  let server: Server
+  let url: string
+  let client: OpenAI
+  beforeAll(async () => {
+    server = Server.start('--port', '0')
+    url = await server.ready()
+    client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 })
+  })
+  afterAll(() => server.stop())
+
+  /** Running, waiting, used pages: all 0 when nothing is left behind. */
+  async function busy(): Promise<number> {
+    const text = await (await fetch(`${url}/metrics`)).text()
+    const value = (name: string) => Number(new RegExp(`^vllm:${name}{.*} (.*)$`, 'm').exec(text)?.[1])
+    return value('num_requests_running') + value('num_requests_waiting') + value('kv_cache_usage_perc')
+  }
+
+  test('is listed', async () => {
+    const ids: string[] = []
+    for await (const model of client.models.list()) ids.push(model.id)
+    expect(ids).toEqual(['tales'])
+    expect(await client.models.retrieve('tales')).toMatchObject({ id: 'tales', object: 'model' })
+  })
+
+  test('chats, and says the same as a stream', async () => {
+    const request = { model: 'tales', messages: [{ role: 'user' as const, content: 'Tell me a story about a king.' }], max_tokens: 60, seed: 1 }
+    const whole = await client.chat.completions.create(request)
+    const text = whole.choices[0]?.message.content ?? ''
+    expect(text.length).toBeGreaterThan(40)
+    let streamed = ''
+    let finish: string | null = null
+    for await (const chunk of await client.chat.completions.create({ ...request, stream: true })) {
+      streamed += chunk.choices[0]?.delta.content ?? ''
+      finish = chunk.choices[0]?.finish_reason ?? finish
+    }
+    expect(streamed).toBe(text)
+    expect(finish).toBe(whole.choices[0]?.finish_reason)
+  })
+
+  test('completes 16 prompts at once as it completes each alone', async () => {
+    const request = (i: number) => ({ model: 'tales', prompt: `Once upon a time there were ${i} `, max_tokens: 40, temperature: 0, logprobs: 1 })
+    const together = await Promise.all(Array.from({ length: 16 }, (_, i) => client.completions.create(request(i))))
+    for (const [i, answer] of together.entries()) {
+      const alone = await client.completions.create(request(i))
+      expect(answer.choices).toEqual(alone.choices)
+    }
+    await expect.poll(busy).toBe(0)
+  })
+
+  test('stops when the client goes away', async () => {
+    const controller = new AbortController()
+    const stream = await client.completions.create(
+      { model: 'tales', prompt: 'Once', max_tokens: 900, stream: true, ...{ ignore_eos: true } },
+      { signal: controller.signal },
+    )
+    let chunks = 0
+    for await (const _ of stream) if (++chunks === 3) controller.abort()
+    expect(chunks).toBeLessThan(900)
+    await expect.poll(busy).toBe(0)
+  })
+
+  test('answers mistakes with the error classes of the openai package', async () => {
+    const create = (change: object) => client.completions.create({ model: 'tales', prompt: 'a', ...change })
+    await expect(create({ model: 'gpt-9' })).rejects.toMatchObject({ constructor: OpenAI.NotFoundError, code: 'model_not_found' })
+    await expect(create({ temperature: 9 })).rejects.toMatchObject({ constructor: OpenAI.BadRequestError, param: 'temperature' })
+    await expect(create({ prompt: 'word '.repeat(5000) })).rejects.toMatchObject({ status: 400, code: 'context_length_exceeded' })
+    await expect.poll(busy).toBe(0)
+  })
+})
+
+test('SIGTERM ends the server with exit code 0', async () => {
+  const server = Server.start('--port', '0')
+  await server.ready()
+  expect(await server.stop()).toBe(0)
+})
+
+describe('what cannot be served ends with exit code 1, a reason, and no stack trace', () => {
+  let folder: string
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'parley-e2e-'))
+  })
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  test.each<[string, () => string[], RegExp]>([
+    ['a folder that is not there', () => ['--model', join(folder, 'nothing')], /nothing: expected a model folder/],
+    ['an empty folder', () => ['--model', folder], /config\.json/],
+    ['a name on a hub', () => ['--model', 'EleutherAI/pythia-160m'], /hub/],
+    [
+      'a config.json that is no JSON',
+      () => {
+        writeFileSync(join(folder, 'config.json'), '{')
+        return ['--model', folder]
+      },
+      /config\.json: expected/,
+    ],
+  ])('%s', async (_name, options, reason) => {
+    const server = Server.start('--port', '0', ...options())
+    expect(await server.exited).toBe(1)
+    expect(server.output).toMatch(reason)
+    expect(server.output).not.toMatch(/\n\s+at /)
+  })
+
+  test('a port that is taken', async () => {
+    const blocker = createServer().listen(0, '127.0.0.1')
+    await new Promise((resolve) => blocker.once('listening', resolve))
+    const address = blocker.address()
+    const port = typeof address === 'object' ? address?.port : 0
+    const server = Server.start('--port', String(port))
+    expect(await server.exited).toBe(1)
+    expect(server.output).toContain(String(port))
+    expect(server.output).not.toMatch(/\n\s+at /)
+    blocker.close()
+  })
+})

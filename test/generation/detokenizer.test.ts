@@ -1,0 +1,68 @@
+import { expect, test } from 'vitest'
+import { Detokenizer } from '../../src/generation/detokenizer.js'
+import { seededRandom } from './fake_model.js'
+
+const bytes = (...parts: (string | number[])[]) =>
+  Uint8Array.from(parts.flatMap((part) => [...Buffer.from(part as string)]))
+
+const samples: Record<string, Uint8Array> = {
+  'two, three and four bytes': bytes('aé€😀z'),
+  'a family of joined emoji': bytes('👨‍👩‍👧‍👦!'),
+  'a flag and a skin tone': bytes('🇳🇱👍🏽'),
+  'a byte order mark at the start and inside': bytes('\ufeffab\ufeffc'),
+  'U+FFFD that the model wrote': bytes('a\ufffdb'),
+  'a lone continuation byte': bytes('a', [0x80], 'b'),
+  'a cut character, then text': bytes([0xe2, 0x82], 'x'),
+  'a cut character at the end': bytes('x', [0xf0, 0x9f, 0x98]),
+  'overlong forms and surrogates': bytes([0xc0, 0xaf, 0xe0, 0x80, 0xaf, 0xed, 0xa0, 0x80], 'k'),
+  'beyond U+10FFFF': bytes([0xf4, 0x90, 0x80, 0x80, 0xf8, 0xff]),
+}
+
+function stream(pieces: Uint8Array[]): string[] {
+  const detokenizer = new Detokenizer()
+  return [...pieces.map((piece) => detokenizer.push(piece)), detokenizer.end()]
+}
+
+function whole(all: Uint8Array): string {
+  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(all)
+}
+
+for (const [name, all] of Object.entries(samples)) {
+  test(`every split of ${name} gives the text of the whole`, () => {
+    const ends = [...all.keys(), all.length]
+    for (const i of ends) {
+      for (const j of ends.filter((end) => end >= i)) {
+        const texts = stream([all.subarray(0, i), all.subarray(i, j), all.subarray(j)])
+        expect(texts.join('')).toBe(whole(all))
+        for (const text of texts) expect(text).not.toMatch(/\p{Surrogate}/u)
+      }
+    }
+    expect(stream([...all].map((byte) => Uint8Array.of(byte))).join('')).toBe(whole(all))
+  })
+}
+
+test('random bytes, split at random', () => {
+  const random = seededRandom(1)
+  const likely = [
+    0x41, 0xe2, 0x82, 0xac, 0xf0, 0x9f, 0x98, 0x80, 0xff, 0xc3, 0xa9, 0xed, 0xa0, 0xef, 0xbb, 0xbf, 0xf4, 0x90,
+  ]
+  for (let round = 0; round < 3000; round++) {
+    const all = Uint8Array.from(
+      { length: 1 + Math.floor(random() * 12) },
+      () => likely[Math.floor(random() * likely.length)] ?? 0,
+    )
+    const pieces: Uint8Array[] = []
+    for (let at = 0; at < all.length; ) {
+      const end = at + Math.floor(random() * 4)
+      pieces.push(all.subarray(at, end))
+      at = end
+    }
+    expect(stream(pieces).join('')).toBe(whole(all))
+  }
+})
+
+test('a character is given out as soon as it is complete, and not before', () => {
+  const detokenizer = new Detokenizer()
+  const texts = [...Buffer.from('😀é')].map((byte) => detokenizer.push(Uint8Array.of(byte)))
+  expect(texts).toEqual(['', '', '', '😀', '', 'é'])
+})

@@ -1,0 +1,291 @@
+import { expect, test } from 'vitest'
+import { FakeEngine, type ScriptLine } from '../../src/engine/fake.js'
+import { ApiError } from '../../src/errors.js'
+import { Encoder } from '../../src/generation/encoder.js'
+import { type Delta, Generation, type GenerationParams, type Prompt } from '../../src/generation/generate.js'
+import { Metrics } from '../../src/metrics.js'
+import type { Model } from '../../src/models/model.js'
+import { bytesOf, EOS, fakeModel, fakeTokenizer, PLAIN_END, type SeenEncode, word } from './fake_model.js'
+
+const params = (more: Partial<GenerationParams> = {}): GenerationParams => ({
+  stop: [],
+  n: 1,
+  max_tokens: 20,
+  max_tokens_param: 'max_tokens',
+  num_logprobs: undefined,
+  seed: 1,
+  ...more,
+})
+
+function setUp(script: ScriptLine[], model: Model = fakeModel()) {
+  const engine = new FakeEngine(() => script)
+  const metrics = new Metrics('fake')
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, model.folder, null), metrics)
+  const run = async (
+    more: Partial<GenerationParams> = {},
+    prompts: Prompt[] = ['x'],
+    signal = new AbortController().signal,
+  ) => {
+    const deltas: Delta[] = []
+    for await (const delta of generation.generate(await generation.prepareCompletion(prompts, params(more)), signal))
+      deltas.push(delta)
+    return deltas
+  }
+  return { engine, generation, metrics, run }
+}
+
+const textOf = (deltas: Delta[], index = 0) =>
+  deltas
+    .filter((delta) => delta.index === index)
+    .map(({ text }) => text)
+    .join('')
+const reasonOf = (deltas: Delta[]) => deltas.at(-1)?.finish_reason
+const logprob = (token: number) => ({ token, logprob: -0.5, top: [{ token, logprob: -0.5 }] })
+
+test('the end token ends the text and adds none, special or not', async () => {
+  for (const end of [EOS, PLAIN_END]) {
+    const deltas = await setUp([word('Hello'), word(' world'), end]).run()
+    expect(textOf(deltas)).toBe('Hello world')
+    expect(deltas).toHaveLength(3) // one delta a token: that is how tokens are counted
+    expect(deltas.map(({ finish_reason }) => finish_reason)).toEqual([null, null, 'stop'])
+  }
+})
+
+test('special tokens in the middle add no text; with ignore_eos that goes for the end token too', async () => {
+  const deltas = await setUp([word('Hello'), EOS, word(' world')]).run({ ignore_eos: true, max_tokens: 3 })
+  expect([textOf(deltas), reasonOf(deltas)]).toEqual(['Hello world', 'length'])
+})
+
+test('a character that max_tokens cuts off becomes U+FFFD', async () => {
+  const deltas = await setUp([0x61, 0xf0, 0x9f, 0x98]).run({ max_tokens: 4 })
+  expect([textOf(deltas), reasonOf(deltas)]).toEqual(['a\ufffd', 'length'])
+})
+
+test('a stop string cuts the text, cancels the request in the engine, and may span tokens', async () => {
+  const { engine, run } = setUp([word('Hello'), word('ST'), word('OP'), word(' world')])
+  const deltas = await run({ stop: ['STOP'] })
+  expect([textOf(deltas), reasonOf(deltas), deltas.length]).toEqual(['Hello', 'stop', 3])
+  expect(engine.seen[0]).toMatchObject({ state: 'cancelled', num_generated: 3 })
+})
+
+test('a stop string that the very last token completes is a stop, not a length', async () => {
+  const deltas = await setUp([word('Hello'), word('ST'), word('OP')]).run({ stop: ['STOP'], max_tokens: 3 })
+  expect([textOf(deltas), reasonOf(deltas)]).toEqual(['Hello', 'stop'])
+})
+
+test('what only looked like a stop string comes at the end', async () => {
+  const deltas = await setUp([word('Hello'), word('ST'), EOS]).run({ stop: ['STOP'] })
+  expect(deltas.map(({ text }) => text)).toEqual(['Hello', '', 'ST'])
+})
+
+test('tokens are shown when their text is, and those of a stop string never', async () => {
+  const script = [word('Hello'), word('ST'), word('OP'), word(' world')].map(logprob)
+  const stopped = await setUp(script).run({ stop: ['STOP'], num_logprobs: 1 })
+  expect(stopped.map(({ text, tokens }) => [text, ...tokens.map((token) => token.text)])).toEqual([
+    ['Hello', 'Hello'],
+    [''],
+    [''],
+  ])
+  const whole = await setUp([...script, logprob(EOS)]).run({ num_logprobs: 1 })
+  expect(whole.flatMap(({ tokens }) => tokens.map((token) => token.text))).toEqual([
+    'Hello',
+    'ST',
+    'OP',
+    ' world',
+    '<|endoftext|>',
+  ])
+  // " STOP" begins before the stop string: part of its text is kept, so it is shown.
+  const partly = await setUp([word('Hello'), word(' STOP'), word(' world')].map(logprob)).run({
+    stop: ['STOP'],
+    num_logprobs: 1,
+  })
+  expect(textOf(partly)).toBe('Hello ')
+  expect(partly.flatMap(({ tokens }) => tokens.map((token) => token.text))).toEqual(['Hello', ' STOP'])
+})
+
+test('offsets count code points, and the bytes of one character share its start', async () => {
+  const script = [word('😀'), ...bytesOf('é'), ...bytesOf('😀'), 0x7a, EOS].map(logprob)
+  const deltas = await setUp(script).run({ num_logprobs: 0 })
+  const tokens = deltas.flatMap((delta) => delta.tokens)
+  expect(tokens.map(({ offset }) => offset)).toEqual([0, 1, 1, 2, 2, 2, 2, 3, 4])
+  expect(tokens.map(({ text }) => text)).toEqual(['😀', null, null, null, null, null, null, 'z', '<|endoftext|>'])
+  expect([...(tokens[1]?.bytes ?? [])]).toEqual([0xc3])
+})
+
+test('log-probabilities are finite numbers', async () => {
+  const deltas = await setUp([
+    { token: 97, logprob: Number.NEGATIVE_INFINITY, top: [{ token: 98, logprob: -1e6 }] },
+  ]).run({
+    num_logprobs: 1,
+    max_tokens: 1,
+  })
+  expect(deltas[0]?.tokens[0]).toMatchObject({ logprob: -9999, top: [{ logprob: -9999 }] })
+})
+
+test('n and several prompts: index = prompt * n + i, one seed, choice i', async () => {
+  const { engine, run } = setUp([word('Hello'), EOS])
+  const deltas = await run({ n: 2, seed: 5 }, ['a', [98, 99], 'd'])
+  expect(new Set(deltas.map(({ index }) => index))).toEqual(new Set([0, 1, 2, 3, 4, 5]))
+  for (let index = 0; index < 6; index++) expect(textOf(deltas, index)).toBe('Hello')
+  expect(engine.seen.map(({ prompt, sampling }) => [[...prompt], sampling.seed, sampling.choice])).toEqual([
+    [[97], 5, 0],
+    [[97], 5, 1],
+    [[98, 99], 5, 0],
+    [[98, 99], 5, 1],
+    [[100], 5, 0],
+    [[100], 5, 1],
+  ])
+})
+
+test('without a seed every request draws its own, and all its choices share it', async () => {
+  const { engine, run } = setUp([EOS])
+  await run({ seed: undefined, n: 2 })
+  await run({ seed: undefined })
+  const seeds = engine.seen.map(({ sampling }) => sampling.seed ?? -1)
+  expect(seeds[0]).toBe(seeds[1])
+  expect(seeds[0]).not.toBe(seeds[2])
+  for (const seed of seeds) expect(Number.isSafeInteger(seed) && seed >= 0).toBe(true)
+})
+
+test("what the request leaves out comes from the model's generation_config.json, then from the neutral defaults", async () => {
+  const sampling = async (more: Partial<GenerationParams>, model: Model) => {
+    const { engine, run } = setUp([EOS], model)
+    await run(more)
+    return engine.seen[0]?.sampling
+  }
+  const tuned = fakeModel({ generationDefaults: { temperature: 0.7, top_p: 0.9, top_k: 40, min_p: 0.1 } })
+  expect(await sampling({}, fakeModel())).toMatchObject({
+    temperature: 1,
+    top_p: 1,
+    top_k: 0,
+    min_p: 0,
+    num_logprobs: -1,
+  })
+  expect(await sampling({}, tuned)).toMatchObject({ temperature: 0.7, top_p: 0.9, top_k: 40, min_p: 0.1 })
+  expect(await sampling({ temperature: 0, top_p: 1, top_k: -1, min_p: 0 }, tuned)).toMatchObject({
+    temperature: 0,
+    top_p: 1,
+    top_k: 0,
+    min_p: 0,
+  })
+})
+
+test('aborting ends the stream quietly and the request in the engine', async () => {
+  const engine = new FakeEngine(async function* () {
+    yield word('Hello')
+    await new Promise(() => {})
+  })
+  const model = fakeModel()
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, '', null), new Metrics('fake'))
+  const controller = new AbortController()
+  const deltas = generation.generate(await generation.prepareCompletion(['x'], params({ n: 3 })), controller.signal)
+  await deltas.next()
+  controller.abort()
+  expect(engine.seen.map(({ state }) => state)).toEqual(['cancelled', 'cancelled', 'cancelled'])
+  const rest: Delta[] = []
+  for await (const delta of deltas) rest.push(delta)
+  expect(rest.length).toBeLessThanOrEqual(2)
+})
+
+test('leaving the loop cancels all choices', async () => {
+  const { engine, generation } = setUp(Array(20).fill(97))
+  for await (const _ of generation.generate(
+    await generation.prepareCompletion(['x'], params({ n: 2 })),
+    new AbortController().signal,
+  ))
+    break
+  expect(engine.seen.map(({ state }) => state)).toEqual(['cancelled', 'cancelled'])
+})
+
+test('one failing choice ends the others, and says nothing of the inside', async () => {
+  const engine = new FakeEngine(({ sampling }) =>
+    sampling.choice === 1 ? [97, new Error('device 0x7f12 is gone')] : Array(20).fill(97),
+  )
+  const model = fakeModel()
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, '', null), new Metrics('fake'))
+  const prepared = await generation.prepareCompletion(['x'], params({ n: 3 }))
+  const error = await (async () => {
+    for await (const _ of generation.generate(prepared, new AbortController().signal));
+  })().catch((thrown: unknown) => thrown)
+  expect(error).toBeInstanceOf(ApiError)
+  expect((error as ApiError).body().error).toEqual({
+    message: 'The engine failed while it worked on this request.',
+    type: 'server_error',
+    param: null,
+    code: 'engine_failure',
+  })
+  expect(engine.seen.map(({ state }) => state)).toEqual(['cancelled', 'failed', 'cancelled'])
+})
+
+test('a closing engine is told as shutting down', async () => {
+  const engine = new FakeEngine(async function* () {
+    yield 97
+    await new Promise(() => {})
+  })
+  const model = fakeModel()
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, '', null), new Metrics('fake'))
+  const deltas = generation.generate(await generation.prepareCompletion(['x'], params()), new AbortController().signal)
+  await deltas.next()
+  const next = deltas.next()
+  await engine.close()
+  await expect(next).rejects.toMatchObject({ kind: 'server_shutting_down' })
+})
+
+test('how text is encoded: prompts as the tokenizer likes them, chats as the template says', async () => {
+  const seen: SeenEncode[] = []
+  const { generation } = setUp([EOS], fakeModel({ tokenizer: fakeTokenizer({}, seen) }))
+  await generation.prepareCompletion(['a<|user|>\ud83d'], params())
+  await generation.prepareChat([{ role: 'user', content: 'b' }], params())
+  expect(seen).toEqual([
+    { text: 'a<|user|>\ufffd', addSpecialTokens: true, allowSpecial: true },
+    { text: '<|user|>b<|assistant|>', addSpecialTokens: false, allowSpecial: true },
+  ])
+})
+
+test('an empty prompt is BOS where the model has one, and an error where it has none', async () => {
+  const withBos = setUp([EOS], fakeModel({ tokenizer: fakeTokenizer({ bosTokenId: EOS }) }))
+  await withBos.run({}, [''])
+  for await (const _ of withBos.generation.generate(
+    await withBos.generation.prepareCompletion(undefined, params()),
+    new AbortController().signal,
+  ));
+  expect(withBos.engine.seen.map(({ prompt }) => [...prompt])).toEqual([[EOS], [EOS]])
+  await expect(withBos.run({}, [[]])).rejects.toThrow(/'prompt' is empty/)
+  await expect(setUp([EOS]).run({}, [''])).rejects.toThrow(/'prompt' is empty/)
+})
+
+test('text that cannot fit is refused without encoding it', async () => {
+  const seen: SeenEncode[] = []
+  const { generation } = setUp([EOS], fakeModel({ tokenizer: fakeTokenizer({}, seen) }))
+  const long = 'é'.repeat(13 * 256)
+  await expect(generation.prepareCompletion([long], params())).rejects.toMatchObject({
+    kind: 'context_length_exceeded',
+    param: 'prompt',
+  })
+  await expect(generation.prepareChat([{ role: 'user', content: long }], params())).rejects.toMatchObject({
+    kind: 'context_length_exceeded',
+    param: 'messages',
+  })
+  expect(seen).toEqual([])
+})
+
+test('every completion is counted once, with how it ended', async () => {
+  const { metrics, run, generation } = setUp([97, 97, EOS])
+  await run({ n: 2 })
+  await run({ max_tokens: 1 })
+  for await (const _ of generation.generate(
+    await generation.prepareCompletion(['x'], params()),
+    new AbortController().signal,
+  ))
+    break
+  await new Promise((resolve) => setImmediate(resolve))
+  const { text } = await metrics.render(null)
+  const ended = [...text.matchAll(/request_success_total\{.*finished_reason="(\w+)"\} (\d+)/g)].map(
+    ([, reason, count]) => [reason, count],
+  )
+  expect(ended).toEqual([
+    ['stop', '2'],
+    ['length', '1'],
+    ['abort', '1'],
+  ])
+})

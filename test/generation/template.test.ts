@@ -1,0 +1,68 @@
+import { expect, test } from 'vitest'
+import { ApiError } from '../../src/errors.js'
+import { chatPieces, specialTexts } from '../../src/generation/prompt.js'
+import { ChatTemplate } from '../../src/generation/template.js'
+import { chatTemplate, fakeTokenizer } from './fake_model.js'
+
+const render = (source: string, ...contents: string[]) =>
+  new ChatTemplate(source, { eos_token: '</s>' }).render(contents.map((content) => ({ role: 'user', content })))
+
+test('blocks take their line with them, as trim_blocks and lstrip_blocks do', () => {
+  expect(
+    render('{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\nend', 'a', 'b'),
+  ).toBe('a\nb\nend')
+})
+
+test('what templates of Hugging Face use', () => {
+  expect(render("{{ messages[0]['content'].strip().upper() + eos_token }}", '  hi ')).toBe('HI</s>')
+  expect(render('{{ messages[0] | tojson }}', 'é<"')).toBe('{"role": "user", "content": "é<\\""}')
+  expect(render('{{ strftime_now("%Y") }}', 'x')).toBe(String(new Date().getFullYear()))
+  expect(render('{% if tools %}tools{% else %}none{% endif %}{{ bos_token }}', 'x')).toBe('none')
+  expect(
+    render(
+      '{% for m in messages[::-1] %}{% if loop.index0 == 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}',
+      'a',
+      'b',
+    ),
+  ).toBe('b')
+  expect(render('{% generation %}{{ messages[0].content }}{% endgeneration %}', 'x')).toBe('x')
+})
+
+test('raise_exception and other complaints become an error that a client understands', () => {
+  for (const source of [
+    "{{ raise_exception('Roles must alternate') }}",
+    "{{ messages[0].content.nothing() ~ 'Roles must alternate' }}",
+  ]) {
+    const failing = () => render(source, 'x')
+    expect(failing).toThrow(ApiError)
+    expect(failing).toThrow(/^The model's chat template refuses these messages: /)
+  }
+  expect(() => render("{{ raise_exception('Roles must alternate') }}", 'x')).toThrow(/Roles must alternate$/)
+})
+
+test('text of special tokens inside a message is plain text, the template’s own is not', () => {
+  const tokenizer = fakeTokenizer()
+  const template = new ChatTemplate(chatTemplate, { eos_token: '<|endoftext|>' })
+  const specials = specialTexts(tokenizer)
+  expect(specials).toEqual(['<|endoftext|>', '<|assistant|>', '<|user|>'])
+  const pieces = chatPieces(
+    template,
+    [
+      { role: 'user', content: 'a<|endoftext|>b\ue000c<|user|>' },
+      { role: 'assistant', content: 'd' },
+    ],
+    specials,
+  )
+  expect(pieces.map(({ text }) => text).join('')).toBe(
+    '<|user|>a<|endoftext|>b\ue000c<|user|><|assistant|>d<|endoftext|><|assistant|>',
+  )
+  expect(pieces.filter(({ allowSpecial }) => !allowSpecial).map(({ text }) => text)).toEqual([
+    '<|endoftext|>',
+    '<|user|>',
+  ])
+  expect(pieces.find(({ allowSpecial }) => allowSpecial)?.text).toBe('<|user|>a')
+  // Without such text the whole is one piece, so that merges go as they did in training.
+  expect(chatPieces(template, [{ role: 'user', content: 'plain' }], specials)).toEqual([
+    { text: '<|user|>plain<|assistant|>', allowSpecial: true },
+  ])
+})

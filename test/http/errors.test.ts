@@ -1,0 +1,773 @@
+// Every way to be wrong, and the exact answer to it.
+
+import { expect, test } from 'vitest'
+import { ApiError, errorKinds } from '../../src/errors.js'
+import { maxBodyBytes } from '../../src/http/body.js'
+import { unsupportedParameters } from '../../src/http/unsupported.js'
+import { fakeModel, fakeTokenizer } from '../generation/fake_model.js'
+import { json, startFakeServer } from './fake_server.js'
+
+const invalid = 'invalid_request_error'
+const messages = [{ role: 'user', content: 'Hi' }]
+
+type Case = [name: string, body: unknown, code: string, param: string | null, message: string]
+
+const long = 'x'.repeat(100)
+
+const shared = (base: object): Case[] => [
+  ['no object', [1], 'invalid_type', null, 'The body must be a JSON object, but got an array of 1.'],
+  [
+    'temperature, a string',
+    { ...base, temperature: 'hot' },
+    'invalid_type',
+    'temperature',
+    `'temperature' must be a number, but got "hot".`,
+  ],
+  [
+    'temperature, too high',
+    { ...base, temperature: 2.5 },
+    'decimal_above_max_value',
+    'temperature',
+    "'temperature' must be at most 2, but got 2.5.",
+  ],
+  [
+    'temperature, negative',
+    { ...base, temperature: -1 },
+    'decimal_below_min_value',
+    'temperature',
+    "'temperature' must be at least 0, but got -1.",
+  ],
+  [
+    'top_p, too high',
+    { ...base, top_p: 1.01 },
+    'decimal_above_max_value',
+    'top_p',
+    "'top_p' must be at most 1, but got 1.01.",
+  ],
+  ['top_k, a fraction', { ...base, top_k: 1.5 }, 'invalid_type', 'top_k', "'top_k' must be an integer, but got 1.5."],
+  [
+    'top_k, below -1',
+    { ...base, top_k: -2 },
+    'integer_below_min_value',
+    'top_k',
+    "'top_k' must be at least -1, but got -2.",
+  ],
+  [
+    'min_p, a list',
+    { ...base, min_p: [0.1] },
+    'invalid_type',
+    'min_p',
+    "'min_p' must be a number, but got an array of 1.",
+  ],
+  ['n, zero', { ...base, n: 0 }, 'integer_below_min_value', 'n', "'n' must be at least 1, but got 0."],
+  ['n, huge', { ...base, n: 1e9 }, 'integer_above_max_value', 'n', "'n' must be at most 128, but got 1000000000."],
+  [
+    'max_tokens, zero',
+    { ...base, max_tokens: 0 },
+    'integer_below_min_value',
+    'max_tokens',
+    "'max_tokens' must be at least 1, but got 0.",
+  ],
+  [
+    'max_tokens, true',
+    { ...base, max_tokens: true },
+    'invalid_type',
+    'max_tokens',
+    "'max_tokens' must be an integer, but got true.",
+  ],
+  [
+    'stream, a string',
+    { ...base, stream: 'yes' },
+    'invalid_type',
+    'stream',
+    `'stream' must be true or false, but got "yes".`,
+  ],
+  [
+    'stream_options alone',
+    { ...base, stream_options: {} },
+    'invalid_value',
+    'stream_options',
+    "'stream_options' needs 'stream' to be true.",
+  ],
+  [
+    'include_usage, a number',
+    { ...base, stream: true, stream_options: { include_usage: 1 } },
+    'invalid_type',
+    'stream_options.include_usage',
+    "'stream_options.include_usage' must be true or false, but got 1.",
+  ],
+  [
+    'presence_penalty',
+    { ...base, presence_penalty: 3 },
+    'decimal_above_max_value',
+    'presence_penalty',
+    "'presence_penalty' must be at most 2, but got 3.",
+  ],
+  [
+    'frequency_penalty',
+    { ...base, frequency_penalty: -3 },
+    'decimal_below_min_value',
+    'frequency_penalty',
+    "'frequency_penalty' must be at least -2, but got -3.",
+  ],
+  ['seed, a fraction', { ...base, seed: 0.5 }, 'invalid_type', 'seed', "'seed' must be an integer, but got 0.5."],
+  [
+    'seed, beyond 64 bits',
+    { ...base, seed: 1e300 },
+    'integer_above_max_value',
+    'seed',
+    "'seed' must be at most 9223372036854775807, but got 1e+300.",
+  ],
+  [
+    'stop, a number',
+    { ...base, stop: 5 },
+    'invalid_type',
+    'stop',
+    "'stop' must be a string or an array of strings, but got 5.",
+  ],
+  ['stop, empty', { ...base, stop: '' }, 'empty_string', 'stop', "'stop' must not be an empty string."],
+  [
+    'stop, an empty one among others',
+    { ...base, stop: ['a', ''] },
+    'empty_string',
+    'stop.1',
+    "'stop.1' must not be an empty string.",
+  ],
+  [
+    'stop, 65 of them',
+    { ...base, stop: Array(65).fill('a') },
+    'array_above_max_length',
+    'stop',
+    "'stop' must have at most 64 items, but got 65.",
+  ],
+  [
+    'stop, endless',
+    { ...base, stop: 'x'.repeat(3000) },
+    'string_above_max_length',
+    'stop',
+    "'stop' must have at most 2048 characters, but got 3000.",
+  ],
+  [
+    'stop, half a character',
+    { ...base, stop: '\ud83d' },
+    'invalid_value',
+    'stop',
+    "'stop' must not hold half of a surrogate pair.",
+  ],
+  [
+    'logit_bias, a list',
+    { ...base, logit_bias: [1] },
+    'invalid_type',
+    'logit_bias',
+    "'logit_bias' must be an object of token ids and numbers from -100 to 100, but got an array of 1.",
+  ],
+  [
+    'logit_bias, a word',
+    { ...base, logit_bias: { cat: 1 } },
+    'invalid_value',
+    'logit_bias',
+    `'logit_bias' must be an object of token ids and numbers from -100 to 100, but got the key "cat".`,
+  ],
+  [
+    'logit_bias, too much',
+    { ...base, logit_bias: { 5: 101 } },
+    'decimal_above_max_value',
+    'logit_bias.5',
+    "'logit_bias.5' must be at most 100, but got 101.",
+  ],
+  [
+    'logit_bias, an id beyond the model',
+    { ...base, logit_bias: { 5: 1, 999: 1 } },
+    'invalid_value',
+    'logit_bias',
+    "'logit_bias' names the token id 999; this model's ids end at 266.",
+  ],
+  ['user, a number', { ...base, user: 5 }, 'invalid_type', 'user', "'user' must be a string, but got 5."],
+  [
+    'a long wrong value is cut',
+    { ...base, n: long },
+    'invalid_type',
+    'n',
+    `'n' must be an integer, but got "${'x'.repeat(60)}…".`,
+  ],
+  [
+    'several wrong fields',
+    { ...base, n: 0, top_p: 'x' },
+    'invalid_type',
+    'top_p',
+    `'top_p' must be a number, but got "x".\n'n' must be at least 1, but got 0.`,
+  ],
+]
+
+const cases: Record<string, Case[]> = {
+  '/v1/completions': [
+    ...shared({ prompt: 'Hi' }),
+    [
+      'prompt, a number',
+      { prompt: 5 },
+      'invalid_type',
+      'prompt',
+      "'prompt' must be a string, an array of strings, an array of token ids or an array of arrays of token ids, but got 5.",
+    ],
+    ['prompt, no prompts', { prompt: [] }, 'empty_array', 'prompt', "'prompt' must not be an empty array."],
+    [
+      'prompt, one empty',
+      { prompt: [[]] },
+      'invalid_value',
+      'prompt',
+      "'prompt' is empty. This model needs at least one token to continue.",
+    ],
+    [
+      'prompt, left out without BOS',
+      {},
+      'invalid_value',
+      'prompt',
+      "'prompt' is empty. This model needs at least one token to continue.",
+    ],
+    [
+      'prompt, mixed ids',
+      { prompt: [1, 'a'] },
+      'invalid_type',
+      'prompt.1',
+      `'prompt.1' must be a token id, but got "a".`,
+    ],
+    [
+      'prompt, a negative id',
+      { prompt: [[1], [2, -1]] },
+      'integer_below_min_value',
+      'prompt.1.1',
+      "'prompt.1.1' must be at least 0, but got -1.",
+    ],
+    [
+      'prompt, an id beyond the model',
+      { prompt: [1, 300] },
+      'integer_above_max_value',
+      'prompt',
+      "'prompt' holds the token id 300; this model's ids end at 299.",
+    ],
+    [
+      'prompt, an object among strings',
+      { prompt: ['a', {}] },
+      'invalid_type',
+      'prompt.1',
+      "'prompt.1' must be a string or an array of token ids, but got an object.",
+    ],
+    [
+      'too many completions',
+      { prompt: Array(17).fill('a'), n: 128 },
+      'array_above_max_length',
+      'prompt',
+      "'prompt' times 'n' must be at most 2048 completions, but got 2176.",
+    ],
+    [
+      'logprobs, true',
+      { prompt: 'a', logprobs: true },
+      'invalid_type',
+      'logprobs',
+      "'logprobs' must be an integer, but got true.",
+    ],
+    [
+      'logprobs, too many',
+      { prompt: 'a', logprobs: 21 },
+      'integer_above_max_value',
+      'logprobs',
+      "'logprobs' must be at most 20, but got 21.",
+    ],
+    [
+      'a prompt that fills the context',
+      { prompt: Array(256).fill(97) },
+      'context_length_exceeded',
+      'prompt',
+      "This model's maximum context length is 256 tokens. Your prompt has 256 tokens, which leaves no room for a completion. Please shorten it.",
+    ],
+    [
+      'a prompt that cannot fit',
+      { prompt: 'x'.repeat(10000) },
+      'context_length_exceeded',
+      'prompt',
+      "This model's maximum context length is 256 tokens. Your prompt has at least 770 tokens. Please shorten it.",
+    ],
+    [
+      'prompt and max_tokens beyond the context',
+      { prompt: 'x'.repeat(250), max_tokens: 7 },
+      'context_length_exceeded',
+      'prompt',
+      "This model's maximum context length is 256 tokens. You asked for 257 tokens: 250 in the prompt and 7 in the completion (max_tokens). Please ask for less.",
+    ],
+  ],
+  '/v1/chat/completions': [
+    ...shared({ messages }),
+    ['no messages', {}, 'missing_required_parameter', 'messages', "'messages' is missing."],
+    [
+      'messages, a string',
+      { messages: 'Hi' },
+      'invalid_type',
+      'messages',
+      `'messages' must be an array, but got "Hi".`,
+    ],
+    [
+      'messages, none',
+      { messages: [] },
+      'empty_array',
+      'messages',
+      "'messages' must have at least 1 item, but got none.",
+    ],
+    [
+      'a message that is a string',
+      { messages: ['Hi'] },
+      'invalid_type',
+      'messages.0',
+      `'messages.0' must be an object, but got "Hi".`,
+    ],
+    [
+      'no role',
+      { messages: [{ content: 'Hi' }] },
+      'missing_required_parameter',
+      'messages.0.role',
+      "'messages.0.role' is missing.",
+    ],
+    [
+      'no content',
+      { messages: [...messages, { role: 'user' }] },
+      'missing_required_parameter',
+      'messages.1.content',
+      "'messages.1.content' is missing.",
+    ],
+    [
+      'content, null',
+      { messages: [{ role: 'assistant', content: null }] },
+      'invalid_type',
+      'messages.0.content',
+      "'messages.0.content' must be a string or an array of content parts, but got null.",
+    ],
+    [
+      'a role that nobody has',
+      { messages: [{ role: 'king', content: 'Hi' }] },
+      'invalid_value',
+      'messages.0.role',
+      `'messages.0.role' must be one of "system", "developer", "user", "assistant", but got "king".`,
+    ],
+    [
+      'the role tool',
+      { messages: [{ role: 'tool', content: 'Hi' }] },
+      'unsupported_value',
+      'messages.0.role',
+      `'messages.0.role' must be one of "system", "developer", "user", "assistant", but got "tool", which this server does not support yet.`,
+    ],
+    [
+      'an image',
+      {
+        messages: [
+          {
+            role: 'user',
+            content: [
+              { type: 'text', text: 'a' },
+              { type: 'image_url', image_url: {} },
+            ],
+          },
+        ],
+      },
+      'unsupported_value',
+      'messages.0.content.1.type',
+      `'messages.0.content.1.type' must be "text", the only kind of content that this server supports, but got "image_url".`,
+    ],
+    [
+      'a content part without text',
+      { messages: [{ role: 'user', content: [{ type: 'text' }] }] },
+      'invalid_type',
+      'messages.0.content.0.text',
+      "'messages.0.content.0.text' must be a string, but got undefined.",
+    ],
+    [
+      'a content part that is a string',
+      { messages: [{ role: 'user', content: ['a'] }] },
+      'invalid_type',
+      'messages.0.content.0',
+      `'messages.0.content.0' must be a content part such as {"type":"text","text":"…"}, but got "a".`,
+    ],
+    [
+      'tool calls',
+      { messages: [{ role: 'assistant', tool_calls: [{}] }] },
+      'unsupported_parameter',
+      'messages.0.tool_calls',
+      "'messages.0.tool_calls' is not supported by this server yet.",
+    ],
+    [
+      'logprobs, a number',
+      { messages, logprobs: 1 },
+      'invalid_type',
+      'logprobs',
+      "'logprobs' must be true or false, but got 1.",
+    ],
+    [
+      'top_logprobs alone',
+      { messages, top_logprobs: 2 },
+      'invalid_value',
+      'top_logprobs',
+      "'top_logprobs' needs 'logprobs' to be true.",
+    ],
+    [
+      'top_logprobs, too many',
+      { messages, logprobs: true, top_logprobs: 21 },
+      'integer_above_max_value',
+      'top_logprobs',
+      "'top_logprobs' must be at most 20, but got 21.",
+    ],
+    [
+      'max_completion_tokens beyond the context',
+      { messages, max_completion_tokens: 253 },
+      'context_length_exceeded',
+      'messages',
+      "This model's maximum context length is 256 tokens. You asked for 257 tokens: 4 in the messages and 253 in the completion (max_completion_tokens). Please ask for less.",
+    ],
+  ],
+}
+
+for (const [path, list] of Object.entries(cases)) {
+  test.each(list)(`${path}: %s`, async (_, body, code, param, message) => {
+    const { post, engine } = await startFakeServer()
+    const response = await post(path, body)
+    expect(await response.json()).toEqual({ error: { message, type: invalid, param, code } })
+    expect(response.status).toBe(400)
+    expect(engine.seen).toEqual([])
+  })
+}
+
+test('what is not built is refused by name, and its default is not', async () => {
+  const { post } = await startFakeServer()
+  const values: Record<string, [wrong: unknown, fine: unknown]> = {
+    echo: [true, false],
+    suffix: ['x', ''],
+    best_of: [2, 1],
+    tools: [[{ type: 'function' }], null],
+    tool_choice: ['required', 'auto'],
+    functions: [[{}], null],
+    function_call: [{ name: 'x' }, 'none'],
+    response_format: [{ type: 'json_object' }, { type: 'text' }],
+    audio: [{ voice: 'alloy' }, null],
+    modalities: [['text', 'audio'], ['text']],
+    repetition_penalty: [1.1, 1],
+    use_beam_search: [true, false],
+    min_tokens: [1, 0],
+    stop_token_ids: [[1], []],
+    include_stop_str_in_output: [true, false],
+    skip_special_tokens: [false, true],
+    detokenize: [false, true],
+    truncate_prompt_tokens: [5, null],
+    allowed_token_ids: [[1], []],
+    bad_words: [['x'], []],
+    logits_processors: [['x'], []],
+    prompt_logprobs: [1, null],
+    logprob_token_ids: [[1], []],
+    return_tokens_as_token_ids: [true, false],
+    return_token_ids: [true, false],
+    prompt_embeds: ['x', null],
+    priority: [1, 0],
+    kv_transfer_params: [{}, null],
+    vllm_xargs: [{}, null],
+    lora_request: [{}, null],
+    structured_outputs: [{ choice: ['a'] }, null],
+    guided_json: [{}, null],
+    guided_regex: ['a', null],
+    guided_choice: [['a'], null],
+    guided_grammar: ['a', null],
+    add_generation_prompt: [false, true],
+    continue_final_message: [true, false],
+    chat_template: ['{{ 1 }}', null],
+    chat_template_kwargs: [{ a: 1 }, {}],
+    documents: [[{}], []],
+    thinking_token_budget: [5, null],
+    add_special_tokens: ['x', null],
+  }
+  expect(Object.keys(values).sort()).toEqual([...unsupportedParameters])
+  const refusals: string[] = []
+  for (const [path, base] of [
+    ['/v1/completions', { prompt: 'Hi' }],
+    ['/v1/chat/completions', { messages }],
+  ] as const) {
+    for (const [name, [wrong, fine]] of Object.entries(values)) {
+      const response = await post(path, { ...base, [name]: wrong })
+      if (response.status === 400) {
+        refusals.push(name)
+        const message = `'${name}' is not supported by this server yet. Leave it out.`
+        expect(await response.json()).toEqual({
+          error: { message, type: invalid, param: name, code: 'unsupported_parameter' },
+        })
+      }
+      expect([name, (await post(path, { ...base, [name]: fine })).status]).toEqual([name, 200])
+    }
+  }
+  expect([...new Set(refusals)].sort()).toEqual([...unsupportedParameters])
+  expect(
+    (await post('/v1/completions', { prompt: 'x', stream: true, stream_options: { continuous_usage_stats: true } }))
+      .status,
+  ).toBe(400)
+  expect((await post('/v1/completions', { prompt: 'x', best_of: 3, n: 3 })).status).toBe(200)
+})
+
+test('fields that nobody knows are ignored, and noted at level debug', async () => {
+  const { post, logged } = await startFakeServer()
+  const response = await post('/v1/completions', { prompt: 'Hi', top_a: 5, store: true, ['x'.repeat(500)]: 1 })
+  expect(response.status).toBe(200)
+  const note = logged.find(({ event }) => event === 'fields_ignored')
+  expect(note).toMatchObject({ level: 'debug' })
+  expect(String(note?.fields)).toMatch(/^top_a,store,x+$/)
+  expect(String(note?.fields).length).toBeLessThanOrEqual(200)
+})
+
+test('null is the same as leaving a field out', async () => {
+  const { post, engine } = await startFakeServer()
+  const names = [
+    'model',
+    'max_tokens',
+    'temperature',
+    'top_p',
+    'top_k',
+    'min_p',
+    'seed',
+    'stop',
+    'n',
+    'stream',
+    'stream_options',
+    'logprobs',
+  ]
+  const nulls = Object.fromEntries(
+    [...names, 'presence_penalty', 'frequency_penalty', 'logit_bias', 'ignore_eos', 'user'].map((name) => [name, null]),
+  )
+  expect((await post('/v1/completions', { ...nulls, prompt: 'Hi' })).status).toBe(200)
+  expect(
+    (await post('/v1/chat/completions', { ...nulls, messages, top_logprobs: null, max_completion_tokens: null }))
+      .status,
+  ).toBe(200)
+  expect(engine.seen[0]?.sampling).toMatchObject({ max_tokens: 16, temperature: 1, num_logprobs: -1 })
+  // The rest of the context: 256 less the 4 tokens of the rendered chat.
+  expect(engine.seen[1]?.sampling).toMatchObject({ max_tokens: 252 })
+})
+
+test('the default of max_tokens shrinks to what fits; an explicit one does not', async () => {
+  const { post, engine } = await startFakeServer()
+  expect((await post('/v1/completions', { prompt: 'x'.repeat(250) })).status).toBe(200)
+  expect(engine.seen[0]?.sampling.max_tokens).toBe(6)
+  expect((await post('/v1/completions', { prompt: 'x'.repeat(255), max_tokens: 1 })).status).toBe(200)
+})
+
+test('valid values arrive at the engine', async () => {
+  const { post, engine } = await startFakeServer()
+  const body = {
+    ...{
+      prompt: 'Hi',
+      model: 'org/fake',
+      max_tokens: 9,
+      temperature: 0,
+      top_p: 0.5,
+      top_k: 7,
+      min_p: 0.1,
+      presence_penalty: 1,
+    },
+    ...{
+      frequency_penalty: -1,
+      seed: -1,
+      ignore_eos: false,
+      logit_bias: { 5: -100, 7: 2.5 },
+      logprobs: 0,
+      user: 'me',
+      stop: Array(64).fill('x'),
+    },
+  }
+  expect((await post('/v1/completions', body)).status).toBe(200)
+  expect(engine.seen[0]?.sampling).toEqual({
+    ...{ max_tokens: 9, temperature: 0, top_p: 0.5, top_k: 7, min_p: 0.1, presence_penalty: 1, frequency_penalty: -1 },
+    ...{ seed: 2 ** 53 - 1, choice: 0, num_logprobs: 0, ignore_eos: false, stop_token_ids: Int32Array.of(256, 259) },
+    ...{ bias_ids: Int32Array.of(5, 7), bias_values: Float32Array.of(-100, 2.5) },
+  })
+})
+
+test('the four forms of a prompt, and content in parts', async () => {
+  const { post, engine } = await startFakeServer()
+  for (const prompt of ['ab', ['ab', 'c'], [97, 98], [[97, 98], [99]]]) {
+    expect((await post('/v1/completions', { prompt })).status).toBe(200)
+  }
+  expect(engine.seen.map(({ prompt }) => Buffer.from(prompt).toString())).toEqual(['ab', 'ab', 'c', 'ab', 'ab', 'c'])
+  const content = [
+    { type: 'text', text: 'a' },
+    { type: 'text', text: 'b' },
+  ]
+  await post('/v1/chat/completions', {
+    messages: [
+      { role: 'developer', content: 'Be brief.' },
+      { role: 'user', content },
+    ],
+  })
+  expect(Buffer.from(engine.seen.at(-1)?.prompt.filter((id) => id < 256) ?? []).toString()).toBe('Be brief.\na\nb')
+})
+
+test('an unknown model is 404, an unnamed one is the one there is', async () => {
+  const { post, url } = await startFakeServer()
+  const error = (model: string) => ({
+    error: {
+      message: `The model '${model}' does not exist. This server has 'org/fake'.`,
+      type: invalid,
+      param: 'model',
+      code: 'model_not_found',
+    },
+  })
+  for (const path of ['/v1/completions', '/v1/chat/completions']) {
+    const response = await post(path, { model: 'gpt-4', prompt: 'x', messages })
+    expect([response.status, await response.json()]).toEqual([404, error('gpt-4')])
+  }
+  const response = await fetch(`${url}/v1/models/org/other`)
+  expect([response.status, await response.json()]).toEqual([404, error('org/other')])
+})
+
+test('a base model says that it cannot chat', async () => {
+  const { post } = await startFakeServer({ model: { chatTemplate: null } })
+  const response = await post('/v1/chat/completions', { messages })
+  expect([response.status, await response.json()]).toEqual([
+    400,
+    {
+      error: {
+        message: 'This model has no chat template, so it cannot answer chats. Use /v1/completions.',
+        type: invalid,
+        param: null,
+        code: 'chat_template_missing',
+      },
+    },
+  ])
+  const broken = await startFakeServer({ model: { chatTemplate: '{% if %}' } })
+  const answer = await broken.post('/v1/chat/completions', { messages })
+  expect([answer.status, (await json(answer)).error.code]).toEqual([400, 'chat_template_missing'])
+  const refusing = await startFakeServer({ model: { chatTemplate: "{{ raise_exception('No.') }}" } })
+  const refusal = await json(await refusing.post('/v1/chat/completions', { messages }))
+  expect(refusal.error).toEqual({
+    message: "The model's chat template refuses these messages: No.",
+    type: invalid,
+    param: 'messages',
+    code: 'chat_template_failed',
+  })
+})
+
+test('what the engine refuses is the client’s error', async () => {
+  const { post, engine } = await startFakeServer()
+  engine.refusal = 'prompt of 3 tokens: expected room for 2'
+  const response = await post('/v1/completions', { prompt: 'abc', stream: true })
+  expect([response.status, (await json(response)).error]).toEqual([
+    400,
+    {
+      message: `The engine refused this request: ${engine.refusal}`,
+      type: invalid,
+      param: null,
+      code: 'request_refused',
+    },
+  ])
+})
+
+test('bodies that are no JSON, too large or of another type', async () => {
+  const { post, url } = await startFakeServer()
+  const error = async (response: Response) => [response.status, (await json(response)).error.code]
+  const path = '/v1/completions'
+  for (const body of ['', '{', '{"prompt": "x",}', 'null x', '\ufeff{]', `${'['.repeat(100000)}`]) {
+    expect(await error(await post(path, body))).toEqual([400, 'invalid_json'])
+  }
+  const secret = await json(await post(path, '{"prompt": "my secret" oops}'))
+  expect(secret.error.message).toBe('The body could not be parsed as JSON: see position 23.')
+  const latin1 = await fetch(url + path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: Uint8Array.of(0x22, 0xe9, 0x22),
+  })
+  expect(await error(latin1)).toEqual([400, 'invalid_json'])
+  for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/jsonx', '']) {
+    expect(await error(await post(path, { prompt: 'x' }, { headers: { 'content-type': type } }))).toEqual([
+      415,
+      'unsupported_media_type',
+    ])
+  }
+  for (const type of ['application/json; charset=utf-8', 'Application/JSON', 'application/vnd.api+json']) {
+    expect((await post(path, { prompt: 'x' }, { headers: { 'content-type': type } })).status).toBe(200)
+  }
+  expect(await error(await post(path, JSON.stringify({ prompt: 'x'.repeat(maxBodyBytes) })))).toEqual([
+    413,
+    'request_too_large',
+  ])
+  // A body of unknown length is counted while it comes.
+  const chunked = (parts: number) =>
+    fetch(url + path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: new ReadableStream({
+        start(controller) {
+          controller.enqueue(Buffer.from('{"prompt":"x"'))
+          for (let i = 0; i < parts; i++) controller.enqueue(Buffer.alloc(1024 * 1024, ' '))
+          controller.enqueue(Buffer.from('}'))
+          controller.close()
+        },
+      }),
+      duplex: 'half',
+    } as RequestInit)
+  expect((await chunked(2)).status).toBe(200)
+  expect(await error(await chunked(9))).toEqual([413, 'request_too_large'])
+})
+
+test('deep and hostile JSON is just a wrong value', async () => {
+  const { post } = await startFakeServer()
+  const deep = `${'{"a":'.repeat(20000)}1${'}'.repeat(20000)}`
+  for (const body of [
+    `{"prompt": ${deep}}`,
+    `{"messages": [${deep}]}`,
+    `{"prompt":"x","logit_bias":${deep}}`,
+    '{"__proto__":{"prompt":"x"},"n":"y"}',
+  ]) {
+    for (const path of Object.keys(cases)) expect((await post(path, body)).status).toBe(400)
+  }
+  expect((await post('/v1/completions', `{"prompt":"x","unknown":${deep}}`)).status).toBe(200)
+  expect((await post('/v1/completions', '{"prompt":"x","temperature":1e999}')).status).toBe(400)
+})
+
+test('unknown addresses and wrong methods', async () => {
+  const { url } = await startFakeServer()
+  const ask = async (method: string, path: string) => {
+    const response = await fetch(url + path, { method })
+    return [response.status, (await json(response)).error, response.headers.get('allow')]
+  }
+  expect(await ask('GET', '/v1/engines')).toEqual([
+    404,
+    { message: 'There is nothing at GET /v1/engines.', type: invalid, param: null, code: 'unknown_url' },
+    null,
+  ])
+  expect(await ask('GET', '/v1/completions')).toEqual([
+    405,
+    { message: 'GET is not allowed here; use POST.', type: invalid, param: null, code: 'method_not_allowed' },
+    'POST',
+  ])
+  expect((await ask('POST', '/v1/models'))[0]).toBe(405)
+  expect((await ask('DELETE', '/v1/models/org/fake'))[0]).toBe(405)
+  expect((await ask('OPTIONS', '/health'))[0]).toBe(405)
+})
+
+test('a bug in the server is 500 without its inside, and in the log with it', async () => {
+  const tokenizer = fakeTokenizer({
+    encode() {
+      throw new Error('secret pointer')
+    },
+  })
+  const { post, logged } = await startFakeServer({ model: fakeModel({ tokenizer }) })
+  const response = await post('/v1/completions', { prompt: 'x' })
+  expect([response.status, await response.text()]).toEqual([
+    500,
+    '{"error":{"message":"Something went wrong in the server.","type":"server_error","param":null,"code":"internal_error"}}',
+  ])
+  expect(JSON.stringify(logged)).toContain('secret pointer')
+})
+
+test('every row of the table gives a body with its four keys, and codes are strings or null', () => {
+  for (const kind of errorKinds) {
+    const error = new ApiError(kind, 'Because.', 'field')
+    const body = error.body()
+    expect(Object.keys(body)).toEqual(['error'])
+    expect(Object.keys(body.error)).toEqual(['message', 'type', 'param', 'code'])
+    expect(body.error.code === null || typeof body.error.code === 'string').toBe(true)
+    // The SDKs try 5xx again, so a client's mistake is never one.
+    expect(error.status >= 500).toBe(body.error.type === 'server_error')
+    if (error.status === 503) expect(error.retryAfter).toBeGreaterThan(0)
+  }
+})

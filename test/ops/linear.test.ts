@@ -1,0 +1,223 @@
+import { describe, expect, test } from 'vitest'
+import { addon, at, bits, describeBackends, dtypes, type Epilogue, epsilon, freshRandom, type Matrix, poisoned, type Random, roundAll, row, rows, type Weight } from './addon.js'
+
+const random = freshRandom('linear')
+
+function randomWeight(from: Random, rowCount: number, cols: number, dtype: Weight['dtype']): Weight {
+  return { dtype, rows: rowCount, cols, data: roundAll(from.normals(rowCount * cols), dtype) }
+}
+
+/** The error function, by its series near zero and its continued fraction further out; good to about 1e-15. */
+function erf(x: number): number {
+  const magnitude = Math.abs(x)
+  if (magnitude < 3) {
+    let term = magnitude
+    let sum = magnitude
+    for (let n = 1; n < 120; n++) {
+      term *= (-magnitude * magnitude) / n
+      sum += term / (2 * n + 1)
+    }
+    return (Math.sign(x) * 2 * sum) / Math.sqrt(Math.PI)
+  }
+  return Math.sign(x) * (1 - erfc(magnitude))
+}
+
+function erfc(x: number): number {
+  if (x < 3) return 1 - erf(x)
+  let fraction = 0
+  for (let n = 60; n > 0; n--) fraction = n / 2 / (x + fraction)
+  return Math.exp(-x * x) / ((x + fraction) * Math.sqrt(Math.PI))
+}
+
+const activations: Record<'gelu' | 'gelu_tanh' | 'relu', (x: number) => number> = {
+  gelu: (x) => (x < 0 ? 0.5 * x * erfc(-x / Math.SQRT2) : 0.5 * x * (1 + erf(x / Math.SQRT2))),
+  gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  relu: (x) => Math.max(0, x),
+}
+
+/** Largest error as a fraction of what float32 sums of `cols` products may have. */
+function worstError(out: Matrix, before: Float32Array, x: Matrix, weight: Weight, bias: Float32Array | null, epilogue: Epilogue) {
+  let worst = 0
+  for (let t = 0; t < out.rows; t++) {
+    for (let o = 0; o < out.cols; o++) {
+      let sum = 0
+      let size = 0
+      for (let k = 0; k < x.cols; k++) {
+        const product = at(x.data, t * x.cols + k) * at(weight.data, o * x.cols + k)
+        sum += product
+        size += Math.abs(product)
+      }
+      const y = sum + (bias ? at(bias, o) : 0)
+      const old = at(before, t * out.cols + o)
+      const expected = epilogue === 'store' ? y : epilogue === 'accumulate' ? old + y : activations[epilogue](y)
+      // Each of the sum's roundings is of at most `size`; an activation's slope is at most 1.13. Without FMA there are two.
+      const bound = (2 * x.cols + 8) * epsilon * (size + Math.abs(bias ? at(bias, o) : 0) + (epilogue === 'accumulate' ? Math.abs(old) : 0)) + 1e-30
+      const error = Math.abs(at(out.data, t * out.cols + o) - expected) / bound
+      if (!(error <= worst)) worst = error // NaN comes through
+    }
+  }
+  return worst
+}
+
+describeBackends('linear', (ops) => {
+  for (const dtype of dtypes) {
+    test(`agrees with float64 on odd shapes, ${dtype} weights`, () => {
+      for (const rowCount of [1, 31, 32, 33, 100]) {
+        for (const cols of [1, 7, 64, 80]) {
+          for (const tokens of [1, 2, 3, 5, 7, 12, 13, 25, 30]) {
+            const weight = { ...randomWeight(random, rowCount, cols, dtype), split: random.below(rowCount + 1) }
+            const x = random.matrix(tokens, cols)
+            const bias = random.below(2) ? random.normals(rowCount) : null
+            const out = poisoned(tokens, rowCount)
+            ops.linear(out, x, weight, bias, 'store')
+            expect(worstError(out, out.data, x, weight, bias, 'store'), `${rowCount} x ${cols}, ${tokens} tokens`).toBeLessThan(1)
+          }
+        }
+      }
+    })
+  }
+
+  test('gives every row the bits that it has alone, whatever the batch', () => {
+    for (const dtype of dtypes) {
+      const weight = randomWeight(random, 100, 80, dtype)
+      const bias = random.normals(100)
+      for (const tokens of [2, 4, 6, 7, 12, 13, 24, 40, 61]) {
+        const x = random.matrix(tokens, 80)
+        const together = poisoned(tokens, 100)
+        ops.linear(together, x, weight, bias, 'gelu')
+        for (let t = 0; t < tokens; t++) {
+          const alone = poisoned(1, 100)
+          ops.linear(alone, rows(x, t, t + 1), weight, bias, 'gelu')
+          expect(bits(row(together, t)), `${dtype}, row ${t} of ${tokens}`).toEqual(bits(alone.data))
+        }
+      }
+    }
+  })
+
+  test('gives the same bits in many cache blocks as in one', () => {
+    const weight = randomWeight(random, 40, 3000, 'float16')
+    const x = random.matrix(90, 3000)
+    const together = poisoned(90, 40)
+    ops.linear(together, x, weight, null, 'store')
+    for (let t = 0; t < 90; t += 10) {
+      const part = poisoned(10, 40)
+      ops.linear(part, rows(x, t, t + 10), weight, null, 'store')
+      expect(bits(rows(together, t, t + 10).data)).toEqual(bits(part.data))
+    }
+  })
+
+  test('packs the same weight from one call and from two', () => {
+    for (const dtype of dtypes) {
+      const weight = randomWeight(random, 70, 33, dtype)
+      const x = random.matrix(3, 33)
+      const whole = poisoned(3, 70)
+      ops.linear(whole, x, weight, null, 'store')
+      for (const split of [0, 1, 31, 32, 40, 64, 69]) {
+        const out = poisoned(3, 70)
+        ops.linear(out, x, { ...weight, split }, null, 'store')
+        expect(bits(out.data)).toEqual(bits(whole.data))
+      }
+    }
+  })
+
+  test('rounds weights to the nearest 16-bit number, ties to even, subnormals and overflow included', () => {
+    const special = [1, -0, 65504, 65519, 65520, -1e6, 2 ** -14, 2 ** -24, 1.5 * 2 ** -24, 2.5 * 2 ** -24, 2 ** -25, 2 ** -26]
+    const values = Float32Array.from([...special, ...random.normals(500), ...random.normals(100, 2 ** -16), 1 + 2 ** -11, 1 + 3 * 2 ** -11])
+    for (const dtype of ['float16', 'bfloat16'] as const) {
+      const out = poisoned(1, values.length)
+      ops.embed(out, { dtype, rows: 1, cols: values.length, data: values }, Int32Array.of(0))
+      expect(bits(out.data)).toEqual(bits(roundAll(values.slice(), dtype)))
+    }
+  })
+
+  test('adds to the output with accumulate', () => {
+    for (const tokens of [1, 9, 30]) {
+      const weight = randomWeight(random, 45, 64, 'float16')
+      const x = random.matrix(tokens, 64)
+      const bias = random.normals(45)
+      const out = random.matrix(tokens, 45, 10)
+      const before = out.data.slice()
+      ops.linear(out, x, weight, bias, 'accumulate')
+      expect(worstError(out, before, x, weight, bias, 'accumulate')).toBeLessThan(1)
+    }
+  })
+
+  test('leaves the gaps between rows of a strided output alone and reads strided input', () => {
+    const weight = randomWeight(random, 33, 20, 'float16')
+    const wide = random.matrix(5, 31)
+    const out: Matrix = { data: new Float32Array(4 * 50 + 33).fill(-7), rows: 5, cols: 33, stride: 50 }
+    ops.linear(out, { data: wide.data, rows: 5, cols: 20, stride: 31 }, weight, null, 'store')
+    for (let t = 0; t < 5; t++) {
+      const alone = poisoned(1, 33)
+      ops.linear(alone, { data: wide.data.slice(t * 31, t * 31 + 20), rows: 1, cols: 20 }, weight, null, 'store')
+      expect(bits(out.data.slice(t * 50, t * 50 + 33))).toEqual(bits(alone.data))
+      if (t < 4) expect(new Set(out.data.slice(t * 50 + 33, (t + 1) * 50))).toEqual(new Set([-7]))
+    }
+  })
+
+  test('lets NaN and infinity through to their own outputs only', () => {
+    const weight = randomWeight(random, 32, 16, 'float16')
+    const x = random.matrix(4, 16)
+    x.data[16 + 3] = Number.NaN
+    const out = poisoned(4, 32)
+    ops.linear(out, x, weight, null, 'store')
+    expect(row(out, 1).every(Number.isNaN)).toBe(true)
+    for (const t of [0, 2, 3]) expect(row(out, t).every(Number.isFinite)).toBe(true)
+  })
+
+  // One input column of weight 1: the output is the activation of the input itself.
+  for (const activation of ['gelu', 'gelu_tanh', 'relu'] as const) {
+    test(`${activation} agrees with float64 from -20 to 20`, () => {
+      const weight: Weight = { dtype: 'float32', rows: 1, cols: 1, data: Float32Array.of(1) }
+      const inputs = Float32Array.from({ length: 8001 }, (_, i) => (i - 4000) / 200 + random.uniform() / 200)
+      const out = poisoned(inputs.length, 1)
+      ops.linear(out, { data: inputs, rows: inputs.length, cols: 1 }, weight, null, activation)
+      let worst = 0
+      for (let i = 0; i < inputs.length; i++) {
+        const expected = activations[activation](at(inputs, i))
+        // Relative to the result, and no worse than 1e-7 where it fades away.
+        const error = Math.abs(at(out.data, i) - expected) / (1e-7 + 5e-7 * Math.abs(expected))
+        if (!(error <= worst)) worst = error
+      }
+      expect(worst).toBeLessThan(1)
+    })
+
+    test(`${activation} is right at the ends of the float range`, () => {
+      const weight: Weight = { dtype: 'float32', rows: 1, cols: 1, data: Float32Array.of(1) }
+      const inputs = Float32Array.of(0, 1e30, 3e38, -1e30, -3e38, Number.POSITIVE_INFINITY, Number.NaN, 1e-40)
+      const out = poisoned(inputs.length, 1)
+      ops.linear(out, { data: inputs, rows: inputs.length, cols: 1 }, weight, null, activation)
+      expect(Array.from(out.data.subarray(0, 7), Math.abs)).toEqual([0, Math.fround(1e30), Math.fround(3e38), 0, 0, Number.POSITIVE_INFINITY, Number.NaN])
+    })
+  }
+})
+
+describe('linear', () => {
+  for (const isa of ['baseline', 'avx2', 'avx512'] as const) {
+    test.skipIf(!addon.hasIsa(isa))(`gives the same bits with 1, 2, 3 and 7 threads, ${isa}`, () => {
+      const weight = randomWeight(random, 300, 96, 'float16')
+      const bias = random.normals(300)
+      for (const tokens of [1, 8, 50]) {
+        const x = random.matrix(tokens, 96)
+        const [first, ...others] = [1, 2, 3, 7].map((threads) => {
+          const out = poisoned(tokens, 300)
+          addon.testOps(isa, threads).linear(out, x, weight, bias, 'gelu_tanh')
+          return bits(out.data)
+        })
+        for (const other of others) expect(other).toEqual(first)
+      }
+    })
+  }
+
+  test('a wrong call throws and names the argument', () => {
+    const ops = addon.testOps('baseline', 1)
+    const weight = randomWeight(random, 4, 4, 'float32')
+    const x = random.matrix(1, 4)
+    expect(() => ops.linear(poisoned(2, 4), x, weight, null, 'store')).toThrow('rows of out and x')
+    expect(() => ops.linear(poisoned(1, 4), { ...x, rows: 9 }, weight, null, 'store')).toThrow('argument 1.data')
+    expect(() => ops.linear(poisoned(1, 4), x, { ...weight, cols: 5 }, null, 'store')).toThrow('argument 2.data')
+    expect(() => ops.linear(poisoned(1, 4), x, weight, new Float32Array(3), 'store')).toThrow('bias')
+    expect(() => ops.linear(poisoned(1, 4), x, weight, null, 'tanh' as Epilogue)).toThrow('argument 4')
+    expect(() => ops.embed(poisoned(1, 4), weight, Int32Array.of(4))).toThrow('tokens')
+  })
+})
