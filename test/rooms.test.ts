@@ -73,7 +73,8 @@ function typescriptViolations(sources: Sources): string[] {
         if (!rooms.includes(from)) found.push(`${path} (${from}) uses the library ${name}`)
       }
     }
-    if (/\.node['"]/.test(code) && from !== 'engine') found.push(`${path} (${from}) loads native code`)
+    if (/(?:require|import|createRequire\([^)]*\))\s*\(\s*['"][^'"]*\.node['"]/.test(code) && from !== 'engine')
+      found.push(`${path} (${from}) loads native code`)
   }
   return found
 }
@@ -106,7 +107,7 @@ function nativeViolations(sources: Sources): string[] {
       if (/^(napi|node_api|js_native_api|node|v8|uv)\b.*\.h$/.test(target)) {
         if (from !== 'binding') found.push(`${path} uses ${target}`)
       } else if (
-        /^(cuda|cublas|cuda_\w+|nccl|curand|cutlass|cub|mma)/.test(posix.basename(target)) &&
+        /^(cuda|cublas|cuda_\w+|nccl|curand|cutlass|cub|mma\.h)/.test(posix.basename(target)) &&
         from !== 'cuda'
       ) {
         found.push(`${path} uses ${target}`)
@@ -172,6 +173,8 @@ test('the readers of imports see what they should', () => {
     ['native/cpu/a.cc', '#include "cuda/linear.h"', 1],
     ['native/cuda/a.cu', '#include "cpu/linear.h"\n#include <cuda_runtime.h>', 1],
     ['native/cpu/a.cc', '#  include <cuda_fp16.h>', 1],
+    ['native/base/a.h', '#include <sys/mman.h>', 0],
+    ['native/cpu/a.cc', '#include <mma.h>', 1],
     ['native/ops/a.h', '#include "model/step.h"', 1],
     ['native/base/a.h', '#include "ops/types.h"', 1],
     ['native/model/a.cc', '#include "ops/backend.h"\n#include "base/arena.h"\n#include "cpu/cpu_backend.h"', 0],

@@ -1,12 +1,24 @@
 // The Engine in C++: loads build/Release/parley.node and turns its packed events into one queue a request.
 
 import { createRequire } from 'node:module'
-import type { Model } from '../models/model.js'
-import { type EngineInfo, type EngineOptions, type EngineStats, FinishReasonValues, type Isa } from './contract.js'
+import {
+  type EngineInfo,
+  type EngineOptions,
+  type EngineStats,
+  FinishReasonValues,
+  type Isa,
+  type ModelSpec,
+  type TensorSource,
+} from './contract.js'
 import { type Engine, EngineFailure, EngineRefusal, type EngineRequest, type TokenEvent } from './engine.js'
 
 /** What a checkpoint gives the engine. */
-export type ModelSource = Pick<Model, 'spec' | 'tensors' | 'files'>
+export interface ModelSource {
+  spec: ModelSpec
+  tensors: TensorSource[]
+  /** Paths, indexed by TensorSource.file. */
+  files: string[]
+}
 
 /** EngineOptions whose other fields take the defaults of native/contract.def. */
 export type StartOptions = Partial<EngineOptions> & Pick<EngineOptions, 'max_model_len' | 'kv_cache_bytes'>
@@ -59,8 +71,13 @@ export async function startEngine(
   onProgress: (fraction: number) => void = () => {},
 ): Promise<Engine> {
   const requests = new Map<number, EventQueue>()
-  const native = await addon.loadEngine(model.spec, model.tensors, model.files, options, onProgress, (events, failure) =>
-    distribute(events, failure, requests),
+  const native = await addon.loadEngine(
+    model.spec,
+    model.tensors,
+    model.files,
+    options,
+    onProgress,
+    (events, failure) => distribute(events, failure, requests),
   )
   return new NativeBackedEngine(native, requests)
 }
@@ -142,7 +159,7 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   #next = 0
   #ended = false
   #failure: EngineFailure | undefined
-  #wake: (() => void) | undefined
+  #wake: (() => void) | undefined;
 
   [Symbol.asyncIterator](): AsyncIterator<TokenEvent> {
     return this
@@ -189,17 +206,28 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
   const floats = new Float32Array(buffer)
   let at = 0
   while (at < words.length) {
-    const [id, finishIndex, token, , numTop] = words.subarray(at, at + 5) as unknown as [number, number, number, number, number]
+    const [id, finishIndex, token, , numTop] = words.subarray(at, at + 5) as unknown as [
+      number,
+      number,
+      number,
+      number,
+      number,
+    ]
     const logprob = floats[at + 3] as number
     at += 5
     const top: TokenEvent['top'] = []
-    for (let i = 0; i < numTop; i++, at += 2) top.push({ token: words[at] as number, logprob: floats[at + 1] as number })
+    for (let i = 0; i < numTop; i++, at += 2)
+      top.push({ token: words[at] as number, logprob: floats[at + 1] as number })
     const queue = requests.get(id)
     if (!queue) continue // cancelled here while the step ran
     const finish = FinishReasonValues[finishIndex] as TokenEvent['finish']
     if (finish !== 'none') requests.delete(id)
     if (finish === 'error') {
-      queue.end(new EngineFailure(failure || 'the model computed no number for this request: its logits are all NaN or infinite'))
+      queue.end(
+        new EngineFailure(
+          failure || 'the model computed no number for this request: its logits are all NaN or infinite',
+        ),
+      )
     } else if (finish === 'cancelled') {
       queue.end()
     } else {

@@ -9,7 +9,14 @@ export function generateContract(source) {
   const text = source.replace(/^\s*\/\/.*$/gm, '')
   const lines = ['// Generated from native/contract.def by `npm run contract`. Do not edit.', '']
   const calls = text.matchAll(/([A-Z]+)\(((?:"(?:[^"\\]|\\.)*"|[^")])*)\)/g)
-  const types = { INT: 'number', REAL: 'number', FLAG: 'boolean', COUNT: 'number', INTS: 'Int32Array', REALS: 'Float32Array' }
+  const types = {
+    INT: 'number',
+    REAL: 'number',
+    FLAG: 'boolean',
+    COUNT: 'number',
+    INTS: 'Int32Array',
+    REALS: 'Float32Array',
+  }
   for (const [, kind, body] of calls) {
     const parts = [...body.matchAll(/\s*("(?:[^"\\]|\\.)*"|[^,"]+?)\s*(?:,|$)/g)].map(([, part]) => part)
     const meaning = parts.at(-1).replace(/^"|"$/g, '')
@@ -24,7 +31,12 @@ export function generateContract(source) {
     } else if (kind === 'CHOICE') {
       lines.push(`  /** ${meaning}; default ${parts[2].replace(/_$/, '')} */`, `  ${parts[1]}: ${parts[0]}`)
     } else {
-      const range = { INT: parts.slice(2, 4), REAL: parts.slice(2, 4), INTS: parts.slice(1, 3), REALS: parts.slice(1, 3) }[kind]
+      const range = {
+        INT: parts.slice(2, 4),
+        REAL: parts.slice(2, 4),
+        INTS: parts.slice(1, 3),
+        REALS: parts.slice(1, 3),
+      }[kind]
       const fallback = kind === 'INT' || kind === 'REAL' || kind === 'FLAG' ? parts[1] : undefined
       const required = range !== undefined && fallback !== undefined && Number(fallback) < Number(range[0])
       const notes = [

@@ -25,11 +25,17 @@ const kvCacheBytes = 512 * 1024 * 1024
 export async function main(args: string[]): Promise<void> {
   const { values } = parseArgs({
     args,
-    options: { rounds: { type: 'string', default: '5' }, model: { type: 'string', multiple: true }, threads: { type: 'string' } },
+    options: {
+      rounds: { type: 'string', default: '5' },
+      model: { type: 'string', multiple: true },
+      threads: { type: 'string' },
+    },
   })
   const rounds = Number(values.rounds)
   const threads = Number(values.threads ?? availableParallelism())
-  console.log(`${cpus()[0]?.model.trim()}, ${threads} threads, Node ${process.versions.node}, median of ${rounds} rounds`)
+  console.log(
+    `${cpus()[0]?.model.trim()}, ${threads} threads, Node ${process.versions.node}, median of ${rounds} rounds`,
+  )
 
   const temporary = mkdtempSync(join(tmpdir(), 'parley-bench-'))
   try {
@@ -39,7 +45,8 @@ export async function main(args: string[]): Promise<void> {
       writeRandomCheckpoint(temporary, { vocab: 50304, hidden: 768, layers: 12, heads: 12, positions: 2048 }, bundled)
       models.push(temporary)
     }
-    for (const folder of models) await benchModel(folder, folder === temporary ? 'Pythia-160M shape, random' : folder, rounds, threads)
+    for (const folder of models)
+      await benchModel(folder, folder === temporary ? 'Pythia-160M shape, random' : folder, rounds, threads)
   } finally {
     rmSync(temporary, { recursive: true })
   }
@@ -76,8 +83,12 @@ async function benchModel(folder: string, name: string, rounds: number, threads:
   const rate = median(rates)
   const step = stepBytes(model.spec)
   const single = median(decode.get(1) ?? [])
-  console.log(`\n${name}: ${(engine.info.num_parameters / 1e6).toFixed(1)} M parameters, ${engine.info.dtype}, ${engine.info.isa}`)
-  console.log(`  this machine, same run: reads ${bandwidth.toFixed(1)} GB/s, multiplies ${rate.toFixed(0)} GFLOP/s (float32 FMA)`)
+  console.log(
+    `\n${name}: ${(engine.info.num_parameters / 1e6).toFixed(1)} M parameters, ${engine.info.dtype}, ${engine.info.isa}`,
+  )
+  console.log(
+    `  this machine, same run: reads ${bandwidth.toFixed(1)} GB/s, multiplies ${rate.toFixed(0)} GFLOP/s (float32 FMA)`,
+  )
   for (const batch of batches) {
     const tokensPerSecond = median(decode.get(batch) ?? [])
     const steps = tokensPerSecond / batch
@@ -90,7 +101,9 @@ async function benchModel(folder: string, name: string, rounds: number, threads:
   }
   const prefillSpeed = median(prefill)
   const prefillShare = ((prefillSpeed * prefillFlops(model.spec)) / prefillTokens / 1e9 / rate) * 100
-  console.log(`  prefill, ${prefillTokens} tokens: ${prefillSpeed.toFixed(0)} tokens/s, ${prefillShare.toFixed(0)}% of the FLOP/s`)
+  console.log(
+    `  prefill, ${prefillTokens} tokens: ${prefillSpeed.toFixed(0)} tokens/s, ${prefillShare.toFixed(0)}% of the FLOP/s`,
+  )
   console.log(`  output hash ${output.digest('hex').slice(0, 16)} (greedy tokens of all decode runs)`)
   if (process.env.NOSERVER === undefined) await benchServer(folder, rounds, engine.info.weight_bytes)
 }
@@ -104,7 +117,10 @@ async function decodeRun(engine: Engine, batch: number, output?: ReturnType<type
   const one = async (index: number) => {
     const prompt = Int32Array.from({ length: 16 }, (_, i) => 5 + ((index * 31 + i * 7) % 1000))
     let first = true
-    for await (const event of engine.submit({ prompt, sampling: { max_tokens: decodeTokens, temperature: 0, ignore_eos: true } })) {
+    for await (const event of engine.submit({
+      prompt,
+      sampling: { max_tokens: decodeTokens, temperature: 0, ignore_eos: true },
+    })) {
       tokens[index]?.push(event.token)
       if (first) {
         first = false
@@ -157,13 +173,27 @@ async function benchServer(folder: string, rounds: number, weightBytes: number):
   for (let round = 0; round < rounds; round++) {
     const port = 20000 + Math.floor(Math.random() * 20000)
     const start = performance.now()
-    const server = spawn(process.execPath, [join(root, 'dist/main.js'), 'serve', '--model', folder, '--port', String(port), '--kv-cache-memory', String(kvCacheBytes)], { stdio: 'ignore' })
+    const server = spawn(
+      process.execPath,
+      [
+        join(root, 'dist/main.js'),
+        'serve',
+        '--model',
+        folder,
+        '--port',
+        String(port),
+        '--kv-cache-memory',
+        String(kvCacheBytes),
+      ],
+      { stdio: 'ignore' },
+    )
     try {
       const url = `http://127.0.0.1:${port}`
       listening.push((await answers(`${url}/health/live`, server.exitCode)) - start)
       ready.push((await answers(`${url}/health/ready`, server.exitCode)) - start)
       const body = JSON.stringify({ prompt: 'Once upon a time', max_tokens: 100, ignore_eos: true })
-      const request = () => fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+      const request = () =>
+        fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
       for (const response of await Promise.all(Array.from({ length: 8 }, request))) await response.text()
       resident.push(residentBytes(server.pid ?? 0))
     } finally {
@@ -184,7 +214,10 @@ async function benchServer(folder: string, rounds: number, weightBytes: number):
 /** The time at which `url` first answers 200. */
 async function answers(url: string, exitCode: number | null): Promise<number> {
   while (exitCode === null) {
-    const ok = await fetch(url).then((response) => response.ok, () => false)
+    const ok = await fetch(url).then(
+      (response) => response.ok,
+      () => false,
+    )
     if (ok) return performance.now()
     await new Promise((resolve) => setTimeout(resolve, 5))
   }

@@ -81,5 +81,6 @@ export function writeRandomCheckpoint(folder: string, shape: NeoxShape, tokenize
     bos_token_id: 0,
   }
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config))
-  for (const name of ['tokenizer.json', 'tokenizer_config.json']) cpSync(join(tokenizerFolder, name), join(folder, name))
+  for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+    cpSync(join(tokenizerFolder, name), join(folder, name))
 }

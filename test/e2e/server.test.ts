@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import OpenAI from 'openai'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 
 const main = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
@@ -18,7 +18,8 @@ class Server {
   readonly exited: Promise<number | null>
 
   private constructor(readonly process: ChildProcessByStdio<null, Readable, Readable>) {
-    for (const stream of [process.stdout, process.stderr]) stream.setEncoding('utf8').on('data', (text) => (this.output += text))
+    for (const stream of [process.stdout, process.stderr])
+      stream.setEncoding('utf8').on('data', (text) => (this.output += text))
     this.exited = new Promise((resolve) => process.on('close', resolve))
   }
 
@@ -28,10 +29,13 @@ class Server {
 
   /** The address that the log names, once /health/ready answers 200. */
   async ready(): Promise<string> {
-    const address = () => /http:\/\/127\.0\.0\.1:\d+/.exec(this.output)?.[0]
-    await expect.poll(address, { timeout: 10_000 }).toBeDefined()
-    const url = address() as string
-    await expect.poll(() => fetch(`${url}/health/ready`).then((response) => response.status, () => 0), { timeout: 10_000 }).toBe(200)
+    const url = await vi.waitUntil(() => /http:\/\/127\.0\.0\.1:\d+/.exec(this.output)?.[0], { timeout: 30_000 })
+    const status = () =>
+      fetch(`${url}/health/ready`).then(
+        (response) => response.status,
+        () => 0,
+      )
+    await vi.waitUntil(async () => (await status()) === 200, { timeout: 30_000 })
     return url
   }
 
@@ -67,7 +71,12 @@ describe('the bundled model', () => {
   })
 
   test('chats, and says the same as a stream', async () => {
-    const request = { model: 'tales', messages: [{ role: 'user' as const, content: 'Tell me a story about a king.' }], max_tokens: 60, seed: 1 }
+    const request = {
+      model: 'tales',
+      messages: [{ role: 'user' as const, content: 'Tell me a story about a king.' }],
+      max_tokens: 60,
+      seed: 1,
+    }
     const whole = await client.chat.completions.create(request)
     const text = whole.choices[0]?.message.content ?? ''
     expect(text.length).toBeGreaterThan(40)
@@ -82,7 +91,13 @@ describe('the bundled model', () => {
   })
 
   test('completes 16 prompts at once as it completes each alone', async () => {
-    const request = (i: number) => ({ model: 'tales', prompt: `Once upon a time there were ${i} `, max_tokens: 40, temperature: 0, logprobs: 1 })
+    const request = (i: number) => ({
+      model: 'tales',
+      prompt: `Once upon a time there were ${i} `,
+      max_tokens: 40,
+      temperature: 0,
+      logprobs: 1,
+    })
     const together = await Promise.all(Array.from({ length: 16 }, (_, i) => client.completions.create(request(i))))
     for (const [i, answer] of together.entries()) {
       const alone = await client.completions.create(request(i))
@@ -105,9 +120,18 @@ describe('the bundled model', () => {
 
   test('answers mistakes with the error classes of the openai package', async () => {
     const create = (change: object) => client.completions.create({ model: 'tales', prompt: 'a', ...change })
-    await expect(create({ model: 'gpt-9' })).rejects.toMatchObject({ constructor: OpenAI.NotFoundError, code: 'model_not_found' })
-    await expect(create({ temperature: 9 })).rejects.toMatchObject({ constructor: OpenAI.BadRequestError, param: 'temperature' })
-    await expect(create({ prompt: 'word '.repeat(5000) })).rejects.toMatchObject({ status: 400, code: 'context_length_exceeded' })
+    await expect(create({ model: 'gpt-9' })).rejects.toMatchObject({
+      constructor: OpenAI.NotFoundError,
+      code: 'model_not_found',
+    })
+    await expect(create({ temperature: 9 })).rejects.toMatchObject({
+      constructor: OpenAI.BadRequestError,
+      param: 'temperature',
+    })
+    await expect(create({ prompt: 'word '.repeat(5000) })).rejects.toMatchObject({
+      status: 400,
+      code: 'context_length_exceeded',
+    })
     await expect.poll(busy).toBe(0)
   })
 })

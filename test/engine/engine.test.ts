@@ -11,7 +11,11 @@ afterAll(() => model.dispose())
 const pageBytes = 2 * tinySpec.num_layers * tinySpec.hidden_size * 16 * 4
 const defaults: StartOptions = { dtype: 'float32', num_threads: 1, max_model_len: 128, kv_cache_bytes: 200 * pageBytes }
 
-async function withEngine<T>(options: Partial<StartOptions>, body: (engine: Engine) => Promise<T>, source: ModelSource = model): Promise<T> {
+async function withEngine<T>(
+  options: Partial<StartOptions>,
+  body: (engine: Engine) => Promise<T>,
+  source: ModelSource = model,
+): Promise<T> {
   const engine = await startEngine(source, { ...defaults, ...options })
   try {
     return await body(engine)
@@ -149,41 +153,74 @@ test('thousands of requests in random order, cancels and preemptions among them,
   const next = seededRandom(42)
   const kinds = Array.from({ length: 12 }, () => randomRequest(next))
   const expected = await withEngine({}, (engine) => Promise.all(kinds.map((request) => collect(engine, request))))
-  await withEngine({ kv_cache_bytes: 12 * pageBytes, max_model_len: 80, max_num_seqs: 6, max_num_batched_tokens: 23 }, async (engine) => {
-    let finished = 0
-    let cancelled = 0
-    const one = async () => {
-      const kind = Math.floor(next() * kinds.length)
-      const full = expected[kind] as TokenEvent[]
-      const controller = new AbortController()
-      const cancelAfter = next() < 0.25 ? Math.floor(next() * full.length) : Number.POSITIVE_INFINITY
-      if (cancelAfter === 0) setImmediate(() => controller.abort())
-      let seen = 0
-      for await (const event of engine.submit(kinds[kind] as EngineRequest, controller.signal)) {
-        expect(event).toEqual(full[seen++])
-        if (seen === cancelAfter) controller.abort()
+  await withEngine(
+    { kv_cache_bytes: 12 * pageBytes, max_model_len: 80, max_num_seqs: 6, max_num_batched_tokens: 23 },
+    async (engine) => {
+      let finished = 0
+      let cancelled = 0
+      const one = async () => {
+        const kind = Math.floor(next() * kinds.length)
+        const full = expected[kind] as TokenEvent[]
+        const controller = new AbortController()
+        const cancelAfter = next() < 0.25 ? Math.floor(next() * full.length) : Number.POSITIVE_INFINITY
+        if (cancelAfter === 0) setImmediate(() => controller.abort())
+        let seen = 0
+        for await (const event of engine.submit(kinds[kind] as EngineRequest, controller.signal)) {
+          expect(event).toEqual(full[seen++])
+          if (seen === cancelAfter) controller.abort()
+        }
+        if (controller.signal.aborted) cancelled++
+        else if (seen === full.length) finished++
       }
-      if (controller.signal.aborted) cancelled++
-      else if (seen === full.length) finished++
-    }
-    for (let round = 0; round < 50; round++) await Promise.all(Array.from({ length: 40 }, one))
-    expect(finished + cancelled).toBe(2000)
-    expect(finished).toBeGreaterThan(1000)
-    expect(engine.stats().num_preemptions).toBeGreaterThan(0)
-    await expect.poll(() => engine.stats()).toMatchObject({ num_pages_used: 0, num_requests_running: 0, num_requests_waiting: 0 })
-  })
-}, 60_000)
+      for (let round = 0; round < 50; round++) await Promise.all(Array.from({ length: 40 }, one))
+      expect(finished + cancelled).toBe(2000)
+      expect(finished).toBeGreaterThan(1000)
+      expect(engine.stats().num_preemptions).toBeGreaterThan(0)
+      await expect
+        .poll(() => engine.stats())
+        .toMatchObject({ num_pages_used: 0, num_requests_running: 0, num_requests_waiting: 0 })
+    },
+  )
+})
 
 describe('what cannot run is refused with what was expected and what came', () => {
   test.each<[string, EngineRequest, RegExp]>([
-    ['an empty prompt', { prompt: new Int32Array(), sampling: { max_tokens: 1 } }, /prompt: expected at least one token/],
-    ['a prompt as long as the context', { prompt: new Int32Array(128), sampling: { max_tokens: 1 } }, /fewer than 128 tokens, got 128/],
-    ['an id outside the vocabulary', { prompt: Int32Array.of(97), sampling: { max_tokens: 1 } }, /ids from 0 to 96, got 97/],
+    [
+      'an empty prompt',
+      { prompt: new Int32Array(), sampling: { max_tokens: 1 } },
+      /prompt: expected at least one token/,
+    ],
+    [
+      'a prompt as long as the context',
+      { prompt: new Int32Array(128), sampling: { max_tokens: 1 } },
+      /fewer than 128 tokens, got 128/,
+    ],
+    [
+      'an id outside the vocabulary',
+      { prompt: Int32Array.of(97), sampling: { max_tokens: 1 } },
+      /ids from 0 to 96, got 97/,
+    ],
     ['a negative id', { prompt: Int32Array.of(-1), sampling: { max_tokens: 1 } }, /ids from 0 to 96, got -1/],
-    ['a temperature out of range', { prompt: Int32Array.of(1), sampling: { max_tokens: 1, temperature: -1 } }, /sampling.temperature: expected a number from 0 to 100, got -1/],
-    ['not a number', { prompt: Int32Array.of(1), sampling: { max_tokens: 1, top_p: Number.NaN } }, /sampling.top_p: .*got NaN/],
-    ['biases without values', { prompt: Int32Array.of(1), sampling: { max_tokens: 1, bias_ids: Int32Array.of(1) } }, /bias_values: expected 1 numbers, got 0/],
-    ['a fraction for an integer', { prompt: Int32Array.of(1), sampling: { max_tokens: 1.5 } }, /sampling.max_tokens: expected an integer/],
+    [
+      'a temperature out of range',
+      { prompt: Int32Array.of(1), sampling: { max_tokens: 1, temperature: -1 } },
+      /sampling.temperature: expected a number from 0 to 100, got -1/,
+    ],
+    [
+      'not a number',
+      { prompt: Int32Array.of(1), sampling: { max_tokens: 1, top_p: Number.NaN } },
+      /sampling.top_p: .*got NaN/,
+    ],
+    [
+      'biases without values',
+      { prompt: Int32Array.of(1), sampling: { max_tokens: 1, bias_ids: Int32Array.of(1) } },
+      /bias_values: expected 1 numbers, got 0/,
+    ],
+    [
+      'a fraction for an integer',
+      { prompt: Int32Array.of(1), sampling: { max_tokens: 1.5 } },
+      /sampling.max_tokens: expected an integer/,
+    ],
   ])('%s', async (_name, request, message) => {
     await withEngine({}, async (engine) => {
       expect(() => engine.submit(request)).toThrow(message)
@@ -192,7 +229,11 @@ describe('what cannot run is refused with what was expected and what came', () =
   })
 
   const broken = (change: (source: ModelSource) => void): ModelSource => {
-    const copy = { spec: { ...model.spec }, tensors: model.tensors.map((tensor) => ({ ...tensor })), files: [...model.files] }
+    const copy = {
+      spec: { ...model.spec },
+      tensors: model.tensors.map((tensor) => ({ ...tensor })),
+      files: [...model.files],
+    }
     change(copy)
     return copy
   }
@@ -202,14 +243,64 @@ describe('what cannot run is refused with what was expected and what came', () =
     return found
   }
   test.each<[string, ModelSource, Partial<StartOptions>, RegExp]>([
-    ['a missing tensor', broken((m) => m.tensors.splice(5, 1)), {}, /layer 0 query_weight: expected in the checkpoint, found nothing/],
-    ['a tensor twice', broken((m) => m.tensors.push({ ...tensor(m, 'embedding') })), {}, /weights.bin: embedding: expected once/],
-    ['a wrong shape', broken((m) => { tensor(m, 'mlp_up_weight').cols = 31 }), {}, /mlp_up_weight: expected shape \[128, 32\], found \[128, 31\]/],
-    ['an offset beyond the file', broken((m) => { tensor(m, 'unembedding').offset = 1e9 }), {}, /unembedding: expected \d+ bytes at offset 1000000000, the file has \d+ bytes/],
-    ['sizes that overflow', broken((m) => Object.assign(tensor(m, 'query_weight'), { group_rows: 2 ** 30, num_groups: 2 ** 30, cols: 2 ** 30 })), {}, /query_weight: expected shape/],
-    ['a missing file', broken((m) => { m.files[0] = '/nowhere/weights.bin' }), {}, /\/nowhere\/weights.bin: cannot open/],
-    ['heads that do not divide', broken((m) => { m.spec.num_kv_heads = 3 }), {}, /num_kv_heads 3: expected a divisor of num_heads 4/],
-    ['no room for one page', model, { kv_cache_bytes: 100 }, /KV cache of 100 bytes: expected room for one page of 8192 bytes/],
+    [
+      'a missing tensor',
+      broken((m) => m.tensors.splice(5, 1)),
+      {},
+      /layer 0 query_weight: expected in the checkpoint, found nothing/,
+    ],
+    [
+      'a tensor twice',
+      broken((m) => m.tensors.push({ ...tensor(m, 'embedding') })),
+      {},
+      /weights.bin: embedding: expected once/,
+    ],
+    [
+      'a wrong shape',
+      broken((m) => {
+        tensor(m, 'mlp_up_weight').cols = 31
+      }),
+      {},
+      /mlp_up_weight: expected shape \[128, 32\], found \[128, 31\]/,
+    ],
+    [
+      'an offset beyond the file',
+      broken((m) => {
+        tensor(m, 'unembedding').offset = 1e9
+      }),
+      {},
+      /unembedding: expected \d+ bytes at offset 1000000000, the file has \d+ bytes/,
+    ],
+    [
+      'sizes that overflow',
+      broken((m) =>
+        Object.assign(tensor(m, 'query_weight'), { group_rows: 2 ** 30, num_groups: 2 ** 30, cols: 2 ** 30 }),
+      ),
+      {},
+      /query_weight: expected shape/,
+    ],
+    [
+      'a missing file',
+      broken((m) => {
+        m.files[0] = '/nowhere/weights.bin'
+      }),
+      {},
+      /\/nowhere\/weights.bin: cannot open/,
+    ],
+    [
+      'heads that do not divide',
+      broken((m) => {
+        m.spec.num_kv_heads = 3
+      }),
+      {},
+      /num_kv_heads 3: expected a divisor of num_heads 4/,
+    ],
+    [
+      'no room for one page',
+      model,
+      { kv_cache_bytes: 100 },
+      /KV cache of 100 bytes: expected room for one page of 8192 bytes/,
+    ],
   ])('a model with %s', async (_name, source, options, message) => {
     await expect(startEngine(source, { ...defaults, ...options })).rejects.toThrow(message)
   })

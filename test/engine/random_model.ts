@@ -82,7 +82,19 @@ export function makeRandomModel(
   const add = (role: TensorRole, layer: number, rows: number, cols: number) => {
     const bytes = randomNumbers(dtype, rows * cols, scale, next)
     writeSync(file, bytes)
-    tensors.push({ role, layer, dtype, file: 0, offset, stored_rows: rows, cols, first_row: 0, group_rows: rows, group_stride: rows, num_groups: 1 })
+    tensors.push({
+      role,
+      layer,
+      dtype,
+      file: 0,
+      offset,
+      stored_rows: rows,
+      cols,
+      first_row: 0,
+      group_rows: rows,
+      group_stride: rows,
+      num_groups: 1,
+    })
     offset += bytes.length
   }
   const { vocab_size, hidden_size, intermediate_size } = spec
