@@ -37,8 +37,10 @@ def main():
     parts.append(f'<text x="{WIDTH // 2 - 60}" y="{HEIGHT - 5}">million tokens</text>')
     for i, (name, colour, label) in enumerate(LINES):
         points = " ".join(f"{x(r['tokens']):.1f},{y(r[name]):.1f}" for r in rows)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{WIDTH - 200}" y="{TOP + 20 + 18 * i}" fill="{colour}">{label} loss, nats per token</text>')
+        stroke = f'fill="none" stroke="{colour}" stroke-width="2"'
+        parts.append(f'<polyline points="{points}" {stroke}/>')
+        place = f'x="{WIDTH - 220}" y="{TOP + 20 + 18 * i}" fill="{colour}"'
+        parts.append(f"<text {place}>{label} loss, nats per token</text>")
     with open(options.out, "w", encoding="utf-8") as file:
         file.write("\n".join(parts) + "\n</svg>\n")
 

@@ -5,14 +5,15 @@ import re
 from clean import ENDS_SENTENCE
 
 NOUNS = (
-    "king queen prince princess giant witch wizard fairy dragon cat dog horse bear wolf fox lion "
-    "tiger monkey elephant mouse rat rabbit bird eagle owl crow raven duck goose hen swan fish frog "
-    "snake spider bee donkey goat sheep cow pig boy girl man woman mother father brother sister "
-    "baby uncle aunt grandmother soldier sailor captain pirate hunter farmer miller shepherd tailor "
-    "shoemaker fisherman merchant robber thief doctor teacher knight detective castle palace "
-    "forest garden island mountain river sea ship boat train house tower cave well ring sword "
-    "treasure gold letter clock lamp doll tree flower rose apple snow storm winter summer "
-    "Christmas school village city dwarf mermaid ghost emperor servant beggar carpenter gardener"
+    "king queen prince princess giant witch wizard fairy dragon cat dog horse bear wolf fox "
+    "lion tiger monkey elephant mouse rat rabbit bird eagle owl crow raven duck goose hen swan "
+    "fish frog snake spider bee donkey goat sheep cow pig boy girl man woman mother father "
+    "brother sister baby uncle aunt grandmother soldier sailor captain pirate hunter farmer "
+    "miller shepherd tailor shoemaker fisherman merchant robber thief doctor teacher knight "
+    "detective castle palace forest garden island mountain river sea ship boat train house "
+    "tower cave well ring sword treasure gold letter clock lamp doll tree flower rose apple "
+    "snow storm winter summer Christmas school village city dwarf mermaid ghost emperor servant "
+    "beggar carpenter gardener"
 ).split()
 NOUN = re.compile(r"\b(" + "|".join(NOUNS) + r")\b")
 
@@ -98,7 +99,8 @@ def story_chat(paragraphs, starts_chapter, rng):
         told = turns[1].split("\n\n")
         half = len(told) // 2
         if half and ENDS_SENTENCE.search(told[half - 1]):
-            turns = [turns[0], "\n\n".join(told[:half]), rng.choice(GO_ON), "\n\n".join(told[half:])]
+            first, second = "\n\n".join(told[:half]), "\n\n".join(told[half:])
+            turns = [turns[0], first, rng.choice(GO_ON), second]
     return render(turns, system)
 
 

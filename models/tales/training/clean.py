@@ -29,7 +29,9 @@ ENDS_PARAGRAPH = re.compile(r"(?:[.!?:;,]|--)[\"')]*\Z")
 HEADING_WORD = re.compile(r"(chapter|book|part|section|contents|preface|introduction)\b", re.I)
 
 # Speech in single quotes, as British editions set it; 'tis and its like are no speech.
-OPEN_SINGLE = re.compile(r"(?:(?<=[\s(\-])|^)'(?!(?:tis|twas|twere|twill|em|til)\b)(?=[\w.\-])", re.I)
+OPEN_SINGLE = re.compile(
+    r"(?:(?<=[\s(\-])|^)'(?!(?:tis|twas|twere|twill|em|til)\b)(?=[\w.\-])", re.I
+)
 CLOSE_SINGLE = re.compile(r"(?<=[.,!?;:\-)])'(?=\Z|[\s\-),;:.?!])")
 
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 END = 0
 LONGEST = 1000
+CAPITALS = frozenset('"ABCDEFGHIJKLMNOPQRSTUVWXYZÆÉ(')
 
 
 def cut_passages(lengths, run, rng, short):
@@ -80,7 +81,7 @@ def main():
         documents, chats = [], []
         for run, ids in runs:
             for start, stop in cut_passages([len(i) for i in ids], run, rng, short):
-                if sum(len(i) for i in ids[start:stop]) < 30 or not run[start][0] in CAPITALS:
+                if sum(len(i) for i in ids[start:stop]) < 30 or run[start][0] not in CAPITALS:
                     continue
                 # The pieces of a paragraph do not depend on its neighbours, so joining
                 # their ids equals encoding the joined text.
@@ -102,16 +103,15 @@ def main():
     report["chat, stories"], report["chat, talk"] = len(chats), len(talk)
     documents = [d for d in encode(chats + talk) if len(d) <= LONGEST]
     report["chat"] = write(out, "chat", documents, rng)
-    (out / "examples.txt").write_text("\n=====\n".join(rng.sample(chats, 30) + rng.sample(talk, 30)))
+    examples = rng.sample(chats, 30) + rng.sample(talk, 30)
+    (out / "examples.txt").write_text("\n=====\n".join(examples), encoding="utf-8")
 
     held = np.concatenate([np.concatenate((i, end)) for i in encode(held_out)])
     np.save(out / "held_out.npy", held)
     report["held_out"] = {"tokens": len(held), "bytes": sum(len(b.encode()) for b in held_out)}
-    (out / "report.json").write_text(json.dumps(report, indent=2))
+    (out / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     print(json.dumps(report, indent=2))
 
-
-CAPITALS = frozenset('"ABCDEFGHIJKLMNOPQRSTUVWXYZÆÉ(')
 
 if __name__ == "__main__":
     main()

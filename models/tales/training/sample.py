@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 SEED, LIMIT = 1, 400
-SETTINGS = dict(do_sample=True, temperature=0.7, top_p=0.9, top_k=0)
+SETTINGS = dict(do_sample=True, temperature=0.9, top_p=0.9, top_k=0)
 
 SHOWN = (
     "Once upon a time there was a king who had three sons.",
@@ -31,9 +31,10 @@ CHATS = (
 )
 
 
-def balanced(text):
-    """Whether double quotes pair within every paragraph."""
-    return all(paragraph.count('"') % 2 == 0 for paragraph in text.split("\n\n"))
+def balanced(text, ended):
+    """Whether double quotes pair in every paragraph; one cut off at the limit does not count."""
+    paragraphs = text.split("\n\n")
+    return all(p.count('"') % 2 == 0 for p in (paragraphs if ended else paragraphs[:-1]))
 
 
 class Teller:
@@ -68,7 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder of the model")
     parser.add_argument("--out", help="JSON file for the statistics; without it only the samples")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     teller = Teller(options.model)
@@ -83,12 +84,11 @@ def main():
     chats = [[{"role": "user", "content": c}] for c in CHATS]
     for name, prompts in (("plain", PLAIN), ("chat", chats)):
         told = [t for i, p in enumerate(prompts) for t in teller.tell(p, 10, SEED + i)[1]]
-        finished = [text for text, ended in told if ended]
         statistics[name] = {
             "samples": len(told),
-            "ended": len(finished),
-            "ended_with_balanced_quotes": sum(map(balanced, finished)),
-            "with_quotes_and_ended": sum('"' in text for text in finished),
+            "ended": sum(ended for _, ended in told),
+            "with_quotes": sum('"' in text for text, _ in told),
+            "with_quotes_and_balanced": sum('"' in t and balanced(t, e) for t, e in told),
         }
         print(name, json.dumps(statistics[name]), flush=True)
     with open(options.out, "w", encoding="utf-8") as file:

@@ -1,14 +1,16 @@
 """Train Tales on a CPU.
 
 The schedule follows the tokens done, not the clock: a short warm-up, a constant
-learning rate on passages in rows of 256 tokens, then a linear decay to zero on half
-passages, half chats, in rows of 512 and at last 1024. A run that was stopped goes on
-from its checkpoint; with a smaller --tokens it decays sooner.
+learning rate, then a linear decay to zero. Passages come in rows of 256 tokens; the
+last part is half passages, half chats, in rows of 512 and at last 1024. SIGTERM saves
+a checkpoint and stops; a run that was stopped goes on from it, and with another
+--tokens it decays sooner or later than it would have.
 """
 
 import argparse
 import csv
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -22,7 +24,8 @@ from rows import Documents, Stream, batch
 STEP_TOKENS = 8192
 MICRO_TOKENS = 4096
 WARM_UP = 1_000_000
-DECAY_SHARE = 0.3
+DECAY_SHARE = 0.5
+CHAT_SHARE = 0.3
 LONG_SHARE = 0.1
 MATRIX_RATE, OTHER_RATE = 0.025, 0.006
 COLUMNS = ["tokens", "train_loss", "held_out_loss", "learning_rate_share"]
@@ -31,9 +34,10 @@ COLUMNS = ["tokens", "train_loss", "held_out_loss", "learning_rate_share"]
 def phase(done, total):
     """(share of the peak learning rate, row length, whether chats are mixed in)."""
     left = 1 - done / total
-    if left > DECAY_SHARE:
-        return min(1.0, (done + STEP_TOKENS) / WARM_UP), 256, False
-    return left / DECAY_SHARE, 1024 if left <= LONG_SHARE else 512, True
+    share = min(1.0, (done + STEP_TOKENS) / WARM_UP, left / DECAY_SHARE)
+    if left > CHAT_SHARE:
+        return share, 256, False
+    return share, 1024 if left <= LONG_SHARE else 512, True
 
 
 class Feed:
@@ -116,7 +120,8 @@ def main():
     keep_rows_up_to(log, done)
     write_config(config, options.model)
     feed, held_out = Feed(options.data), held_out_batches(options.data)
-    print(f"{sum(p.numel() for p in model.parameters())} parameters, {done} tokens done", flush=True)
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{size} parameters, {done} tokens done", flush=True)
 
     def save():
         state = {
@@ -129,8 +134,10 @@ def main():
         os.replace(options.checkpoint + ".partial", options.checkpoint)
         write_weights(model, options.model)
 
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     step, losses, clock = 0, [], time.time()
-    while done < options.tokens:
+    while done < options.tokens and not stopped:
         share, length, mixed = phase(done, options.tokens)
         inputs, targets = batch(feed.rows(done, length, mixed))
         micro = MICRO_TOKENS // length
@@ -156,7 +163,8 @@ def main():
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow([done, f"{train:.4f}", f"{held:.4f}", f"{share:.4f}"])
             rate = len(losses) * STEP_TOKENS / (time.time() - clock)
-            print(f"{done} train {train:.4f} held {held:.4f} rate {share:.3f} {rate:.0f} tok/s", flush=True)
+            losses_now = f"train {train:.4f} held out {held:.4f}"
+            print(f"{done} {losses_now} share {share:.3f} {rate:.0f} tokens/s", flush=True)
             losses, clock = [], time.time()
         if step % options.save_every == 0:
             save()
