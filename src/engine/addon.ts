@@ -58,7 +58,15 @@ export interface Calibration {
   fmaGflops: number
 }
 
-const addon = createRequire(import.meta.url)('../../build/Release/parley.node') as Addon
+const addon = loadAddon()
+
+function loadAddon(): Addon {
+  try {
+    return createRequire(import.meta.url)('../../build/Release/parley.node')
+  } catch (error) {
+    throw new Error(`the native addon cannot be loaded; run \`npm run setup\` to build it. ${(error as Error).message}`)
+  }
+}
 
 /**
  * Loads the weights and starts the engine's thread.

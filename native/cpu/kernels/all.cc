@@ -13,7 +13,7 @@ namespace PARLEY_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    kTileTokens, kWidenGroups, pack_tokens,       linear,    pack_panel, embed,    layer_norm,
+    kTileTokens, kLinearScratch, pack_tokens,       linear,    pack_panel, embed,    layer_norm,
     rope,        write_kv,     attention_scratch, attention, sample,     read_sum, fma_loop,
 };
 

@@ -56,22 +56,35 @@ struct Pages {
   const Number* page(int64_t p) const { return data + page_table[p] * page_stride; }
 };
 
+// With few queries the pages come from memory and the arithmetic waits for them. Pages of one head lie too far apart for the machine to
+// foresee the next one.
+template <int queries>
+constexpr bool few_queries = queries * 2 <= kAttentionRows;
+
+template <class Number>
+PARLEY_INLINE void prefetch_numbers(const Number* numbers, int count) {
+  for (int i = 0; i < count; i += 64 / static_cast<int>(sizeof(Number))) __builtin_prefetch(numbers + i);
+}
+
 // Scores of `pages` pages from page p on, masked, into scores; the largest into `top`.
 template <int queries, int pages, class Number>
 PARLEY_INLINE void score_pages(const Pages<queries, Number>& keys, const Query* query, const float* packed_q, int64_t head_dim,
-                               float scale, int64_t p, float* scores, int64_t stride, Vec (&top)[queries]) {
+                               float scale, int64_t p, int64_t num_pages, float* scores, int64_t stride, Vec (&top)[queries]) {
   static const float lane_numbers[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const Number* page[pages];
+  const Number* next[pages];
   Vec acc[queries][pages];
 #pragma GCC unroll 4
   for (int i = 0; i < pages; ++i) {
     page[i] = keys.page(p + i);
+    next[i] = keys.page(p + i + pages < num_pages ? p + i + pages : p + i);
 #pragma GCC unroll 8
     for (int r = 0; r < queries; ++r) acc[r][i] = zero();
   }
   for (int64_t d = 0; d < head_dim; ++d) {
 #pragma GCC unroll 4
     for (int i = 0; i < pages; ++i) {
+      if (few_queries<queries>) prefetch_numbers(next[i] + d * kPageTokens, kPageTokens);
       const Vec key = load(page[i] + d * kPageTokens);
 #pragma GCC unroll 8
       for (int r = 0; r < queries; ++r) acc[r][i] = fma(broadcast(packed_q[d * queries + r]), key, acc[r][i]);
@@ -103,7 +116,9 @@ PARLEY_INLINE void add_values(const Pages<queries, Number>& values, const float*
     const int64_t page = start / kPageTokens;
     const int64_t stop = (page + 1) * kPageTokens < last ? (page + 1) * kPageTokens : last;
     const Number* value = values.page(page) + (start - page * kPageTokens) * head_dim + first_dim;
-    for (int64_t j = start; j < stop; ++j, value += head_dim) {
+    const Number* next = values.page(stop < last ? page + 1 : page) + first_dim;
+    for (int64_t j = start; j < stop; ++j, value += head_dim, next += head_dim) {
+      if (few_queries<queries>) prefetch_numbers(next, vecs * kLanes);
       Vec v[vecs];
 #pragma GCC unroll 4
       for (int i = 0; i < vecs; ++i) v[i] = dims_left >= kLanes ? load(value + i * kLanes) : load_partial(value, dims_left);
@@ -181,10 +196,10 @@ void attend(const AttentionCall& call, const Query* query, int64_t kv_head, cons
   for (int r = 0; r < queries; ++r) top[r] = broadcast(-__builtin_inff());
   int64_t p = 0;
   for (; p + pages_at_once <= num_pages; p += pages_at_once) {
-    score_pages<queries, pages_at_once>(keys, query, packed_q, head_dim, call.scale, p, scores, stride, top);
+    score_pages<queries, pages_at_once>(keys, query, packed_q, head_dim, call.scale, p, num_pages, scores, stride, top);
   }
   for (; p < num_pages; ++p) {
-    score_pages<queries, 1>(keys, query, packed_q, head_dim, call.scale, p, scores, stride, top);
+    score_pages<queries, 1>(keys, query, packed_q, head_dim, call.scale, p, num_pages, scores, stride, top);
   }
 
   float totals[queries];

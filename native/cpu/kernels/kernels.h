@@ -18,6 +18,9 @@ constexpr int64_t kPanelRows = 32;
 // Numbers in the kernels' vector type, on every instruction set.
 constexpr int64_t kLanes = 16;
 
+// Most groups in a block of tokens in `linear`.
+constexpr int64_t kBlockGroups = 16;
+
 // Tokens in a KV page as the kernels see it; cpu_backend.cc checks that it is kPageSize.
 constexpr int64_t kPageTokens = 16;
 
@@ -89,15 +92,14 @@ struct SampleCall {
 };
 
 struct Kernels {
-  // Most tokens in a group of `linear`: the height of the register tile.
+  // Most tokens in a group of `linear`, the height of the register tile, and the float32 scratch that a thread needs for it.
   int64_t group_tokens;
-  // Token groups in a block from which on it pays to widen a 16-bit panel to float32 once per block.
-  int64_t widen_groups;
+  int64_t linear_scratch;
 
   // Lays tokens out for `linear`: for the columns [first_col, last_col) of every group, packed [cols][tokens of the group].
   void (*pack_tokens)(float* packed, const float* x, int64_t x_stride, int64_t num_tokens, int64_t num_groups, int64_t cols,
                       int64_t first_col, int64_t last_col);
-  // Runs the tasks [first_task, last_task). scratch: kPanelRows * cols float32, 64-byte aligned.
+  // Runs the tasks [first_task, last_task). scratch: linear_scratch numbers, 64-byte aligned.
   void (*linear)(const LinearCall& call, int64_t first_task, int64_t last_task, float* scratch);
   // Writes rows [first_row, first_row + num_rows) of a panel, all in one panel: panel + first_row of the 32.
   void (*pack_panel)(void* panel, NumberType dtype, int64_t cols, int64_t first_row, int64_t num_rows, const void* stored,

@@ -1,6 +1,10 @@
 // Brings stored rows into the panels of a packed weight, and gathers rows back for the embedding.
 #pragma once
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "cpu/kernels/kernels.h"
 #include "cpu/simd/simd.h"
 
@@ -15,9 +19,48 @@ struct Convert {
 template <class Number>
 struct Convert<Number, Number> {  // no detour through float32: a NaN keeps its bits
   static PARLEY_INLINE void run(Number* to, const Number* from) {
-    for (int i = 0; i < kLanes; ++i) to[i] = from[i];
+    __builtin_memcpy(to, from, kLanes * sizeof(Number));
   }
 };
+
+// target [16][32] = square [32][16], turned; target's rows are kPanelRows apart.
+template <class Number>
+PARLEY_INLINE void turn(Number* target, const Number (&square)[kPanelRows][kLanes]) {
+  for (int64_t i = 0; i < kLanes; ++i) {
+    for (int64_t r = 0; r < kPanelRows; ++r) target[i * kPanelRows + r] = square[r][i];
+  }
+}
+
+#ifdef __SSE2__
+// 8 x 8 16-bit numbers in three rounds of interleaving.
+PARLEY_INLINE void turn_bits(uint16_t* target, const uint16_t* square) {
+  for (int64_t r = 0; r < kPanelRows; r += 8) {
+    for (int64_t i = 0; i < kLanes; i += 8) {
+      __m128i a[8], b[8];
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) a[j] = _mm_load_si128(reinterpret_cast<const __m128i*>(square + (r + j) * kLanes + i));
+#pragma GCC unroll 3
+      for (int round = 0; round < 3; ++round) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          b[2 * j] = _mm_unpacklo_epi16(a[j], a[j + 4]);
+          b[2 * j + 1] = _mm_unpackhi_epi16(a[j], a[j + 4]);
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; ++j) a[j] = b[j];
+      }
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) _mm_storeu_si128(reinterpret_cast<__m128i*>(target + (i + j) * kPanelRows + r), a[j]);
+    }
+  }
+}
+PARLEY_INLINE void turn(Fp16* target, const Fp16 (&square)[kPanelRows][kLanes]) {
+  turn_bits(&target->bits, &square[0][0].bits);
+}
+PARLEY_INLINE void turn(Bf16* target, const Bf16 (&square)[kPanelRows][kLanes]) {
+  turn_bits(&target->bits, &square[0][0].bits);
+}
+#endif
 
 // 16 columns at a time: each row's 16 numbers are converted into a square that is then written out turned.
 template <class Number, class Stored>
@@ -37,10 +80,8 @@ void pack_panel_of(Number* panel, int64_t cols, int64_t first_row, int64_t num_r
       Convert<Number, Stored>::run(square[r], from);
     }
     Number* target = panel + k * kPanelRows + first_row;
-    if (num_rows == kPanelRows) {
-      for (int64_t i = 0; i < width; ++i) {
-        for (int64_t r = 0; r < kPanelRows; ++r) target[i * kPanelRows + r] = square[r][i];
-      }
+    if (num_rows == kPanelRows && width == kLanes) {
+      turn(target, square);
     } else {
       for (int64_t i = 0; i < width; ++i) {
         for (int64_t r = 0; r < num_rows; ++r) target[i * kPanelRows + r] = square[r][i];

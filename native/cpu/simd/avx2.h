@@ -9,11 +9,11 @@ namespace parley {
 namespace PARLEY_ISA {
 namespace {
 
-// 12 accumulators in 16 registers: 6 tokens x 16 outputs, or 3 tokens x 32.
+// 12 accumulators in 16 registers: 6 tokens x 16 outputs; or 8 and four weights: 2 tokens x 32.
 constexpr int kTileTokens = 6;
-constexpr int kWideTokens = 3;
+constexpr int kWideTokens = 2;
 constexpr int kAttentionRows = 4;
-constexpr int kWidenGroups = 2;
+constexpr int kWidenGroups = 3;
 constexpr int kFmaAccumulators = 6;
 
 struct Vec {
@@ -103,6 +103,12 @@ PARLEY_INLINE Vec pow2(Vec n) {
   const __m256i bias = _mm256_set1_epi32(127);
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.a), bias), 23)),
           _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.b), bias), 23))};
+}
+
+// In two steps, so that 2^n and 1 / 2^n both have a float32 and subnormal results come out right.
+PARLEY_INLINE Vec scale(Vec x, Vec n) {
+  const Vec half = round(n * broadcast(0.5f));
+  return (x * pow2(half)) * pow2(n - half);
 }
 
 PARLEY_INLINE Mask less(Vec x, Vec y) { return {_mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ)}; }

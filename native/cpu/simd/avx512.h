@@ -13,10 +13,7 @@ namespace {
 constexpr int kTileTokens = 12;
 constexpr int kWideTokens = 12;
 constexpr int kAttentionRows = 8;
-#ifndef KWG
-#define KWG 2
-#endif
-constexpr int kWidenGroups = KWG;
+constexpr int kWidenGroups = 3;
 constexpr int kFmaAccumulators = 24;
 
 struct Vec {
@@ -66,9 +63,7 @@ PARLEY_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 PARLEY_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 PARLEY_INLINE Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
 PARLEY_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-PARLEY_INLINE Vec pow2(Vec n) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23))};
-}
+PARLEY_INLINE Vec scale(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
 PARLEY_INLINE Mask less(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 PARLEY_INLINE Mask less_equal(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }

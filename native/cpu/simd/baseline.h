@@ -183,6 +183,12 @@ PARLEY_INLINE Vec pow2(Vec n) {
   return n;
 }
 
+// In two steps, so that 2^n and 1 / 2^n both have a float32 and subnormal results come out right.
+PARLEY_INLINE Vec scale(Vec x, Vec n) {
+  const Vec half = round(n * broadcast(0.5f));
+  return (x * pow2(half)) * pow2(n - half);
+}
+
 PARLEY_INLINE float sum(Vec v) {
   const Quad c = (v.q[0] + v.q[2]) + (v.q[1] + v.q[3]);
   return (c[0] + c[2]) + (c[1] + c[3]);

@@ -6,7 +6,7 @@ namespace PARLEY_ISA {
 namespace {
 
 // e^x within about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial (relative error 3e-9 before rounding), times
-// 2^n in two steps so that subnormal results are right. 0 below about -104, infinity above 88.7, NaN stays NaN.
+// 2^n. 0 below about -104, infinity above 88.7, NaN stays NaN.
 PARLEY_INLINE Vec exp(Vec x) {
   const Vec clamped = min(max(broadcast(-110.0f), x), broadcast(100.0f));  // max gives x if x is NaN; min then gives 100
   const Vec n = round(clamped * broadcast(0x1.715476p+0f));
@@ -17,9 +17,7 @@ PARLEY_INLINE Vec exp(Vec x) {
   p = fma(p, r, broadcast(0.1666652113199234f));
   p = fma(p, r, broadcast(0.4999999403953552f));
   p = fma(p * r, r, r) + broadcast(1.0f);
-  const Vec half = round(n * broadcast(0.5f));
-  const Vec result = (p * pow2(half)) * pow2(n - half);
-  return select(equal(x, x), result, x);
+  return select(equal(x, x), scale(p, n), x);
 }
 
 // The normal distribution's upper tail Q(t) = erfc(t / sqrt 2) / 2 for t >= 0: e^(-t^2/2) u P(u) with u = 1 / (1 + 0.21 t).

@@ -3,10 +3,13 @@
 // Every level gives, with internal linkage: Vec, 16 float32, and Mask;
 //   zero() broadcast(x) load(p) load_partial(p, n) store(p, v) store_partial(p, v, n)   p: float, Fp16 or Bf16; n < 16, the rest is 0
 //   + - * /  fma(a, b, c) = a b + c, one rounding where the machine has it   round(v): to the nearest integer, even at ties
-//   max(a, b): b where a is NaN   pow2(n): 2^n for integral n in [-126, 127]   abs(v)
+//   max(a, b): b where a is NaN   scale(v, n): v 2^n for integral n in [-250, 250]   abs(v)
 //   less(a, b) less_equal(a, b) equal(a, b) -> Mask   select(mask, a, b): a where true   bits(mask): one bit a lane
 //   sum(v), largest(v): over the lanes, in a fixed tree
-// and how `linear` and `attention` tile their registers: kTileTokens, kWideTokens, kAttentionRows, kWidenGroups, kFmaAccumulators.
+// and how kernels fill the registers:
+//   kTileTokens: most tokens in a tile of `linear`; up to kWideTokens of them a tile is 32 outputs wide, beyond it 16
+//   kWidenGroups: token groups from which on widening a 16-bit chunk once is cheaper than in every group
+//   kAttentionRows: most queries that share loads of keys and values   kFmaAccumulators: of the calibration
 #pragma once
 
 #include <cstdint>
