@@ -1,5 +1,6 @@
 // The table of options: flags, variables, defaults, and what is told about a wrong value.
 
+import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { kvCacheBytes, OptionError, optionHelp, optionsMarkdown, readOptions, serveOptions } from '../src/config.js'
 
@@ -72,4 +73,8 @@ test('help and the table of the README hold every option', () => {
   const rows = optionsMarkdown().split('\n').slice(2)
   expect(rows.map((row) => /`(--[\w-]+)`/.exec(row)?.[1])).toEqual(names)
   for (const row of rows) expect(row.split(/(?<!\\)\|/)).toHaveLength(6)
+})
+
+test('the README shows the table as it is', () => {
+  expect(readFileSync(new URL('../README.md', import.meta.url), 'utf8')).toContain(optionsMarkdown())
 })
