@@ -16,7 +16,10 @@ function newest(paths) {
   for (const path of paths) {
     const status = statSync(path, { throwIfNoEntry: false })
     if (!status) continue
-    latest = Math.max(latest, status.isDirectory() ? newest(readdirSync(path).map((name) => join(path, name))) : status.mtimeMs)
+    latest = Math.max(
+      latest,
+      status.isDirectory() ? newest(readdirSync(path).map((name) => join(path, name))) : status.mtimeMs,
+    )
   }
   return latest
 }
@@ -60,7 +63,12 @@ async function installPackages() {
   // npm writes this file last.
   if (newest([at('node_modules/.package-lock.json')]) >= newest([at('package-lock.json')])) return
   say('1/3 installing the locked packages (npm ci)')
-  await run('npm ci', process.platform === 'win32' ? 'npm.cmd' : 'npm', ['ci', '--no-audit', '--no-fund', '--include=dev'])
+  await run('npm ci', process.platform === 'win32' ? 'npm.cmd' : 'npm', [
+    'ci',
+    '--no-audit',
+    '--no-fund',
+    '--include=dev',
+  ])
 }
 
 async function buildAddon() {
@@ -71,16 +79,25 @@ async function buildAddon() {
   const prefix = dirname(dirname(process.execPath))
   const headers = existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : []
   if (newest([at('build/config.gypi')]) < newest([at('binding.gyp'), at('package-lock.json')])) {
-    await run('configuring the addon (needs python3, make and a C++17 compiler)', process.execPath, [gyp, 'configure', ...headers])
+    await run('configuring the addon (needs python3, make and a C++17 compiler)', process.execPath, [
+      gyp,
+      'configure',
+      ...headers,
+    ])
   }
   const sources = readFileSync(at('binding.gyp'), 'utf8').match(/"native\/[^"]+\.cc"/g).length
   const total = sources + (process.arch === 'x64' ? 2 : 0) // the kernels are compiled three times there
   say(`2/3 building the addon (${total} files, a minute or two the first time)`)
   let done = 0
-  await run('building the addon', process.execPath, [gyp, 'build', '-j', String(availableParallelism()), ...headers], (line) => {
-    const file = /CXX\(target\) .*?(native\/\S+)\.o$/.exec(line)?.[1]
-    if (file) say(`    ${++done}/${total} ${file}.cc`)
-  })
+  await run(
+    'building the addon',
+    process.execPath,
+    [gyp, 'build', '-j', String(availableParallelism()), ...headers],
+    (line) => {
+      const file = /CXX\(target\) .*?(native\/\S+)\.o$/.exec(line)?.[1]
+      if (file) say(`    ${++done}/${total} ${file}.cc`)
+    },
+  )
 }
 
 async function compileTypeScript() {
@@ -88,7 +105,11 @@ async function compileTypeScript() {
   if (newest([stamp]) > newest([at('src'), at('tsconfig.json')])) return
   say('3/3 compiling the TypeScript')
   const { bin } = JSON.parse(readFileSync(at('node_modules/typescript/package.json'), 'utf8'))
-  await run('compiling the TypeScript', process.execPath, [at('node_modules/typescript', bin.tsc), '-p', at('tsconfig.json')])
+  await run('compiling the TypeScript', process.execPath, [
+    at('node_modules/typescript', bin.tsc),
+    '-p',
+    at('tsconfig.json'),
+  ])
   writeFileSync(stamp, '')
 }
 

@@ -1,5 +1,22 @@
 import { expect, test } from 'vitest'
-import { at, bits, decode16, describeBackends, dtypes, epsilon, freshRandom, type Heads, type KvPages, type Matrix, type Ops, pageSize, poisoned, poisonedPages, row, rows } from './addon.js'
+import {
+  at,
+  bits,
+  decode16,
+  describeBackends,
+  dtypes,
+  epsilon,
+  freshRandom,
+  type Heads,
+  type KvPages,
+  type Matrix,
+  type Ops,
+  pageSize,
+  poisoned,
+  poisonedPages,
+  row,
+  rows,
+} from './addon.js'
 
 const random = freshRandom('attention')
 
@@ -28,7 +45,11 @@ function makeCase(ops: Ops, heads: Heads, dtype: KvPages['dtype'], lengths: numb
   const numPages = lengths.reduce((sum, length) => sum + pagesOf(length), 0) + 2
   const order = random.permutation(numPages)
   const maxPages = Math.max(...lengths.map(pagesOf))
-  const pageTable: Matrix<Int32Array> = { data: new Int32Array(lengths.length * maxPages).fill(-1), rows: lengths.length, cols: maxPages }
+  const pageTable: Matrix<Int32Array> = {
+    data: new Int32Array(lengths.length * maxPages).fill(-1),
+    rows: lengths.length,
+    cols: maxPages,
+  }
   const total = lengths.reduce((a, b) => a + b, 0)
   const positions = new Int32Array(total)
   const sequences = new Int32Array(total)
@@ -52,14 +73,24 @@ function makeCase(ops: Ops, heads: Heads, dtype: KvPages['dtype'], lengths: numb
 /** Attention of some of the rows. */
 function attend(ops: Ops, c: Case, first: number, last: number): Matrix {
   const out = poisoned(last - first, c.heads.num_heads * c.heads.head_dim)
-  ops.attention(out, rows(c.qkv, first, last), c.kv, c.positions.slice(first, last), c.sequences.slice(first, last), c.pageTable, c.heads, c.scale)
+  ops.attention(
+    out,
+    rows(c.qkv, first, last),
+    c.kv,
+    c.positions.slice(first, last),
+    c.sequences.slice(first, last),
+    c.pageTable,
+    c.heads,
+    c.scale,
+  )
   return out
 }
 
 /** One row's output in float64, and the largest size of its parts, for the error bound. */
 function reference(c: Case, t: number): { expected: Float64Array; size: number; scores: number } {
   const { head_dim, num_heads, num_kv_heads } = c.heads
-  const number = (values: Float32Array | Uint16Array, i: number) => (c.kv.dtype === 'float32' ? at(values, i) : decode16(at(values, i), c.kv.dtype))
+  const number = (values: Float32Array | Uint16Array, i: number) =>
+    c.kv.dtype === 'float32' ? at(values, i) : decode16(at(values, i), c.kv.dtype)
   const expected = new Float64Array(num_heads * head_dim)
   let size = 0
   let largestScore = 0
@@ -68,12 +99,15 @@ function reference(c: Case, t: number): { expected: Float64Array; size: number; 
     const weights: number[] = []
     const count = at(c.positions, t) + 1
     const base = (j: number) =>
-      (at(c.pageTable.data, at(c.sequences, t) * c.pageTable.cols + Math.floor(j / pageSize)) * num_kv_heads + kvHead) * head_dim * pageSize
+      (at(c.pageTable.data, at(c.sequences, t) * c.pageTable.cols + Math.floor(j / pageSize)) * num_kv_heads + kvHead) *
+      head_dim *
+      pageSize
     for (let j = 0; j < count; j++) {
       let score = 0
       let parts = 0
       for (let d = 0; d < head_dim; d++) {
-        const product = at(c.qkv.data, t * c.qkv.cols + h * head_dim + d) * number(c.kv.keys, base(j) + d * pageSize + (j % pageSize))
+        const product =
+          at(c.qkv.data, t * c.qkv.cols + h * head_dim + d) * number(c.kv.keys, base(j) + d * pageSize + (j % pageSize))
         score += product
         parts += Math.abs(product)
       }
@@ -105,7 +139,10 @@ describeBackends('attention', (ops) => {
           // A score's error changes every weight by that factor; the sums add a rounding for each key.
           const bound = epsilon * size * (4 * heads.head_dim * scores + 4 * at(c.positions, t) + 32)
           for (let i = 0; i < out.cols; i++) {
-            expect(Math.abs(at(row(out, t), i) - at(expected, i)), `head_dim ${heads.head_dim}, row ${t}, ${i}`).toBeLessThan(bound)
+            expect(
+              Math.abs(at(row(out, t), i) - at(expected, i)),
+              `head_dim ${heads.head_dim}, row ${t}, ${i}`,
+            ).toBeLessThan(bound)
           }
         }
       }
@@ -118,7 +155,9 @@ describeBackends('attention', (ops) => {
         const c = makeCase(ops, heads, dtype, [37, 5, 64])
         const together = attend(ops, c, 0, c.qkv.rows)
         for (let t = 0; t < c.qkv.rows; t++) {
-          expect(bits(attend(ops, c, t, t + 1).data), `head_dim ${heads.head_dim}, row ${t}`).toEqual(bits(row(together, t)))
+          expect(bits(attend(ops, c, t, t + 1).data), `head_dim ${heads.head_dim}, row ${t}`).toEqual(
+            bits(row(together, t)),
+          )
         }
       }
     }
@@ -138,9 +177,15 @@ describeBackends('attention', (ops) => {
 
   test('gives one row of each of many sequences the bits that it has alone', () => {
     const c = makeCase(ops, layouts[0] as Heads, 'float16', [100, 1, 33, 16, 48, 250, 7])
-    const last = Array.from(c.positions.keys()).filter((t) => t + 1 === c.qkv.rows || at(c.sequences, t + 1) !== at(c.sequences, t))
+    const last = Array.from(c.positions.keys()).filter(
+      (t) => t + 1 === c.qkv.rows || at(c.sequences, t + 1) !== at(c.sequences, t),
+    )
     const pick = <T extends Int32Array>(values: T) => Int32Array.from(last, (t) => at(values, t))
-    const qkv: Matrix = { data: Float32Array.from(last.flatMap((t) => Array.from(row(c.qkv, t)))), rows: last.length, cols: c.qkv.cols }
+    const qkv: Matrix = {
+      data: Float32Array.from(last.flatMap((t) => Array.from(row(c.qkv, t)))),
+      rows: last.length,
+      cols: c.qkv.cols,
+    }
     const out = poisoned(last.length, c.heads.num_heads * c.heads.head_dim)
     ops.attention(out, qkv, c.kv, pick(c.positions), pick(c.sequences), c.pageTable, c.heads, c.scale)
     last.forEach((t, i) => {

@@ -1,5 +1,21 @@
 import { describe, expect, test } from 'vitest'
-import { addon, at, bits, describeBackends, dtypes, type Epilogue, epsilon, freshRandom, type Matrix, poisoned, type Random, roundAll, row, rows, type Weight } from './addon.js'
+import {
+  addon,
+  at,
+  bits,
+  describeBackends,
+  dtypes,
+  type Epilogue,
+  epsilon,
+  freshRandom,
+  type Matrix,
+  poisoned,
+  type Random,
+  roundAll,
+  row,
+  rows,
+  type Weight,
+} from './addon.js'
 
 const random = freshRandom('linear')
 
@@ -36,7 +52,14 @@ const activations: Record<'gelu' | 'gelu_tanh' | 'relu', (x: number) => number> 
 }
 
 /** Largest error as a fraction of what float32 sums of `cols` products may have. */
-function worstError(out: Matrix, before: Float32Array, x: Matrix, weight: Weight, bias: Float32Array | null, epilogue: Epilogue) {
+function worstError(
+  out: Matrix,
+  before: Float32Array,
+  x: Matrix,
+  weight: Weight,
+  bias: Float32Array | null,
+  epilogue: Epilogue,
+) {
   let worst = 0
   for (let t = 0; t < out.rows; t++) {
     for (let o = 0; o < out.cols; o++) {
@@ -51,7 +74,11 @@ function worstError(out: Matrix, before: Float32Array, x: Matrix, weight: Weight
       const old = at(before, t * out.cols + o)
       const expected = epilogue === 'store' ? y : epilogue === 'accumulate' ? old + y : activations[epilogue](y)
       // Each of the sum's roundings is of at most `size`; an activation's slope is at most 1.13. Without FMA there are two.
-      const bound = (2 * x.cols + 8) * epsilon * (size + Math.abs(bias ? at(bias, o) : 0) + (epilogue === 'accumulate' ? Math.abs(old) : 0)) + 1e-30
+      const bound =
+        (2 * x.cols + 8) *
+          epsilon *
+          (size + Math.abs(bias ? at(bias, o) : 0) + (epilogue === 'accumulate' ? Math.abs(old) : 0)) +
+        1e-30
       const error = Math.abs(at(out.data, t * out.cols + o) - expected) / bound
       if (!(error <= worst)) worst = error // NaN comes through
     }
@@ -70,7 +97,10 @@ describeBackends('linear', (ops) => {
             const bias = random.below(2) ? random.normals(rowCount) : null
             const out = poisoned(tokens, rowCount)
             ops.linear(out, x, weight, bias, 'store')
-            expect(worstError(out, out.data, x, weight, bias, 'store'), `${rowCount} x ${cols}, ${tokens} tokens`).toBeLessThan(1)
+            expect(
+              worstError(out, out.data, x, weight, bias, 'store'),
+              `${rowCount} x ${cols}, ${tokens} tokens`,
+            ).toBeLessThan(1)
           }
         }
       }
@@ -121,8 +151,27 @@ describeBackends('linear', (ops) => {
   })
 
   test('rounds weights to the nearest 16-bit number, ties to even, subnormals and overflow included', () => {
-    const special = [1, -0, 65504, 65519, 65520, -1e6, 2 ** -14, 2 ** -24, 1.5 * 2 ** -24, 2.5 * 2 ** -24, 2 ** -25, 2 ** -26]
-    const values = Float32Array.from([...special, ...random.normals(500), ...random.normals(100, 2 ** -16), 1 + 2 ** -11, 1 + 3 * 2 ** -11])
+    const special = [
+      1,
+      -0,
+      65504,
+      65519,
+      65520,
+      -1e6,
+      2 ** -14,
+      2 ** -24,
+      1.5 * 2 ** -24,
+      2.5 * 2 ** -24,
+      2 ** -25,
+      2 ** -26,
+    ]
+    const values = Float32Array.from([
+      ...special,
+      ...random.normals(500),
+      ...random.normals(100, 2 ** -16),
+      1 + 2 ** -11,
+      1 + 3 * 2 ** -11,
+    ])
     for (const dtype of ['float16', 'bfloat16'] as const) {
       const out = poisoned(1, values.length)
       ops.embed(out, { dtype, rows: 1, cols: values.length, data: values }, Int32Array.of(0))
@@ -187,7 +236,15 @@ describeBackends('linear', (ops) => {
       const inputs = Float32Array.of(0, 1e30, 3e38, -1e30, -3e38, Number.POSITIVE_INFINITY, Number.NaN, 1e-40)
       const out = poisoned(inputs.length, 1)
       ops.linear(out, { data: inputs, rows: inputs.length, cols: 1 }, weight, null, activation)
-      expect(Array.from(out.data.subarray(0, 7), Math.abs)).toEqual([0, Math.fround(1e30), Math.fround(3e38), 0, 0, Number.POSITIVE_INFINITY, Number.NaN])
+      expect(Array.from(out.data.subarray(0, 7), Math.abs)).toEqual([
+        0,
+        Math.fround(1e30),
+        Math.fround(3e38),
+        0,
+        0,
+        Number.POSITIVE_INFINITY,
+        Number.NaN,
+      ])
     })
   }
 })

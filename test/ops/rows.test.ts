@@ -1,6 +1,22 @@
 // The ops that work on one row at a time: embed, layer_norm, rope, write_kv.
 import { expect, test } from 'vitest'
-import { at, bits, decode16, describeBackends, dtypes, epsilon, freshRandom, type Heads, pageSize, poisoned, poisonedPages, rounded, roundAll, row, rows } from './addon.js'
+import {
+  at,
+  bits,
+  decode16,
+  describeBackends,
+  dtypes,
+  epsilon,
+  freshRandom,
+  type Heads,
+  pageSize,
+  poisoned,
+  poisonedPages,
+  roundAll,
+  rounded,
+  row,
+  rows,
+} from './addon.js'
 
 const random = freshRandom('rows')
 
@@ -40,7 +56,10 @@ describeBackends('layer_norm', (ops) => {
         for (let i = 0; i < n; i++) {
           const expected = (at(values, i) - mean) * factor * at(weight, i) + at(bias, i)
           // The mean is off by a few roundings of the largest number, and the factor makes that larger.
-          const bound = 16 * epsilon * (largest * factor * (1 + Math.abs(at(weight, i))) + Math.abs(expected) + Math.abs(at(bias, i)))
+          const bound =
+            16 *
+            epsilon *
+            (largest * factor * (1 + Math.abs(at(weight, i))) + Math.abs(expected) + Math.abs(at(bias, i)))
           expect(Math.abs(at(row(out, t), i) - expected), `${n} numbers, row ${t}, ${i}`).toBeLessThan(bound + 1e-30)
         }
       }
@@ -112,7 +131,9 @@ describeBackends('rope', (ops) => {
             const cos = at(table.data, at(positions, t) * table.cols + pair)
             const sin = at(table.data, at(positions, t) * table.cols + half + pair)
             const expected = i < half ? a * cos - b * sin : b * cos + a * sin
-            expect(Math.abs(at(qkv.data, index) - expected)).toBeLessThanOrEqual(4 * epsilon * (Math.abs(a) + Math.abs(b)))
+            expect(Math.abs(at(qkv.data, index) - expected)).toBeLessThanOrEqual(
+              4 * epsilon * (Math.abs(a) + Math.abs(b)),
+            )
           }
         }
       }
@@ -128,7 +149,8 @@ describeBackends('write_kv', (ops) => {
         const qkv = random.matrix(4, qkvSize(heads))
         const slots = Int32Array.of(0, 17, 47, 20)
         ops.write_kv(kv, qkv, slots, heads)
-        const number = (values: Float32Array | Uint16Array, i: number) => (dtype === 'float32' ? at(values, i) : decode16(at(values, i), dtype))
+        const number = (values: Float32Array | Uint16Array, i: number) =>
+          dtype === 'float32' ? at(values, i) : decode16(at(values, i), dtype)
         for (let slot = 0; slot < 3 * pageSize; slot++) {
           const page = Math.floor(slot / pageSize)
           const offset = slot % pageSize
