@@ -199,7 +199,7 @@ struct Argument<Epilogue> {
   }
 };
 
-// A list of {params, position, generated?: Int32Array of token, count pairs}
+// A list of {params, position, counts?: Int32Array of token, count pairs, forbidden?: Int32Array}
 template <>
 struct Argument<Span<const SampleRow>> {
   static Span<const SampleRow> read(Napi::Value value, Call& call, const std::string& where) {
@@ -213,14 +213,15 @@ struct Argument<Span<const SampleRow>> {
       call.params.push_back(read_contract<SamplingParams>(field(entry, "params", here), here + ".params"));
       const SamplingParams& params = call.params.back();
       check(params.bias_ids.size() == params.bias_values.size(), here, ": bias_ids and bias_values differ in length");
-      const Span<int32_t> pairs = read_array<int32_t>(entry.As<Napi::Object>().Get("generated"), here + ".generated");
-      check(pairs.size % 2 == 0, here, ".generated: expected pairs");
+      const Span<int32_t> pairs = read_array<int32_t>(entry.As<Napi::Object>().Get("counts"), here + ".counts");
+      check(pairs.size % 2 == 0, here, ".counts: expected pairs");
       call.counts.emplace_back();
       std::vector<TokenCount>& counts = call.counts.back();
       for (int64_t j = 0; j < pairs.size; j += 2) counts.push_back({pairs[j], pairs[j + 1]});
       SampleRow row;
       row.params = &params;
-      row.generated = {counts.data(), static_cast<int64_t>(counts.size())};
+      row.counts = {counts.data(), static_cast<int64_t>(counts.size())};
+      row.forbidden = read_array<int32_t>(entry.As<Napi::Object>().Get("forbidden"), here + ".forbidden");
       row.position = read_int(field(entry, "position", here), 0, kMaxSize, here + ".position");
       rows.push_back(row);
     }
@@ -293,15 +294,17 @@ struct Checks {
     }
   }
   static void sample(const Napi::CallbackInfo&, Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids,
-                     Span<int32_t> tokens, Span<float> logprobs, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
+                     Span<int32_t> tokens, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
+                     Matrix<float> top_logprobs) {
     same(rows.size, logits.rows, "rows and logits");
     check(logits.cols >= 1 && num_sampled_ids <= logits.cols, "num_sampled_ids: more than columns of logits");
-    check(tokens.size >= rows.size && logprobs.size >= rows.size, "tokens, logprobs: expected one for each row");
+    check(tokens.size >= rows.size && logprobs.size >= rows.size && ranks.size >= rows.size,
+          "tokens, logprobs, ranks: expected one for each row");
     same(top_tokens.cols, top_logprobs.cols, "columns of top_tokens and top_logprobs");
     for (const SampleRow& row : rows) {
-      const int64_t wanted = row.params->num_logprobs;
-      check(wanted <= 0 || (wanted <= top_tokens.cols && top_tokens.rows >= rows.size && top_logprobs.rows >= rows.size),
-            "top_tokens: too small for num_logprobs ", wanted);
+      const int64_t wanted = num_top(*row.params);
+      check(wanted == 0 || (wanted <= top_tokens.cols && top_tokens.rows >= rows.size && top_logprobs.rows >= rows.size),
+            "top_tokens: too small for log-probabilities of ", wanted);
     }
   }
 };

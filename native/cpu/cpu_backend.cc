@@ -167,15 +167,10 @@ class CpuBackend final : public Backend {
   }
 
   void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
-              Span<float> logprobs, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
-    int64_t num_adjusted = 0;
-    for (const SampleRow& row : rows) {
-      num_adjusted = std::max(num_adjusted, static_cast<int64_t>(row.params->bias_ids.size()) + row.generated.size);
-    }
-    // Weights and saved logits of every thread, each from a 64-byte boundary on.
+              Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
+    // Weights and raw logits of every thread, each from a 64-byte boundary on.
     const int64_t vocab = ceil_div(logits.cols, 16) * 16;
-    const int64_t scratch_numbers = vocab + ceil_div(num_adjusted, 16) * 16;
-    float* weights = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
+    float* scratch = thread_scratch_.reserve<float>(2 * vocab * pool_.num_threads());
     int32_t* candidates = thread_candidates_.reserve<int32_t>(vocab * pool_.num_threads());
     share_threads(rows.size, false, [&](int thread, int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -190,6 +185,7 @@ class CpuBackend final : public Backend {
         call.min_p = params.min_p;
         call.presence_penalty = static_cast<float>(params.presence_penalty);
         call.frequency_penalty = static_cast<float>(params.frequency_penalty);
+        call.repetition_penalty = static_cast<float>(params.repetition_penalty);
         call.seed = params.seed;
         call.choice = params.choice;
         call.position = rows[r].position;
@@ -197,16 +193,23 @@ class CpuBackend final : public Backend {
         call.bias_ids = params.bias_ids.data();
         call.bias_values = params.bias_values.data();
         call.num_bias = static_cast<int64_t>(std::min(params.bias_ids.size(), params.bias_values.size()));
-        call.generated = reinterpret_cast<const int32_t*>(rows[r].generated.data);
-        call.num_generated = rows[r].generated.size;
-        call.weights = weights + thread * scratch_numbers;
-        call.saved = call.weights + vocab;
+        call.counts = reinterpret_cast<const int32_t*>(rows[r].counts.data);
+        call.num_counts = rows[r].counts.size;
+        call.allowed = params.allowed_token_ids.data();
+        call.num_allowed = static_cast<int64_t>(params.allowed_token_ids.size());
+        call.forbidden = rows[r].forbidden.data;
+        call.num_forbidden = rows[r].forbidden.size;
+        call.reported = params.logprob_token_ids.data();
+        call.num_reported = std::min(static_cast<int64_t>(params.logprob_token_ids.size()), top_tokens.cols);
+        call.raw = scratch + thread * 2 * vocab;
+        call.weights = call.raw + vocab;
         call.candidates = candidates + thread * vocab;
         call.top_tokens = top_tokens.data ? top_tokens.row(r) : nullptr;
         call.top_logprobs = top_logprobs.data ? top_logprobs.row(r) : nullptr;
         kernels_.sample(call);
         tokens[r] = call.token;
         logprobs[r] = call.logprob;
+        ranks[r] = call.rank;
       }
     });
   }

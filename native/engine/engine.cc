@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <cstring>
+#include <numeric>
 
 namespace parley {
 namespace {
@@ -13,11 +14,11 @@ int32_t float_word(float value) {
 
 void pack(const TokenEvent& event, PackedEvents& words) {
   words.insert(words.end(), {static_cast<int32_t>(event.request), static_cast<int32_t>(event.finish), event.token,
-                             float_word(event.logprob), static_cast<int32_t>(event.num_top)});
+                             float_word(event.logprob), event.rank, static_cast<int32_t>(event.num_top)});
   for (int64_t i = 0; i < event.num_top; ++i) words.insert(words.end(), {event.top_tokens[i], float_word(event.top_logprobs[i])});
 }
 
-TokenEvent end_without_token(uint32_t request, FinishReason reason) { return {request, reason, -1, 0, 0, nullptr, nullptr}; }
+TokenEvent end_without_token(uint32_t request, FinishReason reason) { return {request, reason, -1, 0, 0, 0, nullptr, nullptr}; }
 
 }  // namespace
 
@@ -42,10 +43,7 @@ Engine::~Engine() {
 
 uint32_t Engine::submit(std::vector<int32_t> prompt, SamplingParams params) {
   check_request(prompt, params);
-  auto request = std::make_unique<Request>();
-  request->prompt_size = static_cast<int64_t>(prompt.size());
-  request->tokens = std::move(prompt);
-  request->params = std::move(params);
+  auto request = std::make_unique<Request>(std::move(prompt), std::move(params));
   uint32_t id;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -85,6 +83,14 @@ void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingPar
   };
   check_ids("prompt", prompt);
   check_ids("bias_ids", params.bias_ids);
+  check_ids("allowed_token_ids", params.allowed_token_ids);
+  check_ids("bad_word_ids", params.bad_word_ids);
+  check_ids("logprob_token_ids", params.logprob_token_ids);
+  check(static_cast<int64_t>(params.logprob_token_ids.size()) <= kMaxLogprobs, "logprob_token_ids: expected at most ", kMaxLogprobs,
+        " ids, got ", params.logprob_token_ids.size());
+  const int64_t bad_word_tokens = std::accumulate(params.bad_word_sizes.begin(), params.bad_word_sizes.end(), int64_t{0});
+  check(static_cast<int64_t>(params.bad_word_ids.size()) == bad_word_tokens, "bad_word_ids: expected ", bad_word_tokens, " ids, got ",
+        params.bad_word_ids.size());
   check(params.bias_ids.size() == params.bias_values.size(), "bias_values: expected ", params.bias_ids.size(), " numbers, got ",
         params.bias_values.size());
 }

@@ -17,7 +17,7 @@
 namespace parley {
 
 // A step's events for all requests in one packed buffer of 32-bit words. One event is
-// [request, finish, token, logprob, num_top, (token, logprob) * num_top]; log-probabilities are float32 bits.
+// [request, finish, token, logprob, rank, num_top, (token, logprob) * num_top]; log-probabilities are float32 bits.
 using PackedEvents = std::vector<int32_t>;
 
 class Engine {

@@ -1,22 +1,29 @@
 // One request inside the engine: integers only.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
-#include "ops/types.h"
+#include "engine/token_rules.h"
 
 namespace parley {
 
 struct Request {
+  Request(std::vector<int32_t> prompt, SamplingParams sampling)
+      : params(std::move(sampling)), tokens(std::move(prompt)), prompt_size(static_cast<int64_t>(tokens.size())) {
+    if (params.repetition_penalty == 1) return;
+    for (const int32_t token : tokens) counts.add(token, 0);
+  }
+
   uint32_t id = 0;
   SamplingParams params;
   std::vector<int32_t> tokens;  // prompt, then what was generated
-  int64_t prompt_size = 0;
+  int64_t prompt_size;
   int64_t num_computed = 0;  // leading tokens whose keys and values are in the pages
   std::vector<int32_t> pages;
-  std::vector<TokenCount> generated_counts;  // distinct generated tokens; kept only when a penalty needs them
+  TokenCounts counts;              // kept only when a penalty needs them
+  std::vector<int32_t> forbidden;  // ids that may not be chosen next; see find_forbidden
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_generated() const { return size() - prompt_size; }
@@ -26,14 +33,10 @@ struct Request {
 
   void append(int32_t token) {
     tokens.push_back(token);
-    if (params.presence_penalty == 0 && params.frequency_penalty == 0) return;
-    const auto known = std::find_if(generated_counts.begin(), generated_counts.end(), [&](const TokenCount& c) { return c.token == token; });
-    if (known != generated_counts.end()) {
-      ++known->count;
-    } else {
-      generated_counts.push_back({token, 1});
-    }
+    if (params.presence_penalty != 0 || params.frequency_penalty != 0 || params.repetition_penalty != 1) counts.add(token, 1);
   }
+
+  Span<const int32_t> generated() const { return {tokens.data() + prompt_size, num_generated()}; }
 };
 
 }  // namespace parley

@@ -123,8 +123,11 @@ void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
   if (request.num_generated() == 0) num_prompt_tokens_ += request.prompt_size;
   sampled_.push_back(&request);
   step.sample_rows.push_back(static_cast<int32_t>(step.num_rows() - 1));
-  const auto& counts = request.generated_counts;
-  step.samples.push_back({&request.params, {counts.data(), static_cast<int64_t>(counts.size())}, request.num_generated()});
+  find_forbidden(request.params, request.generated(), request.forbidden);
+  step.samples.push_back({&request.params,
+                          request.counts.span(),
+                          {request.forbidden.data(), static_cast<int64_t>(request.forbidden.size())},
+                          request.num_generated()});
 }
 
 void Scheduler::collect(const StepResult& result, std::vector<TokenEvent>& events) {
@@ -137,7 +140,7 @@ void Scheduler::collect(const StepResult& result, std::vector<TokenEvent>& event
       finish = finish_reason(request);
     }
     const size_t top = r * static_cast<size_t>(kMaxLogprobs);
-    events.push_back({request.id, finish, token, result.logprobs[r], std::max<int64_t>(request.params.num_logprobs, 0),
+    events.push_back({request.id, finish, token, result.logprobs[r], result.ranks[r], num_top(request.params),
                       &result.top_tokens[top], &result.top_logprobs[top]});
     if (finish != FinishReason::none) cancel(request.id);
   }
@@ -146,8 +149,9 @@ void Scheduler::collect(const StepResult& result, std::vector<TokenEvent>& event
 }
 
 FinishReason Scheduler::finish_reason(const Request& request) const {
-  const auto& stops = request.params.stop_token_ids;
-  if (!request.params.ignore_eos && std::find(stops.begin(), stops.end(), request.tokens.back()) != stops.end()) return FinishReason::stop;
+  const auto last_is_in = [&](const std::vector<int32_t>& ids) { return std::find(ids.begin(), ids.end(), request.tokens.back()) != ids.end(); };
+  const SamplingParams& params = request.params;
+  if (last_is_in(params.stop_token_ids) || (!params.ignore_eos && last_is_in(params.eos_token_ids))) return FinishReason::stop;
   const bool full = request.num_generated() >= request.params.max_tokens || request.size() >= max_model_len_;
   return full ? FinishReason::length : FinishReason::none;
 }

@@ -14,12 +14,13 @@
 
 namespace parley {
 
-// One token for the caller, or a request's end without one (token -1).
+// One token for the caller, or a request's end without one (token -1). Ranks and log-probabilities: see `sample` in ops.def.
 struct TokenEvent {
   uint32_t request;
   FinishReason finish;
   int32_t token;
   float logprob;
+  int32_t rank;
   int64_t num_top;
   const int32_t* top_tokens;  // [num_top], the StepResult's memory
   const float* top_logprobs;

@@ -34,10 +34,11 @@ struct Step {
   }
 };
 
-// What a step's sample rows chose. [R] and [R, kMaxLogprobs]; a row's first num_logprobs columns of top_* are meant.
+// What a step's sample rows chose. [R] and [R, kMaxLogprobs]; a row's first num_top() columns of top_* are meant.
 struct StepResult {
   std::vector<int32_t> tokens;  // -1: no logit of the row was a number
   std::vector<float> logprobs;
+  std::vector<int32_t> ranks;
   std::vector<int32_t> top_tokens;
   std::vector<float> top_logprobs;
 };

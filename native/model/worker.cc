@@ -38,12 +38,13 @@ void Worker::run(const Step& step, StepResult& result) {
   const size_t size = step.samples.size();
   result.tokens.resize(size);
   result.logprobs.resize(size);
+  result.ranks.resize(size);
   result.top_tokens.resize(size * kMaxLogprobs);
   result.top_logprobs.resize(size * kMaxLogprobs);
   if (num_samples == 0) return;
   const Matrix<float> logits = decoder_->unembed({step.sample_rows.data(), num_samples});
   backend_->sample(logits, {step.samples.data(), num_samples}, spec_.num_sampled_ids, {result.tokens.data(), num_samples},
-                   {result.logprobs.data(), num_samples}, {result.top_tokens.data(), num_samples, kMaxLogprobs},
+                   {result.logprobs.data(), num_samples}, {result.ranks.data(), num_samples}, {result.top_tokens.data(), num_samples, kMaxLogprobs},
                    {result.top_logprobs.data(), num_samples, kMaxLogprobs});
 }
 

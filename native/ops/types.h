@@ -1,6 +1,7 @@
 // What ops speak besides plain views.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/dtype.h"
@@ -47,17 +48,24 @@ struct KvLayer {
 // What `linear` does with y = x W^T + bias: out = y, out = activation(y), or out += y.
 enum class Epilogue : int32_t { store, gelu, gelu_tanh, relu, accumulate };
 
-// How often a token was generated, for the penalties.
+// How often a token was generated, for the penalties; 0: it is only in the prompt.
 struct TokenCount {
   int32_t token;
   int32_t count;
 };
 
+// Columns of top_* that a row with these parameters fills.
+inline int64_t num_top(const SamplingParams& params) {
+  return params.logprob_token_ids.empty() ? std::max<int64_t>(params.num_logprobs, 0)
+                                          : static_cast<int64_t>(params.logprob_token_ids.size());
+}
+
 // How to choose one row's token.
 struct SampleRow {
   const SamplingParams* params = nullptr;
-  Span<const TokenCount> generated;  // distinct tokens generated so far
-  int64_t position = 0;              // index of the token among the completion's, the counter of the random numbers
+  Span<const TokenCount> counts;    // distinct tokens so far; kept only where a penalty needs them
+  Span<const int32_t> forbidden;    // ids that may not be chosen now
+  int64_t position = 0;             // index of the token among the completion's, the counter of the random numbers
 };
 
 }  // namespace parley

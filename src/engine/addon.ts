@@ -214,15 +214,10 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
   const floats = new Float32Array(buffer)
   let at = 0
   while (at < words.length) {
-    const [id, finishIndex, token, , numTop] = words.subarray(at, at + 5) as unknown as [
-      number,
-      number,
-      number,
-      number,
-      number,
-    ]
+    const [id, finishIndex, token, , rank, numTop] = words.subarray(at, at + 6) as unknown as number[] &
+      [number, number, number, number, number, number]
     const logprob = floats[at + 3] as number
-    at += 5
+    at += 6
     const top: TokenEvent['top'] = []
     for (let i = 0; i < numTop; i++, at += 2)
       top.push({ token: words[at] as number, logprob: floats[at + 1] as number })
@@ -233,13 +228,14 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
     if (finish === 'error') {
       queue.end(
         new EngineFailure(
-          failure || 'the model computed no number for this request: its logits are all NaN or infinite',
+          failure ||
+            'no token could be chosen for this request: the logits are NaN or minus infinity, or all tokens are forbidden',
         ),
       )
     } else if (finish === 'cancelled') {
       queue.end()
     } else {
-      queue.push({ token, logprob, top, finish })
+      queue.push({ token, logprob, rank, top, finish })
       if (finish !== 'none') queue.end()
     }
   }

@@ -114,16 +114,30 @@ export interface SamplingParams {
   presence_penalty: number
   /** subtracted once for each time the token was generated (-2 to 2, default 0) */
   frequency_penalty: number
+  /** logits of tokens of prompt and completion are divided by it if positive, multiplied if negative (1e-3 to 1000, default 1) */
+  repetition_penalty: number
   /** of the counter-based random numbers (0 to 9007199254740991, default 0) */
   seed: number
   /** which of the n choices of a request this is; together with the seed and the position it names a random number (0 to 65535, default 0) */
   choice: number
   /** most probable tokens reported beside each chosen one; -1: no log-probabilities at all (-1 to 32, default -1) */
   num_logprobs: number
-  /** do not end at stop_token_ids (default false) */
+  /** completion tokens before one that ends it may be chosen (0 to 16777216, default 0) */
+  min_tokens: number
+  /** do not end at eos_token_ids (default false) */
   ignore_eos: boolean
-  /** ids that end the completion (0 to 4194303) */
+  /** the model's ids that end a completion (0 to 4194303) */
+  eos_token_ids: Int32Array
+  /** the request's ids that end the completion (0 to 4194303) */
   stop_token_ids: Int32Array
+  /** the only tokens that may be chosen; empty: all (0 to 4194303) */
+  allowed_token_ids: Int32Array
+  /** token sequences that the completion may not hold, one after the other (0 to 4194303) */
+  bad_word_ids: Int32Array
+  /** tokens in each of these sequences (1 to 4194304) */
+  bad_word_sizes: Int32Array
+  /** tokens whose log-probabilities are reported in place of the most probable ones'; at most 32 (0 to 4194303) */
+  logprob_token_ids: Int32Array
   /** tokens with a logit bias (0 to 4194303) */
   bias_ids: Int32Array
   /** their biases, same length (-100 to 100) */

@@ -13,7 +13,9 @@ export interface TokenEvent {
   token: number
   /** NaN when the request asked for no log-probabilities. */
   logprob: number
-  /** The most probable tokens, best first; as many as `num_logprobs` asked for. */
+  /** How many tokens are at least as probable, itself among them; 0 when the request asked for no log-probabilities. */
+  rank: number
+  /** The most probable tokens, best first, as many as `num_logprobs` asked for; or those of `logprob_token_ids`, in their order. */
   top: TokenLogprob[]
   /** 'none' on every token but the last. The last token of 'stop' is the stop token itself. */
   finish: FinishReason

@@ -95,7 +95,11 @@ export class FakeEngine implements Engine {
   }
 
   async *#run(seen: SeenRequest, signal: AbortSignal): AsyncGenerator<TokenEvent> {
-    const { max_tokens, stop_token_ids = new Int32Array(), ignore_eos = false } = seen.sampling
+    const { max_tokens, ignore_eos = false } = seen.sampling
+    const ends = new Set([
+      ...(seen.sampling.stop_token_ids ?? []),
+      ...((!ignore_eos && seen.sampling.eos_token_ids) || []),
+    ])
     const end = (state: SeenRequest['state']) => {
       if (seen.state !== 'running') return
       seen.state = state
@@ -121,11 +125,12 @@ export class FakeEngine implements Engine {
         const event = typeof line.value === 'number' ? { token: line.value } : line.value
         seen.num_generated++
         let finish: FinishReason = event.finish ?? 'none'
-        if (finish === 'none' && !ignore_eos && stop_token_ids.includes(event.token)) finish = 'stop'
+        if (finish === 'none' && ends.has(event.token)) finish = 'stop'
         if (finish === 'none' && seen.num_generated >= max_tokens) finish = 'length'
         if (finish === 'none') this.#changed()
         else end('finished')
-        yield { token: event.token, logprob: event.logprob ?? Number.NaN, top: event.top ?? [], finish }
+        const { token, logprob = Number.NaN, rank = 0, top = [] } = event
+        yield { token, logprob, rank, top, finish }
         if (finish !== 'none') return
       }
     } catch (error) {

@@ -275,7 +275,7 @@ export class Generation {
       choice,
       num_logprobs: params.num_logprobs ?? -1,
       ignore_eos: params.ignore_eos ?? false,
-      stop_token_ids: this.#stopTokenIds,
+      eos_token_ids: this.#stopTokenIds,
       bias_ids: Int32Array.from(params.logit_bias?.keys() ?? []),
       bias_values: Float32Array.from(params.logit_bias?.values() ?? []),
     }

@@ -101,11 +101,72 @@ test('a stop token ends the request with it, unless end-of-text is ignored', asy
     const free = await collect(engine, { prompt, sampling: { max_tokens: 12, temperature: 0 } })
     const stop = free[3] as TokenEvent
     const first = free.findIndex((event) => event.token === stop.token)
-    const sampling = { max_tokens: 12, temperature: 0, stop_token_ids: Int32Array.of(stop.token) }
+    const sampling = { max_tokens: 12, temperature: 0, eos_token_ids: Int32Array.of(stop.token) }
     const stopped = await collect(engine, { prompt, sampling })
     expect(stopped.map((event) => event.token)).toEqual(free.slice(0, first + 1).map((event) => event.token))
     expect(stopped.at(-1)?.finish).toBe('stop')
     expect(await collect(engine, { prompt, sampling: { ...sampling, ignore_eos: true } })).toEqual(free)
+  })
+})
+
+test("a request's own stop tokens end it even when end-of-text is ignored; before min_tokens neither is chosen", async () => {
+  await withEngine({}, async (engine) => {
+    const prompt = Int32Array.of(9, 8, 7)
+    const tokens = async (sampling: Partial<EngineRequest['sampling']>) =>
+      (await collect(engine, { prompt, sampling: { max_tokens: 12, temperature: 0, ...sampling } })).map(
+        ({ token }) => token,
+      )
+    const free = await tokens({})
+    const stop_token_ids = Int32Array.of(free[2] as number)
+    const first = free.indexOf(free[2] as number)
+    expect(await tokens({ stop_token_ids, ignore_eos: true })).toEqual(free.slice(0, first + 1))
+    for (const ends of [{ stop_token_ids }, { eos_token_ids: stop_token_ids }]) {
+      const late = await tokens({ ...ends, min_tokens: 6 })
+      expect(late.slice(0, first)).toEqual(free.slice(0, first))
+      expect(late.length).toBeGreaterThan(5)
+      expect(late.slice(0, 6)).not.toContain(free[2])
+    }
+    expect(await tokens({ eos_token_ids: stop_token_ids, ignore_eos: true, min_tokens: 6 })).toEqual(free)
+  })
+})
+
+test('a bad word never comes, and its beginning alone may', async () => {
+  await withEngine({}, async (engine) => {
+    const prompt = Int32Array.of(9, 8, 7)
+    const tokens = async (words: number[][]) => {
+      const bad_word_ids = Int32Array.from(words.flat())
+      const bad_word_sizes = Int32Array.from(words, (word) => word.length)
+      const sampling = { max_tokens: 30, temperature: 0, bad_word_ids, bad_word_sizes }
+      return (await collect(engine, { prompt, sampling })).map(({ token }) => token)
+    }
+    const [a, b, c, ...rest] = (await tokens([])) as [number, number, number, ...number[]]
+    expect(await tokens([[a]])).not.toContain(a)
+    const other = rest.find((token) => token !== a && token !== b) as number
+    const without = await tokens([[1, 2, 3], [a, b], [other]])
+    expect(without[0]).toBe(a)
+    expect(without[1]).not.toBe(b)
+    expect(without).not.toContain(other)
+    without.forEach((token, i) => {
+      if (token === a) expect(without[i + 1]).not.toBe(b)
+    })
+    expect((await tokens([[a, b, c]])).slice(0, 2)).toEqual([a, b])
+    expect((await tokens([[a, b, c]]))[2]).not.toBe(c)
+    // The prompt is no part of a bad word: its last token and the first generated one may make it.
+    expect((await tokens([[7, a]]))[0]).toBe(a)
+  })
+})
+
+test('repetition_penalty counts prompt and completion', async () => {
+  await withEngine({}, async (engine) => {
+    const run = async (prompt: Int32Array, repetition_penalty: number) =>
+      (await collect(engine, { prompt, sampling: { max_tokens: 40, temperature: 0, repetition_penalty } })).map(
+        ({ token }) => token,
+      )
+    const prompt = Int32Array.of(9, 8, 7)
+    const free = await run(prompt, 1)
+    const penalized = await run(prompt, 1000)
+    expect(new Set(free).size).toBeLessThan(30) // greedy text of this model repeats itself
+    expect(new Set([...penalized, ...prompt]).size).toBe(43) // nothing twice, as long as any other logit is positive
   })
 })
 
@@ -215,6 +276,24 @@ describe('what cannot run is refused with what was expected and what came', () =
       'biases without values',
       { prompt: Int32Array.of(1), sampling: { max_tokens: 1, bias_ids: Int32Array.of(1) } },
       /bias_values: expected 1 numbers, got 0/,
+    ],
+    [
+      'an allowed id outside the vocabulary',
+      { prompt: Int32Array.of(1), sampling: { max_tokens: 1, allowed_token_ids: Int32Array.of(97) } },
+      /allowed_token_ids: expected token ids from 0 to 96, got 97/,
+    ],
+    [
+      'bad words whose sizes do not fit',
+      {
+        prompt: Int32Array.of(1),
+        sampling: { max_tokens: 1, bad_word_ids: Int32Array.of(1, 2, 3), bad_word_sizes: Int32Array.of(1, 3) },
+      },
+      /bad_word_ids: expected 4 ids, got 3/,
+    ],
+    [
+      'too many ids to report',
+      { prompt: Int32Array.of(1), sampling: { max_tokens: 1, logprob_token_ids: new Int32Array(33) } },
+      /logprob_token_ids: expected at most 32 ids, got 33/,
     ],
     [
       'a fraction for an integer',

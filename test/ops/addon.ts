@@ -42,7 +42,9 @@ export interface SampleRow {
   params: Partial<SamplingParams>
   position: number
   /** token, count, token, count ... */
-  generated?: Int32Array
+  counts?: Int32Array
+  /** ids */
+  forbidden?: Int32Array
 }
 
 export interface Ops {
@@ -67,6 +69,7 @@ export interface Ops {
     num_sampled_ids: number,
     tokens: Int32Array,
     logprobs: Float32Array,
+    ranks: Int32Array,
     top_tokens: Matrix<Int32Array>,
     top_logprobs: Matrix,
   ): void
@@ -75,12 +78,7 @@ export interface Ops {
 interface Addon {
   testOps(isa: Isa, numThreads: number): Ops
   hasIsa(isa: Isa): boolean
-  calibrate(
-    isa: Isa,
-    numThreads: number,
-    bytes: number,
-    seconds: number,
-  ): { readGBps: number; fmaGflops: number }
+  calibrate(isa: Isa, numThreads: number, bytes: number, seconds: number): { readGBps: number; fmaGflops: number }
 }
 
 export const addon = createRequire(import.meta.url)('../../build/Release/parley.node') as Addon

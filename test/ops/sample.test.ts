@@ -1,12 +1,24 @@
 import { describe, expect, test } from 'vitest'
 import type { SamplingParams } from '../../src/engine/contract.js'
-import { addon, at, bits, describeBackends, freshRandom, type Matrix, type Ops, poisoned, Random, type SampleRow } from './addon.js'
+import {
+  addon,
+  at,
+  bits,
+  describeBackends,
+  freshRandom,
+  type Matrix,
+  type Ops,
+  poisoned,
+  Random,
+  type SampleRow,
+} from './addon.js'
 
 const random = freshRandom('sample')
 
 interface Sampled {
   tokens: Int32Array
   logprobs: Float32Array
+  ranks: Int32Array
   topTokens: Matrix<Int32Array>
   topLogprobs: Matrix
 }
@@ -15,24 +27,51 @@ interface Sampled {
 function sample(ops: Ops, logits: Matrix, sampleRows: SampleRow[], numSampledIds = logits.cols): Sampled {
   const tokens = new Int32Array(sampleRows.length).fill(-99)
   const logprobs = new Float32Array(sampleRows.length).fill(-99)
+  const ranks = new Int32Array(sampleRows.length).fill(-99)
   const topTokens = { data: new Int32Array(sampleRows.length * 8).fill(-99), rows: sampleRows.length, cols: 8 }
   const topLogprobs = poisoned(sampleRows.length, 8)
-  ops.sample({ ...logits, data: logits.data.slice() }, sampleRows, numSampledIds, tokens, logprobs, topTokens, topLogprobs)
-  return { tokens, logprobs, topTokens, topLogprobs }
+  ops.sample(
+    { ...logits, data: logits.data.slice() },
+    sampleRows,
+    numSampledIds,
+    tokens,
+    logprobs,
+    ranks,
+    topTokens,
+    topLogprobs,
+  )
+  return { tokens, logprobs, ranks, topTokens, topLogprobs }
 }
 
-function sampleRow(params: Partial<SamplingParams>, position = 0, generated?: Int32Array): SampleRow {
-  return { params: { max_tokens: 1, ...params }, position, ...(generated && { generated }) }
+function sampleRow(
+  params: Partial<SamplingParams>,
+  position = 0,
+  counts?: Int32Array,
+  forbidden?: Int32Array,
+): SampleRow {
+  return { params: { max_tokens: 1, ...params }, position, ...(counts && { counts }), ...(forbidden && { forbidden }) }
 }
 
 /** One token from one list of logits. */
-function sampleOne(ops: Ops, logits: ArrayLike<number>, params: Partial<SamplingParams>, generated?: Int32Array): number {
+function sampleOne(
+  ops: Ops,
+  logits: ArrayLike<number>,
+  params: Partial<SamplingParams>,
+  counts?: Int32Array,
+  forbidden?: Int32Array,
+): number {
   const matrix = { data: Float32Array.from(logits), rows: 1, cols: logits.length }
-  return at(sample(ops, matrix, [sampleRow(params, 0, generated)]).tokens, 0)
+  return at(sample(ops, matrix, [sampleRow(params, 0, counts, forbidden)]).tokens, 0)
 }
 
 /** Many draws from the same logits, each with its own position. */
-function draws(ops: Ops, logits: ArrayLike<number>, params: Partial<SamplingParams>, count: number, numSampledIds = logits.length): Int32Array {
+function draws(
+  ops: Ops,
+  logits: ArrayLike<number>,
+  params: Partial<SamplingParams>,
+  count: number,
+  numSampledIds = logits.length,
+): Int32Array {
   const one = Float32Array.from(logits)
   const data = new Float32Array(count * one.length)
   for (let i = 0; i < count; i++) data.set(one, i * one.length)
@@ -77,7 +116,9 @@ function chiSquare(tokens: Int32Array, probabilities: number[]): { statistic: nu
 function expectDistribution(tokens: Int32Array, probabilities: number[], what: string): void {
   for (const token of tokens) expect(at(probabilities, token), `${what}: token ${token}`).toBeGreaterThan(0)
   const { statistic, degrees } = chiSquare(tokens, probabilities)
-  expect(statistic, `${what}: chi-square with ${degrees} degrees of freedom`).toBeLessThan(degrees + 4.5 * Math.sqrt(2 * degrees) + 12)
+  expect(statistic, `${what}: chi-square with ${degrees} degrees of freedom`).toBeLessThan(
+    degrees + 4.5 * Math.sqrt(2 * degrees) + 12,
+  )
 }
 
 /** The exact probabilities after temperature, top_k, top_p and min_p, by sorting. */
@@ -118,7 +159,14 @@ describeBackends('sample', (ops) => {
     for (let round = 0; round < 20; round++) {
       const logits = random.normals(500, 2)
       const greedy = sampleOne(ops, logits, { temperature: 0 })
-      for (const params of [{ top_k: 1 }, { top_p: 0 }, { top_p: 1e-9 }, { min_p: 1 }, { temperature: 1e-6 }, { temperature: 1e-300 }]) {
+      for (const params of [
+        { top_k: 1 },
+        { top_p: 0 },
+        { top_p: 1e-9 },
+        { min_p: 1 },
+        { temperature: 1e-6 },
+        { temperature: 1e-300 },
+      ]) {
         expect(sampleOne(ops, logits, { seed: round, ...params }), JSON.stringify(params)).toBe(greedy)
       }
     }
@@ -161,7 +209,8 @@ describeBackends('sample', (ops) => {
       const seen = new Set(draws(ops, logits, params, 600))
       for (const token of seen) expect(at(allowed, token), `${JSON.stringify(params)} ${logits}`).toBeGreaterThan(0)
       allowed.forEach((p, token) => {
-        if (p > 0.05) expect(seen.has(token), `${JSON.stringify(params)}: token ${token} of probability ${p}`).toBe(true)
+        if (p > 0.05)
+          expect(seen.has(token), `${JSON.stringify(params)}: token ${token} of probability ${p}`).toBe(true)
       })
     }
   })
@@ -230,7 +279,8 @@ describeBackends('sample', (ops) => {
 
   test('bias and penalties move the choice', () => {
     const logits = [1, 2, 3, 4, 5]
-    const greedy = (params: Partial<SamplingParams>, generated?: Int32Array) => sampleOne(ops, logits, { temperature: 0, ...params }, generated)
+    const greedy = (params: Partial<SamplingParams>, counts?: Int32Array) =>
+      sampleOne(ops, logits, { temperature: 0, ...params }, counts)
     expect(greedy({ bias_ids: Int32Array.of(1), bias_values: Float32Array.of(3.5) })).toBe(1)
     expect(greedy({ bias_ids: Int32Array.of(4, 3), bias_values: Float32Array.of(-100, -100) })).toBe(2)
     expect(greedy({ bias_ids: Int32Array.of(4000000), bias_values: Float32Array.of(100) })).toBe(4)
@@ -239,6 +289,115 @@ describeBackends('sample', (ops) => {
     expect(greedy({ frequency_penalty: 0.4 }, Int32Array.of(4, 3))).toBe(3)
     expect(greedy({ presence_penalty: -2, frequency_penalty: -2 }, Int32Array.of(2, 1))).toBe(2)
     expect(greedy({}, Int32Array.of(4, 1000))).toBe(4)
+  })
+
+  test('repetition_penalty divides positive logits and multiplies negative ones, of the prompt too; then come the other penalties', () => {
+    const greedy = (logits: number[], params: Partial<SamplingParams>, counts?: Int32Array) =>
+      sampleOne(ops, logits, { temperature: 0, ...params }, counts)
+    expect(greedy([1, 2, 3, 4, 5], { repetition_penalty: 2 }, Int32Array.of(4, 0))).toBe(3) // 5 / 2
+    expect(greedy([1, 2, 3, 4, 5], { repetition_penalty: 1.2 }, Int32Array.of(4, 3))).toBe(4) // 5 / 1.2
+    expect(greedy([-1, -2, -3], { repetition_penalty: 2.5 }, Int32Array.of(0, 1))).toBe(1) // -1 * 2.5
+    expect(greedy([-1, -2, -3], { repetition_penalty: 0.1 }, Int32Array.of(2, 1))).toBe(2) // -3 * 0.1
+    // A token that is only in the prompt has no presence or frequency penalty.
+    expect(greedy([1, 2], { presence_penalty: 2, frequency_penalty: 2 }, Int32Array.of(1, 0))).toBe(1)
+    // Bias first: (2 + 4) / 2 = 3; penalties last: 6 / 2 - 0.5 = 2.5, and not (6 - 0.5) / 2 = 2.75.
+    const both: Partial<SamplingParams> = {
+      repetition_penalty: 2,
+      bias_ids: Int32Array.of(1),
+      bias_values: Float32Array.of(4),
+    }
+    expect(greedy([2.9, 2], both, Int32Array.of(1, 1))).toBe(1)
+    expect(greedy([3.1, 2], both, Int32Array.of(1, 1))).toBe(0)
+    expect(greedy([2.6, 2], { ...both, presence_penalty: 0.5 }, Int32Array.of(1, 1))).toBe(0)
+    expect(greedy([3e38, 3.2e38], { repetition_penalty: 0.5 }, Int32Array.of(0, 0, 1, 0))).toBe(0) // both at the largest float32
+  })
+
+  test('a plain reference of all the adjustments chooses the same tokens', () => {
+    for (let round = 0; round < 40; round++) {
+      const vocab = 5 + random.below(200)
+      const logits = random.normals(vocab, 3)
+      const some = (count: number) => Int32Array.from({ length: count }, () => random.below(vocab))
+      const counts = new Map(Array.from(some(random.below(30)), (id) => [id, random.below(4)]))
+      const forbidden = some(random.below(vocab >> 1))
+      const params: Partial<SamplingParams> = {
+        temperature: 0,
+        num_logprobs: 0,
+        presence_penalty: random.below(2) * 1.5,
+        frequency_penalty: random.below(2) * 0.75,
+        repetition_penalty: [1, 1.3, 0.8][random.below(3)] as number,
+        bias_ids: some(3),
+        bias_values: random.normals(3, 2),
+        allowed_token_ids: random.below(2) ? new Int32Array() : some(1 + random.below(vocab)),
+      }
+      const adjusted = Array.from(logits)
+      params.bias_ids?.forEach((id, i) => {
+        adjusted[id] = Math.fround(at(adjusted, id) + at(params.bias_values ?? [], i))
+      })
+      const penalty = params.repetition_penalty ?? 1
+      if (penalty !== 1 || params.presence_penalty || params.frequency_penalty) {
+        for (const [id, count] of counts) {
+          let logit = at(adjusted, id)
+          logit = logit > 0 ? logit / penalty : logit * penalty
+          if (count > 0) logit -= (params.presence_penalty ?? 0) + (params.frequency_penalty ?? 0) * count
+          adjusted[id] = logit
+        }
+      }
+      const allowed = new Set(params.allowed_token_ids)
+      const may = (id: number) => (allowed.size === 0 || allowed.has(id)) && !forbidden.includes(id)
+      const best = Array.from(adjusted.keys())
+        .filter(may)
+        .sort((a, b) => at(adjusted, b) - at(adjusted, a))
+      const row = sampleRow(params, 0, Int32Array.from([...counts].flat()), forbidden)
+      const result = sample(ops, { data: logits, rows: 1, cols: vocab }, [row])
+      expect(at(result.tokens, 0), JSON.stringify(params)).toBe(best[0] ?? -1)
+      if (best[0] === undefined) continue
+      // What is reported is the raw softmax still, and the rank among the raw logits.
+      expect(Math.abs(at(result.logprobs, 0) - Math.log(at(softmax(logits), best[0])))).toBeLessThan(4e-6)
+      expect(at(result.ranks, 0)).toBe(logits.filter((logit) => logit >= at(logits, best[0] ?? 0)).length)
+    }
+  })
+
+  test('only allowed tokens are drawn, never forbidden ones, however the rest is truncated', () => {
+    const logits = random.normals(100)
+    const allowed_token_ids = Int32Array.of(3, 70, 71, 72, 99, 99)
+    for (const params of [{}, { top_k: 3 }, { top_p: 0.8 }, { min_p: 0.05 }, { temperature: 0 }, { temperature: 5 }]) {
+      const row = (i: number) => sampleRow({ ...params, allowed_token_ids }, i, undefined, Int32Array.of(70))
+      const one = Float32Array.from(logits)
+      const data = new Float32Array(200 * one.length)
+      for (let i = 0; i < 200; i++) data.set(one, i * one.length)
+      const { tokens } = sample(
+        ops,
+        { data, rows: 200, cols: one.length },
+        Array.from({ length: 200 }, (_, i) => row(i)),
+      )
+      for (const token of tokens) expect([3, 71, 72, 99]).toContain(token)
+    }
+    const fixed = new Random(5).normals(60)
+    const few = Int32Array.of(1, 5, 8, 13, 40)
+    const expected = softmax(fixed).map((p, id) => (few.includes(id) ? p : 0))
+    const total = expected.reduce((sum, p) => sum + p, 0)
+    expectDistribution(
+      draws(ops, fixed, { seed: 1, allowed_token_ids: few }, 3000),
+      expected.map((p) => p / total),
+      'allowed_token_ids',
+    )
+    expect(sampleOne(ops, logits, { allowed_token_ids: Int32Array.of(70) }, undefined, Int32Array.of(70))).toBe(-1)
+  })
+
+  test('logprob_token_ids are reported in their order, with the bits that the top list has', () => {
+    const logits = random.matrix(1, 300, 3)
+    const ids = Int32Array.of(299, 0, 17, 17)
+    const asked = sample(ops, logits, [sampleRow({ logprob_token_ids: ids, temperature: 0, num_logprobs: -1 })])
+    const top = sample(ops, logits, [sampleRow({ num_logprobs: 8, temperature: 0 })])
+    expect(asked.topTokens.data.slice(0, 4)).toEqual(ids)
+    const best = at(top.topTokens.data, 0)
+    expect(bits(asked.logprobs)).toEqual(bits(top.topLogprobs.data.slice(0, 1)))
+    expect(bits(top.logprobs)).toEqual(bits(top.topLogprobs.data.slice(0, 1)))
+    const again = sample(ops, logits, [sampleRow({ logprob_token_ids: Int32Array.of(best), temperature: 0 })])
+    expect(bits(again.topLogprobs.data.slice(0, 1))).toEqual(bits(top.logprobs))
+    ids.forEach((id, i) => {
+      expect(Math.abs(at(asked.topLogprobs.data, i) - Math.log(at(softmax(logits.data), id)))).toBeLessThan(4e-6)
+    })
   })
 
   test('NaN counts as impossible, +infinity as the largest, and nothing possible gives token -1', () => {
@@ -251,7 +410,9 @@ describeBackends('sample', (ops) => {
       expect(sampleOne(ops, [nan, nan, nan], params)).toBe(-1)
       expect(sampleOne(ops, [-inf, -inf], { temperature: 0, ...params })).toBe(-1)
     }
-    const result = sample(ops, { data: Float32Array.of(nan, 1, 2, -inf), rows: 1, cols: 4 }, [sampleRow({ num_logprobs: 4, temperature: 0 })])
+    const result = sample(ops, { data: Float32Array.of(nan, 1, 2, -inf), rows: 1, cols: 4 }, [
+      sampleRow({ num_logprobs: 4, temperature: 0 }),
+    ])
     expect(at(result.logprobs, 0)).toBeCloseTo(-Math.log(1 + Math.exp(-1)), 5)
     expect(Array.from(result.topTokens.data.subarray(0, 4))).toEqual([2, 1, 0, 3])
   })
@@ -259,15 +420,26 @@ describeBackends('sample', (ops) => {
   test('a row draws the same token alone and among others; seed, choice and position each change the draws', () => {
     const vocab = 1000
     const logits = random.matrix(24, vocab)
-    const sampleRows = Array.from({ length: 24 }, (_, i) => sampleRow({ seed: random.below(1e9), choice: i % 3, num_logprobs: i % 5 }, i))
+    const sampleRows = Array.from({ length: 24 }, (_, i) =>
+      sampleRow({ seed: random.below(1e9), choice: i % 3, num_logprobs: i % 5 }, i),
+    )
     const together = sample(ops, logits, sampleRows)
     sampleRows.forEach((entry, r) => {
-      const alone = sample(ops, { data: logits.data.subarray(r * vocab, (r + 1) * vocab), rows: 1, cols: vocab }, [entry])
+      const alone = sample(ops, { data: logits.data.subarray(r * vocab, (r + 1) * vocab), rows: 1, cols: vocab }, [
+        entry,
+      ])
       expect(at(alone.tokens, 0)).toBe(at(together.tokens, r))
       expect(bits(alone.logprobs)).toEqual(bits(together.logprobs.slice(r, r + 1)))
     })
     const flat: Matrix = { data: new Float32Array(60 * vocab), rows: 60, cols: vocab }
-    const varied = (params: (i: number) => SampleRow) => new Set(sample(ops, flat, Array.from({ length: 60 }, (_, i) => params(i))).tokens).size
+    const varied = (params: (i: number) => SampleRow) =>
+      new Set(
+        sample(
+          ops,
+          flat,
+          Array.from({ length: 60 }, (_, i) => params(i)),
+        ).tokens,
+      ).size
     expect(varied((i) => sampleRow({ seed: i }))).toBeGreaterThan(45)
     expect(varied((i) => sampleRow({ choice: i }))).toBeGreaterThan(45)
     expect(varied((i) => sampleRow({}, i))).toBeGreaterThan(45)

@@ -71,6 +71,7 @@ struct SampleCall {
   double min_p;
   float presence_penalty;
   float frequency_penalty;
+  float repetition_penalty;
   int64_t seed;
   int64_t choice;
   int64_t position;
@@ -78,16 +79,23 @@ struct SampleCall {
   const int32_t* bias_ids;
   const float* bias_values;
   int64_t num_bias;
-  const int32_t* generated;  // [num_generated][2]: token, count
-  int64_t num_generated;
+  const int32_t* counts;  // [num_counts][2]: token, count
+  int64_t num_counts;
+  const int32_t* allowed;  // none: all ids
+  int64_t num_allowed;
+  const int32_t* forbidden;
+  int64_t num_forbidden;
+  const int32_t* reported;  // logprob_token_ids
+  int64_t num_reported;
   // Scratch of this thread.
+  float* raw;           // [vocab]
   float* weights;       // [vocab]
   int32_t* candidates;  // [vocab]
-  float* saved;         // [num_bias + num_generated]
   // Results.
   int32_t token;
   float logprob;
-  int32_t* top_tokens;  // [num_logprobs]
+  int32_t rank;
+  int32_t* top_tokens;  // [num_reported or num_logprobs]
   float* top_logprobs;
 };
 

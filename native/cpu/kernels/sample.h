@@ -1,10 +1,11 @@
 // Chooses one row's token.
 //
 //   1. NaN logits count as -infinity, +infinity as the largest float32.
-//   2. Log-probabilities (num_logprobs >= 0) are those of the raw softmax over all `vocab` columns, padded ones too:
-//      logit - (largest + log(sum of e^(logit - largest))). The sum runs in 64 lanes over the columns and folds in a fixed tree.
-//   3. Adjusted logit = raw + bias - presence_penalty - frequency_penalty * count, the penalties for tokens generated so far.
-//      Ids from num_sampled_ids on are never chosen.
+//   2. Log-probabilities (num_logprobs >= 0 or logprob_token_ids) are those of the raw softmax over all `vocab` columns, padded ones
+//      too: logit - (largest + log(sum of e^(logit - largest))). The sum runs in 64 lanes over the columns and folds in a fixed tree.
+//   3. Adjusted logit: raw + bias; then, for tokens of prompt and completion, divided by repetition_penalty if positive, else
+//      multiplied by it; then, for tokens of the completion, - presence_penalty - frequency_penalty * count. This order is vLLM's.
+//      Ids outside allowed_token_ids, forbidden ones and ids from num_sampled_ids on are never chosen.
 //   4. temperature < 1e-5: the largest adjusted logit, the lowest id among equals.
 //   5. Else weight = e^((adjusted - largest adjusted) / temperature), of which are kept, in this order: the top_k heaviest tokens; of
 //      these the fewest heaviest tokens whose weights reach top_p of their sum; of these the ones of at least min_p times the heaviest.
@@ -88,8 +89,18 @@ double log_sum(const float* logits, int64_t n, float top) {
   return __builtin_log(static_cast<double>(sum((total[0] + total[1]) + (total[2] + total[3]))));
 }
 
+// The softmax over all columns, as far as log-probabilities need it.
+struct Softmax {
+  float top;         // the largest logit
+  double log_total;  // log of the sum of e^(logit - top)
+};
+
+PARLEY_INLINE float logprob_of(Softmax softmax, float logit) {
+  return static_cast<float>(static_cast<double>(logit) - static_cast<double>(softmax.top) - softmax.log_total);
+}
+
 // The k largest logits in order, ties by lower id, as log-probabilities.
-void find_top(const float* logits, int64_t n, int64_t k, float top, double log_total, int32_t* tokens, float* logprobs) {
+void find_top(const float* logits, int64_t n, int64_t k, Softmax softmax, int32_t* tokens, float* logprobs) {
   int64_t count = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
     const Vec row = load_filled(logits + i, n - i, -__builtin_inff());
@@ -108,52 +119,70 @@ void find_top(const float* logits, int64_t n, int64_t k, float top, double log_t
       tokens[at] = static_cast<int32_t>(id);
     }
   }
-  for (int64_t i = 0; i < count; ++i) {
-    logprobs[i] = static_cast<float>(static_cast<double>(logprobs[i]) - static_cast<double>(top) - log_total);
-  }
+  for (int64_t i = 0; i < count; ++i) logprobs[i] = logprob_of(softmax, logprobs[i]);
   for (int64_t i = count; i < k; ++i) {  // a vocabulary smaller than k
     tokens[i] = -1;
     logprobs[i] = -__builtin_inff();
   }
 }
 
-// Step 3. The old logits go to call.saved, where raw_logit() finds them.
-void adjust(const SampleCall& call) {
-  float* saved = call.saved;
-  for (int64_t i = 0; i < call.num_bias; ++i) {
-    const int32_t id = call.bias_ids[i];
-    if (id < 0 || id >= call.vocab) continue;
-    *saved++ = call.logits[id];
-    call.logits[id] = call.logits[id] + call.bias_values[i];
-  }
-  if (call.presence_penalty == 0 && call.frequency_penalty == 0) return;
-  for (int64_t i = 0; i < call.num_generated; ++i) {
-    const int32_t id = call.generated[2 * i];
-    const int32_t count = call.generated[2 * i + 1];
-    if (id < 0 || id >= call.vocab || count <= 0) continue;
-    *saved++ = call.logits[id];
-    call.logits[id] = call.logits[id] - call.presence_penalty - call.frequency_penalty * static_cast<float>(count);
+// The log-probabilities of given ids; those outside the vocabulary have none.
+void report(const float* logits, int64_t n, Softmax softmax, const int32_t* ids, int64_t count, int32_t* tokens, float* logprobs) {
+  for (int64_t i = 0; i < count; ++i) {
+    const bool known = ids[i] >= 0 && ids[i] < n;
+    tokens[i] = ids[i];
+    logprobs[i] = known ? logprob_of(softmax, logits[ids[i]]) : -__builtin_inff();
   }
 }
 
-// The raw logit of one id, after adjust(): what was saved first for it.
-float raw_logit(const SampleCall& call, int32_t token) {
-  const float* saved = call.saved;
+// How many logits are at least `value`.
+int32_t rank_of(const float* logits, int64_t n, float value) {
+  int32_t count = 0;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    uint32_t hits = bits(less_equal(broadcast(value), load_filled(logits + i, n - i, -__builtin_inff())));
+    if (n - i < kLanes) hits &= (1u << (n - i)) - 1;  // the filling is no logit
+    count += __builtin_popcount(hits);
+  }
+  return count;
+}
+
+PARLEY_INLINE bool has_penalties(const SampleCall& call) {
+  return call.presence_penalty != 0 || call.frequency_penalty != 0 || call.repetition_penalty != 1;
+}
+
+PARLEY_INLINE bool has_adjustments(const SampleCall& call) {
+  return call.num_bias > 0 || call.num_allowed > 0 || call.num_forbidden > 0 || (has_penalties(call) && call.num_counts > 0);
+}
+
+// Step 3.
+void adjust(const SampleCall& call) {
+  const auto known = [&](int32_t id) { return id >= 0 && id < call.vocab; };
   for (int64_t i = 0; i < call.num_bias; ++i) {
     const int32_t id = call.bias_ids[i];
-    if (id < 0 || id >= call.vocab) continue;
-    if (id == token) return *saved;
-    ++saved;
+    if (known(id)) call.logits[id] = call.logits[id] + call.bias_values[i];
   }
-  if (call.presence_penalty != 0 || call.frequency_penalty != 0) {
-    for (int64_t i = 0; i < call.num_generated; ++i) {
-      const int32_t id = call.generated[2 * i];
-      if (id < 0 || id >= call.vocab || call.generated[2 * i + 1] <= 0) continue;
-      if (id == token) return *saved;
-      ++saved;
+  for (int64_t i = 0; has_penalties(call) && i < call.num_counts; ++i) {
+    const int32_t id = call.counts[2 * i];
+    const int32_t count = call.counts[2 * i + 1];
+    if (!known(id)) continue;
+    float logit = call.logits[id];
+    logit = logit > 0 ? logit / call.repetition_penalty : logit * call.repetition_penalty;
+    if (logit > kLargestFloat) logit = kLargestFloat;  // a penalty below 1 may overflow
+    if (count > 0) logit = logit - call.presence_penalty - call.frequency_penalty * static_cast<float>(count);
+    call.logits[id] = logit;
+  }
+  if (call.num_allowed > 0) {
+    float* kept = call.weights;
+    for (int64_t i = 0; i < call.vocab; ++i) kept[i] = -__builtin_inff();
+    for (int64_t i = 0; i < call.num_allowed; ++i) {
+      const int32_t id = call.allowed[i];
+      if (known(id)) kept[id] = call.logits[id];
     }
+    __builtin_memcpy(call.logits, kept, static_cast<size_t>(call.vocab) * sizeof(float));
   }
-  return call.logits[token];
+  for (int64_t i = 0; i < call.num_forbidden; ++i) {
+    if (known(call.forbidden[i])) call.logits[call.forbidden[i]] = -__builtin_inff();
+  }
 }
 
 int32_t first_equal(const float* logits, int64_t n, float value) {
@@ -345,28 +374,39 @@ int32_t draw(const SampleCall& call, int64_t n, float top, float temperature) {
 }
 
 void sample(SampleCall& call) {
-  const float raw_top = clean(call.logits, call.vocab);
-  double log_total = 0;
-  if (call.num_logprobs >= 0) {
-    log_total = log_sum(call.logits, call.vocab, raw_top);
-    if (call.num_logprobs > 0) {
-      find_top(call.logits, call.vocab, call.num_logprobs, raw_top, log_total, call.top_tokens, call.top_logprobs);
+  const int64_t vocab = call.vocab;
+  Softmax softmax{clean(call.logits, vocab), 0};
+  const bool with_logprobs = call.num_logprobs >= 0 || call.num_reported > 0;
+  if (with_logprobs) {
+    softmax.log_total = log_sum(call.logits, vocab, softmax.top);
+    if (call.num_reported > 0) {
+      report(call.logits, vocab, softmax, call.reported, call.num_reported, call.top_tokens, call.top_logprobs);
+    } else if (call.num_logprobs > 0) {
+      find_top(call.logits, vocab, call.num_logprobs, softmax, call.top_tokens, call.top_logprobs);
     }
   }
 
-  adjust(call);
-  const int64_t n = call.num_sampled_ids < call.vocab ? call.num_sampled_ids : call.vocab;
+  const float* raw = call.logits;
+  if (has_adjustments(call)) {
+    if (with_logprobs) {
+      __builtin_memcpy(call.raw, call.logits, static_cast<size_t>(vocab) * sizeof(float));
+      raw = call.raw;
+    }
+    adjust(call);
+  }
+  const int64_t n = call.num_sampled_ids < vocab ? call.num_sampled_ids : vocab;
   const float top = largest_of(call.logits, n);
   const float temperature = static_cast<float>(call.temperature);
   call.logprob = __builtin_nanf("");
+  call.rank = 0;
   if (!(top > -__builtin_inff())) {
     call.token = -1;
     return;
   }
   call.token = temperature < kMinTemperature ? first_equal(call.logits, n, top) : draw(call, n, top, temperature);
-  if (call.num_logprobs >= 0) {
-    const double raw = static_cast<double>(raw_logit(call, call.token));
-    call.logprob = static_cast<float>(raw - static_cast<double>(raw_top) - log_total);
+  if (with_logprobs) {
+    call.logprob = logprob_of(softmax, raw[call.token]);
+    call.rank = rank_of(raw, vocab, raw[call.token]);
   }
 }
 
