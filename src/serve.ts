@@ -53,8 +53,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   const { Encoder } = await import('./generation/encoder.js')
   const encoder = new Encoder(model.tokenizer, model.folder, new URL('./generation/encode_thread.js', import.meta.url))
   const generation = new Generation(model, engine, encoder, state.metrics)
-  if (generation.chatTemplateProblem !== null)
-    state.log('warn', 'chat_template', { warning: generation.chatTemplateProblem })
+  const { templateProblem, hasTemplate } = generation.prompts
+  if (templateProblem !== null) state.log('warn', 'chat_template', { warning: templateProblem })
   if (state.phase.name !== 'loading') {
     // A signal came while the model was loading.
     await engine.close()
@@ -76,7 +76,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   )
   say(`  engine   ${info.isa}, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}`)
   say(`ready after ${((performance.now() - started) / 1000).toFixed(2)} s. Try:`)
-  say(`  ${example(address, options, generation.hasChatTemplate)}`)
+  say(`  ${example(address, options, hasTemplate)}`)
 }
 
 /** @throws Error when the model is the name of a model on a hub and no folder */

@@ -8,104 +8,27 @@ import type { FinishedReason, Metrics } from '../metrics.js'
 import type { Model } from '../models/model.js'
 import { Detokenizer } from './detokenizer.js'
 import type { Encoder } from './encoder.js'
-import { type ShownChoice, ShownTokens, showEvent } from './logprobs.js'
+import { ShownTokens, showEvent } from './logprobs.js'
 import { merge } from './merge.js'
-import { chatPieces, type Piece, specialTexts } from './prompt.js'
+import { Prompts } from './prompts.js'
+import type { Delta, GenerationParams, PreparedRequest, Prompt } from './request.js'
 import { StopMatcher } from './stops.js'
-import { type ChatMessage, ChatTemplate } from './template.js'
-
-/** How the tokens of a request are chosen, as the request says it; undefined is the default. OpenAI's names. */
-export interface GenerationParams {
-  temperature?: number | undefined
-  top_p?: number | undefined
-  top_k?: number | undefined
-  min_p?: number | undefined
-  presence_penalty?: number | undefined
-  frequency_penalty?: number | undefined
-  seed?: number | undefined
-  ignore_eos?: boolean | undefined
-  /** token id → bias */
-  logit_bias?: ReadonlyMap<number, number> | undefined
-  /** the text ends before any of these */
-  stop: readonly string[]
-  /** completions per prompt */
-  n: number
-  /** completion tokens, at most */
-  max_tokens: number | undefined
-  /** the request's field that said max_tokens, for messages */
-  max_tokens_param: string
-  /** most probable tokens shown beside each chosen one; undefined: no log-probabilities */
-  num_logprobs: number | undefined
-}
-
-/** A prompt of the completions API: text, or ids that are taken as they are. */
-export type Prompt = string | readonly number[]
-
-/** A request that is ready for the engine. */
-export interface PreparedRequest {
-  prompts: Int32Array[]
-  /** of all prompts together; a prompt counts once, whatever n is */
-  num_prompt_tokens: number
-  params: GenerationParams
-  /** completion tokens, at most, for each prompt */
-  max_tokens: number[]
-  /** performance.now() of the request's arrival */
-  arrived: number
-}
-
-/** What one token adds to a choice. All deltas of a choice together are the choice. */
-export interface Delta {
-  /** which choice: prompt * n + i */
-  index: number
-  /** may be '' */
-  text: string
-  /** tokens whose text has been given out by now, if log-probabilities were asked for */
-  tokens: ShownChoice[]
-  /** on a choice's last delta, and only there */
-  finish_reason: 'stop' | 'length' | null
-}
+import type { ChatMessage, RenderOptions } from './template.js'
 
 export class Generation {
   readonly #model: Model
   readonly #engine: Engine
-  readonly #encoder: Encoder
   readonly #metrics: Metrics
-  readonly #template: ChatTemplate | null
-  readonly #templateProblem: string | null
-  readonly #specials: string[]
   readonly #stopTokenIds: Int32Array
+  /** text → token ids and back */
+  readonly prompts: Prompts
 
   constructor(model: Model, engine: Engine, encoder: Encoder, metrics: Metrics) {
     this.#model = model
     this.#engine = engine
-    this.#encoder = encoder
     this.#metrics = metrics
-    this.#specials = specialTexts(model.tokenizer)
     this.#stopTokenIds = Int32Array.from(model.stopTokenIds)
-    let template: ChatTemplate | null = null
-    let problem: string | null = null
-    if (model.chatTemplate !== null) {
-      const { bosToken, eosToken } = model.tokenizer
-      try {
-        template = new ChatTemplate(model.chatTemplate, {
-          ...(bosToken === null ? {} : { bos_token: bosToken }),
-          ...(eosToken === null ? {} : { eos_token: eosToken }),
-        })
-      } catch (error) {
-        problem = error instanceof Error ? error.message : String(error)
-      }
-    }
-    this.#template = template
-    this.#templateProblem = problem
-  }
-
-  /** Why the model's chat template cannot be used, or null when it can or the model has none. */
-  get chatTemplateProblem(): string | null {
-    return this.#templateProblem
-  }
-
-  get hasChatTemplate(): boolean {
-    return this.#template !== null
+    this.prompts = new Prompts(model, encoder, engine.info.max_model_len)
   }
 
   /** The longest request in tokens, prompt and completion together. */
@@ -120,23 +43,14 @@ export class Generation {
    */
   async prepareCompletion(prompts: readonly Prompt[] | undefined, params: GenerationParams): Promise<PreparedRequest> {
     const arrived = performance.now()
+    const { truncate_prompt_tokens, add_special_tokens } = params
     const encoded: Int32Array[] = []
     for (const prompt of prompts ?? ['']) {
-      if (typeof prompt === 'string') {
-        encoded.push(await this.#encodeText(prompt))
-      } else {
-        const { vocab_size } = this.#model.spec
-        const wrong = prompt.find((id) => id >= vocab_size)
-        if (wrong !== undefined) {
-          throw new ApiError(
-            'integer_above_max_value',
-            `'prompt' holds the token id ${wrong}; this model's ids end at ${vocab_size - 1}.`,
-            'prompt',
-          )
-        }
-        if (prompt.length === 0) throw emptyPrompt()
-        encoded.push(Int32Array.from(prompt))
-      }
+      encoded.push(
+        typeof prompt === 'string'
+          ? await this.prompts.text(prompt, add_special_tokens ?? true, truncate_prompt_tokens !== undefined)
+          : this.prompts.ids(prompt),
+      )
     }
     return this.#prepare(encoded, params, 16, 'prompt', arrived)
   }
@@ -145,21 +59,20 @@ export class Generation {
    * Renders and encodes a chat.
    * @throws ApiError when the model has no chat template, the template refuses the messages, or they are too long
    */
-  async prepareChat(messages: readonly ChatMessage[], params: GenerationParams): Promise<PreparedRequest> {
+  async prepareChat(
+    messages: readonly ChatMessage[],
+    params: GenerationParams,
+    options: RenderOptions = {},
+  ): Promise<PreparedRequest> {
     const arrived = performance.now()
-    if (this.#template === null) {
-      throw new ApiError(
-        'chat_template_missing',
-        this.#templateProblem === null
-          ? 'This model has no chat template, so it cannot answer chats. Use /v1/completions.'
-          : `This model's chat template cannot be used (${this.#templateProblem}). Use /v1/completions.`,
-      )
-    }
-    const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0)
-    this.#checkBytes(bytes, 'messages')
-    const pieces = chatPieces(this.#template, messages, this.#specials)
+    const { truncate_prompt_tokens, add_special_tokens } = params
     // The template holds BOS and its like already.
-    const tokens = await this.#encode(pieces, false, 'messages')
+    const tokens = await this.prompts.chat(
+      messages,
+      options,
+      add_special_tokens ?? false,
+      truncate_prompt_tokens !== undefined,
+    )
     return this.#prepare([tokens], params, null, 'messages', arrived)
   }
 
@@ -207,7 +120,8 @@ export class Generation {
     const { tokenizer } = this.#model
     const { params, arrived } = request
     const detokenizer = new Detokenizer()
-    const stops = new StopMatcher(params.stop)
+    const { include_stop_str_in_output = false, skip_special_tokens = true } = params
+    const stops = new StopMatcher(params.stop, include_stop_str_in_output)
     const shown = new ShownTokens()
     let decoded = 0 // UTF-16 units of text made so far, given out or not
     let codePoints = 0 // the same in code points
@@ -227,24 +141,28 @@ export class Generation {
         const last = event.finish !== 'none'
         if (params.num_logprobs !== undefined) shown.add(decoded, showEvent(tokenizer, event, codePoints))
         // The token that ended a completion says "end"; its text is none of the answer's.
-        const silent = event.finish === 'stop' || tokenizer.isSpecial(event.token)
+        const silent =
+          (event.finish === 'stop' && !include_stop_str_in_output) ||
+          (skip_special_tokens && tokenizer.isSpecial(event.token))
         let piece = silent ? '' : detokenizer.push(tokenizer.tokenBytes(event.token))
         if (last) piece += detokenizer.end()
         decoded += piece.length
         codePoints += countCodePoints(piece)
         const { text, stopped } = stops.push(piece)
         given += text.length
-        if (stopped) {
+        const token_ids = [event.token]
+        if (stopped !== null) {
           reason = 'stop'
-          yield { index, text, tokens: shown.take(given), finish_reason: 'stop' }
+          yield { index, text, tokens: shown.take(given), token_ids, finish_reason: 'stop', stop_reason: stopped }
           return // leaving the loop cancels the request in the engine
         }
         if (last) {
           reason = event.finish === 'stop' ? 'stop' : 'length'
-          yield { index, text: text + stops.end(), tokens: shown.take(Number.POSITIVE_INFINITY), finish_reason: reason }
+          const tokens = shown.take(Number.POSITIVE_INFINITY)
+          yield { index, text: text + stops.end(), tokens, token_ids, finish_reason: reason, stop_reason: null }
           return
         }
-        yield { index, text, tokens: shown.take(given), finish_reason: null }
+        yield { index, text, tokens: shown.take(given), token_ids, finish_reason: null, stop_reason: null }
       }
       // Nobody but this request's signal and the end of the engine cancels a request.
       if (!signal.aborted) throw new ApiError('server_shutting_down', 'The server is shutting down.')
@@ -281,41 +199,9 @@ export class Generation {
     }
   }
 
-  async #encodeText(text: string): Promise<Int32Array> {
-    if (text === '') {
-      const { bosTokenId } = this.#model.tokenizer
-      if (bosTokenId === null) throw emptyPrompt()
-      return Int32Array.of(bosTokenId)
-    }
-    this.#checkBytes(Buffer.byteLength(text), 'prompt')
-    const tokens = await this.#encode([{ text, allowSpecial: true }], true, 'prompt')
-    if (tokens.length === 0) throw emptyPrompt()
-    return tokens
-  }
-
-  async #encode(pieces: Piece[], addSpecialTokens: boolean, param: string): Promise<Int32Array> {
-    this.#checkBytes(
-      pieces.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0),
-      param,
-    )
-    return this.#encoder.encode(pieces, addSpecialTokens)
-  }
-
-  /** Text that cannot fit, however well it encodes, is refused before any work goes into it. */
-  #checkBytes(bytes: number, param: string): void {
-    const leastTokens = Math.ceil(bytes / this.#model.tokenizer.maxTokenBytes)
-    if (leastTokens + 1 > this.maxModelLen) {
-      throw new ApiError(
-        'context_length_exceeded',
-        `This model's maximum context length is ${this.maxModelLen} tokens. Your ${param} has at least ${leastTokens} tokens. Please shorten it.`,
-        param,
-      )
-    }
-  }
-
   /** @param defaultTokens completion tokens if the request does not say; null: the rest of the context */
   #prepare(
-    prompts: Int32Array[],
+    encoded: Int32Array[],
     params: GenerationParams,
     defaultTokens: number | null,
     param: 'prompt' | 'messages',
@@ -331,6 +217,7 @@ export class Generation {
         'logit_bias',
       )
     }
+    const prompts = encoded.map((prompt) => truncated(prompt, params, limit))
     const max_tokens = prompts.map((prompt) => {
       const room = limit - prompt.length
       if (room < 1) {
@@ -355,8 +242,15 @@ export class Generation {
   }
 }
 
-function emptyPrompt(): ApiError {
-  return new ApiError('invalid_value', "'prompt' is empty. This model needs at least one token to continue.", 'prompt')
+/** The end of a prompt, as long as truncate_prompt_tokens allows. */
+function truncated(
+  prompt: Int32Array,
+  { truncate_prompt_tokens, max_tokens }: GenerationParams,
+  limit: number,
+): Int32Array {
+  if (truncate_prompt_tokens === undefined) return prompt
+  const kept = truncate_prompt_tokens === -1 ? Math.max(1, limit - (max_tokens ?? 1)) : truncate_prompt_tokens
+  return prompt.length > kept ? prompt.subarray(prompt.length - kept) : prompt
 }
 
 /** What a client is told about an engine's error. */

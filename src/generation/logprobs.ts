@@ -5,6 +5,7 @@ import type { Tokenizer } from '../models/tokenizer.js'
 
 /** A token's bytes and the natural logarithm of its probability. */
 export interface ShownToken {
+  id: number
   /** the token's true bytes, which may be part of a character */
   bytes: Uint8Array
   /** the bytes as text, or null where they are not whole characters */
@@ -33,7 +34,7 @@ function show(tokenizer: Tokenizer, token: number, logprob: number): ShownToken 
   } catch {
     text = null
   }
-  return { bytes, text, logprob: Math.max(logprob, leastLogprob) }
+  return { id: token, bytes, text, logprob: Math.max(logprob, leastLogprob) }
 }
 
 /** The token of an event, as answers show it. @param offset see ShownChoice */

@@ -1,7 +1,8 @@
 // A request's input → pieces of text that are encoded one by one. What a chat's user writes never becomes a control token.
 
+import { ApiError } from '../errors.js'
 import type { Tokenizer } from '../models/tokenizer.js'
-import type { ChatMessage, ChatTemplate } from './template.js'
+import type { ChatMessage, ChatTemplate, RenderOptions } from './template.js'
 
 /** Text to encode, and whether special-token text inside it means the special token. */
 export interface Piece {
@@ -28,28 +29,42 @@ export function chatPieces(
   template: ChatTemplate,
   messages: readonly ChatMessage[],
   specials: readonly string[],
+  options: RenderOptions = {},
 ): Piece[] {
-  const written = messages.map((message) => `${message.content}${message.name ?? ''}`).join('')
+  const { variables = {}, continueFinalMessage = false } = options
+  const written = [
+    ...messages.map(({ content, name = '' }) => content + name),
+    ...Object.values(variables).filter((value) => typeof value === 'string'),
+  ].join('')
   const found = specials.filter((special) => written.includes(special))
-  if (found.length === 0) return [{ text: template.render(messages), allowSpecial: true }]
-  const placeholders = new Map<string, string>()
-  let code = 0xe000
-  for (const special of found) {
-    while (written.includes(String.fromCharCode(code)) && code < 0xf8ff) code++
-    placeholders.set(String.fromCharCode(code++), special)
+  if (found.length === 0 && !continueFinalMessage) {
+    return [{ text: template.render(messages, options), allowSpecial: true }]
   }
-  const hide = (text: string) => {
-    let hidden = text
+  let code = 0xe000
+  const unusedCharacter = () => {
+    while (written.includes(String.fromCharCode(code)) && code < 0xf8ff) code++
+    return String.fromCharCode(code++)
+  }
+  const placeholders = new Map(found.map((special) => [unusedCharacter(), special]))
+  const hide = <T>(value: T): T | string => {
+    if (typeof value !== 'string') return value
+    let hidden: string = value
     for (const [placeholder, special] of placeholders) hidden = hidden.replaceAll(special, placeholder)
     return hidden
   }
-  const rendered = template.render(
-    messages.map((message) => ({
-      ...message,
-      content: hide(message.content),
-      ...(message.name === undefined ? {} : { name: hide(message.name) }),
-    })),
-  )
+  const hidden = messages.map((message) => ({
+    ...message,
+    content: hide(message.content),
+    ...(message.name === undefined ? {} : { name: hide(message.name) }),
+  }))
+  const hiddenOptions = {
+    ...options,
+    variables: Object.fromEntries(Object.entries(variables).map(([name, value]) => [name, hide(value)])),
+  }
+  const rendered = continueFinalMessage
+    ? renderToContinue(template, hidden, hiddenOptions, unusedCharacter())
+    : template.render(hidden, hiddenOptions)
+  if (placeholders.size === 0) return [{ text: rendered, allowSpecial: true }]
   return rendered
     .split(new RegExp(`([${[...placeholders.keys()].join('')}])`))
     .filter((part) => part !== '')
@@ -57,4 +72,31 @@ export function chatPieces(
       const special = placeholders.get(part)
       return special === undefined ? { text: part, allowSpecial: true } : { text: special, allowSpecial: false }
     })
+}
+
+/**
+ * The text up to the end of the last message's content, as transformers' continue_final_message cuts it: a mark and a space follow the
+ * content through the template; where the space is gone the template trims, and so does the text.
+ * @param mark a character that is nowhere else
+ */
+function renderToContinue(
+  template: ChatTemplate,
+  messages: readonly ChatMessage[],
+  options: RenderOptions,
+  mark: string,
+): string {
+  const marked = messages.map((message, i) =>
+    i === messages.length - 1 ? { ...message, content: `${message.content}${mark} ` } : message,
+  )
+  const rendered = template.render(marked, { ...options, addGenerationPrompt: false })
+  const end = rendered.lastIndexOf(mark)
+  if (end < 0) {
+    throw new ApiError(
+      'chat_template_failed',
+      "The model's chat template does not show the last message, so it cannot be continued.",
+      'continue_final_message',
+    )
+  }
+  const text = rendered.slice(0, end)
+  return rendered[end + 1] === ' ' ? text : text.trimEnd()
 }

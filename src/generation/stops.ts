@@ -14,39 +14,45 @@ interface Stop {
  */
 export class StopMatcher {
   readonly #stops: Stop[]
+  readonly #include: boolean
   #held = ''
 
-  /** @param stops none of them empty */
-  constructor(stops: readonly string[]) {
+  /**
+   * @param stops none of them empty
+   * @param include the text ends behind the stop string instead of before it
+   */
+  constructor(stops: readonly string[], include = false) {
+    this.#include = include
     this.#stops = stops.map((text) => ({ text, failure: failureOf(text), matched: 0 }))
   }
 
   /**
    * Takes more text and gives out what cannot belong to a stop string any more.
-   * @returns `stopped`: a stop string is complete; the text ends before it, and no more may be pushed
+   * @returns `stopped`: the stop string that is complete, or null; the text ends with it, and no more may be pushed
    */
-  push(text: string): { text: string; stopped: boolean } {
-    if (this.#stops.length === 0) return { text, stopped: false }
+  push(text: string): { text: string; stopped: string | null } {
+    if (this.#stops.length === 0) return { text, stopped: null }
     const all = this.#held + text
     for (let i = 0; i < text.length; i++) {
       const character = text.charCodeAt(i)
-      let longest = 0
+      let longest = ''
       for (const stop of this.#stops) {
         while (stop.matched > 0 && stop.text.charCodeAt(stop.matched) !== character) {
           stop.matched = stop.failure[stop.matched] ?? 0
         }
         if (stop.text.charCodeAt(stop.matched) === character) stop.matched++
-        if (stop.matched === stop.text.length && stop.matched > longest) longest = stop.matched
+        if (stop.matched === stop.text.length && stop.matched > longest.length) longest = stop.text
       }
-      if (longest > 0) {
+      if (longest !== '') {
         this.#held = ''
-        return { text: all.slice(0, all.length - text.length + i + 1 - longest), stopped: true }
+        const end = all.length - text.length + i + 1
+        return { text: all.slice(0, this.#include ? end : end - longest.length), stopped: longest }
       }
     }
     let keep = 0
     for (const stop of this.#stops) keep = Math.max(keep, stop.matched)
     this.#held = all.slice(all.length - keep)
-    return { text: all.slice(0, all.length - keep), stopped: false }
+    return { text: all.slice(0, all.length - keep), stopped: null }
   }
 
   /** The text is over: what was held back belongs to it. */

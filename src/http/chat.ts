@@ -1,8 +1,8 @@
 // POST /v1/chat/completions
 
 import { randomUUID } from 'node:crypto'
-import type { Delta } from '../generation/generate.js'
 import type { ShownChoice, ShownToken } from '../generation/logprobs.js'
+import type { Delta } from '../generation/request.js'
 import { readJson } from './body.js'
 import type { Ctx } from './context.js'
 import { checkModel, needModel } from './ready.js'

@@ -1,6 +1,6 @@
 // Tokens as answers count them.
 
-import type { Delta, GenerationParams, PreparedRequest } from '../generation/generate.js'
+import type { Delta, GenerationParams, PreparedRequest } from '../generation/request.js'
 import type { Ctx } from './context.js'
 import type { ValidChat, ValidCompletion } from './schema.js'
 

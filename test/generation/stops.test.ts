@@ -3,46 +3,48 @@ import { StopMatcher } from '../../src/generation/stops.js'
 import { seededRandom } from './fake_model.js'
 
 /** The rule, written without any cleverness: the first place where some stop string ends; the longest that ends there. */
-function expected(text: string, stops: string[]): { text: string; stopped: boolean } {
+function expected(text: string, stops: string[], include = false): { text: string; stopped: string | null } {
   for (let end = 1; end <= text.length; end++) {
-    const lengths = stops.filter((stop) => text.slice(0, end).endsWith(stop)).map((stop) => stop.length)
-    if (lengths.length > 0) return { text: text.slice(0, end - Math.max(...lengths)), stopped: true }
+    const found = stops.filter((stop) => text.slice(0, end).endsWith(stop)).sort((a, b) => b.length - a.length)[0]
+    if (found !== undefined) return { text: text.slice(0, include ? end : end - found.length), stopped: found }
   }
-  return { text, stopped: false }
+  return { text, stopped: null }
 }
 
-function run(pieces: string[], stops: string[]): { text: string; stopped: boolean; given: string[] } {
-  const matcher = new StopMatcher(stops)
+function run(pieces: string[], stops: string[], include = false) {
+  const matcher = new StopMatcher(stops, include)
   const given: string[] = []
   for (const piece of pieces) {
     const { text, stopped } = matcher.push(piece)
     given.push(text)
-    if (stopped) return { text: given.join(''), stopped, given }
+    if (stopped !== null) return { text: given.join(''), stopped, given }
   }
   given.push(matcher.end())
-  return { text: given.join(''), stopped: false, given }
+  return { text: given.join(''), stopped: null, given }
 }
 
 describe('a stop string', () => {
-  const cases: [string, string[], string, boolean][] = [
-    ['Hello END there', ['END'], 'Hello ', true],
-    ['Hello EN there', ['END'], 'Hello EN there', false],
-    ['ends with EN', ['END'], 'ends with EN', false],
-    ['aabaabaaa', ['aabaaa'], 'aab', true],
-    ['abcd', ['abcd', 'c'], 'ab', true],
-    ['xabcd', ['bcd', 'abcd', 'cd'], 'x', true],
-    ['one\n\ntwo', ['\n\n', '\n'], 'one', true],
-    ['a😀b', ['😀'], 'a', true],
-    ['END', ['END'], '', true],
-    ['anything', [], 'anything', false],
+  const cases: [string, string[], string, string | null][] = [
+    ['Hello END there', ['END'], 'Hello ', 'END'],
+    ['Hello EN there', ['END'], 'Hello EN there', null],
+    ['ends with EN', ['END'], 'ends with EN', null],
+    ['aabaabaaa', ['aabaaa'], 'aab', 'aabaaa'],
+    ['abcd', ['abcd', 'c'], 'ab', 'c'],
+    ['xabcd', ['bcd', 'abcd', 'cd'], 'x', 'abcd'],
+    ['one\n\ntwo', ['\n\n', '\n'], 'one', '\n'],
+    ['a😀b', ['😀'], 'a', '😀'],
+    ['END', ['END'], '', 'END'],
+    ['anything', [], 'anything', null],
   ]
   for (const [text, stops, kept, stopped] of cases) {
     test(`${JSON.stringify(stops)} in ${JSON.stringify(text)}, split anywhere`, () => {
       expect(expected(text, stops)).toEqual({ text: kept, stopped })
       for (let i = 0; i <= text.length; i++) {
         for (let j = i; j <= text.length; j++) {
-          const { text: got, stopped: did } = run([text.slice(0, i), text.slice(i, j), text.slice(j)], stops)
+          const pieces = [text.slice(0, i), text.slice(i, j), text.slice(j)]
+          const { text: got, stopped: did } = run(pieces, stops)
           expect([got, did]).toEqual([kept, stopped])
+          expect(run(pieces, stops, true).text).toBe(kept + (stopped ?? ''))
         }
       }
     })
@@ -65,9 +67,10 @@ test('random texts, random stop strings, random splits follow the rule', () => {
       pieces.push(text.slice(at, end))
       at = end
     }
-    const result = run(pieces, stops)
-    expect({ text: result.text, stopped: result.stopped }).toEqual(expected(text, stops))
-    if (result.stopped) stoppedRuns++
+    const include = round % 2 === 0
+    const result = run(pieces, stops, include)
+    expect({ text: result.text, stopped: result.stopped }).toEqual(expected(text, stops, include))
+    if (result.stopped !== null) stoppedRuns++
   }
   // Both outcomes are common, or the test says little.
   expect(stoppedRuns).toBeGreaterThan(1000)

@@ -66,3 +66,37 @@ test('text of special tokens inside a message is plain text, the template’s ow
     { text: '<|user|>plain<|assistant|>', allowSpecial: true },
   ])
 })
+
+test('continue_final_message: the text ends with the last message, as transformers cuts it', () => {
+  const messages = [
+    { role: 'user' as const, content: 'a' },
+    { role: 'assistant' as const, content: 'Once upon ' },
+  ]
+  const text = (source: string) =>
+    chatPieces(new ChatTemplate(source, { eos_token: '</s>' }), messages, [], { continueFinalMessage: true })
+  expect(text(chatTemplate)).toEqual([{ text: '<|user|>a<|assistant|>Once upon ', allowSpecial: true }])
+  // A template that trims contents ends without the white space.
+  expect(text('{% for m in messages %}[{{ m.content | trim }}]{% endfor %}')).toEqual([
+    { text: '[a][Once upon', allowSpecial: true },
+  ])
+  expect(() => text('{{ messages[0].content }}')).toThrow(/cannot be continued/)
+})
+
+test('a request may set the names that the template uses, and no others', () => {
+  const template = new ChatTemplate(
+    '{{ messages[0].content }}{% if enable_thinking %}<|user|>{{ note }}{% endif %}{{ bos_token }}{{ tools }}',
+    { bos_token: '<s>' },
+  )
+  expect(
+    ['enable_thinking', 'note', 'bos_token', 'tools', 'messages', 'other'].filter((name) => template.knows(name)),
+  ).toEqual(['enable_thinking', 'note'])
+  const pieces = chatPieces(template, [{ role: 'user', content: 'x' }], specialTexts(fakeTokenizer()), {
+    variables: { enable_thinking: true, note: '<|user|>' },
+  })
+  // What a request sets is plain text, as messages are.
+  expect(pieces).toEqual([
+    { text: 'x<|user|>', allowSpecial: true },
+    { text: '<|user|>', allowSpecial: false },
+    { text: '<s>', allowSpecial: true },
+  ])
+})

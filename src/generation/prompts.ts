@@ -1,0 +1,151 @@
+// What a request says → token ids: rendered, checked, encoded; and ids back to text.
+
+import { ApiError } from '../errors.js'
+import type { Model } from '../models/model.js'
+import type { Encoder } from './encoder.js'
+import { chatPieces, type Piece, specialTexts } from './prompt.js'
+import { type ChatMessage, ChatTemplate, type RenderOptions } from './template.js'
+
+export class Prompts {
+  readonly #model: Model
+  readonly #encoder: Encoder
+  readonly #maxModelLen: number
+  readonly #specials: string[]
+  readonly #template: ChatTemplate | null = null
+  /** Why the model's chat template cannot be used, or null when it can or the model has none. */
+  readonly templateProblem: string | null = null
+
+  constructor(model: Model, encoder: Encoder, maxModelLen: number) {
+    this.#model = model
+    this.#encoder = encoder
+    this.#maxModelLen = maxModelLen
+    this.#specials = specialTexts(model.tokenizer)
+    if (model.chatTemplate === null) return
+    const { bosToken, eosToken } = model.tokenizer
+    try {
+      this.#template = new ChatTemplate(model.chatTemplate, {
+        ...(bosToken === null ? {} : { bos_token: bosToken }),
+        ...(eosToken === null ? {} : { eos_token: eosToken }),
+      })
+    } catch (error) {
+      this.templateProblem = error instanceof Error ? error.message : String(error)
+    }
+  }
+
+  get hasTemplate(): boolean {
+    return this.#template !== null
+  }
+
+  /**
+   * Ids of a text; of an empty one BOS.
+   * @param addSpecialTokens add what the tokenizer puts around a text, such as BOS
+   * @param truncated the ids will be cut to what fits, so that a text may be longer
+   * @throws ApiError when nothing is left to continue, or the text cannot fit
+   */
+  async text(text: string, addSpecialTokens: boolean, truncated: boolean): Promise<Int32Array> {
+    if (text === '') {
+      const { bosTokenId } = this.#model.tokenizer
+      if (bosTokenId === null || !addSpecialTokens) throw emptyPrompt()
+      return Int32Array.of(bosTokenId)
+    }
+    if (!truncated) this.#checkBytes(Buffer.byteLength(text), 'prompt')
+    const tokens = await this.#encoder.encode([{ text, allowSpecial: true }], addSpecialTokens)
+    if (tokens.length === 0) throw emptyPrompt()
+    return tokens
+  }
+
+  /**
+   * Ids that are taken as they are.
+   * @throws ApiError when there are none or the model does not have one of them
+   */
+  ids(ids: readonly number[], param = 'prompt'): Int32Array {
+    const { vocab_size } = this.#model.spec
+    const wrong = ids.find((id) => id >= vocab_size)
+    if (wrong !== undefined) {
+      throw new ApiError(
+        'integer_above_max_value',
+        `'${param}' holds the token id ${wrong}; this model's ids end at ${vocab_size - 1}.`,
+        param,
+      )
+    }
+    if (ids.length === 0) throw emptyPrompt()
+    return Int32Array.from(ids)
+  }
+
+  /**
+   * Ids of a rendered chat.
+   * @throws ApiError when the model has no chat template, the template refuses the messages, or they cannot fit
+   */
+  async chat(
+    messages: readonly ChatMessage[],
+    options: RenderOptions,
+    addSpecialTokens: boolean,
+    truncated: boolean,
+  ): Promise<Int32Array> {
+    const pieces = this.#pieces(messages, options, truncated)
+    if (!truncated) this.#checkBytes(sumBytes(pieces), 'messages')
+    return this.#encoder.encode(pieces, addSpecialTokens)
+  }
+
+  /** The text that a chat becomes. @throws ApiError as chat does */
+  render(messages: readonly ChatMessage[], options: RenderOptions): string {
+    return this.#pieces(messages, options, false)
+      .map(({ text }) => text)
+      .join('')
+  }
+
+  /** Ids of a text with nothing around it unless asked, however long it is; none of an empty one. */
+  encode(text: string, addSpecialTokens: boolean): Promise<Int32Array> {
+    return this.#encoder.encode([{ text, allowSpecial: true }], addSpecialTokens)
+  }
+
+  /** The text of ids, names of special tokens included. */
+  decode(ids: Iterable<number>): string {
+    const bytes = Array.from(ids, (id) => this.#model.tokenizer.tokenBytes(id))
+    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(bytes))
+  }
+
+  #pieces(messages: readonly ChatMessage[], options: RenderOptions, truncated: boolean): Piece[] {
+    if (this.#template === null) {
+      throw new ApiError(
+        'chat_template_missing',
+        this.templateProblem === null
+          ? 'This model has no chat template, so it cannot answer chats. Use /v1/completions.'
+          : `This model's chat template cannot be used (${this.templateProblem}). Use /v1/completions.`,
+      )
+    }
+    const unknown = Object.keys(options.variables ?? {}).find((name) => !this.#template?.knows(name))
+    if (unknown !== undefined) {
+      throw new ApiError(
+        'unsupported_value',
+        `'chat_template_kwargs' names '${unknown.slice(0, 60)}', which this model's chat template does not use.`,
+        'chat_template_kwargs',
+      )
+    }
+    if (!truncated) {
+      const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0)
+      this.#checkBytes(bytes, 'messages')
+    }
+    return chatPieces(this.#template, messages, this.#specials, options)
+  }
+
+  /** Text that cannot fit, however well it encodes, is refused before any work goes into it. */
+  #checkBytes(bytes: number, param: string): void {
+    const leastTokens = Math.ceil(bytes / this.#model.tokenizer.maxTokenBytes)
+    if (leastTokens + 1 > this.#maxModelLen) {
+      throw new ApiError(
+        'context_length_exceeded',
+        `This model's maximum context length is ${this.#maxModelLen} tokens. Your ${param} has at least ${leastTokens} tokens. Please shorten it.`,
+        param,
+      )
+    }
+  }
+}
+
+function sumBytes(pieces: readonly Piece[]): number {
+  return pieces.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0)
+}
+
+function emptyPrompt(): ApiError {
+  return new ApiError('invalid_value', "'prompt' is empty. This model needs at least one token to continue.", 'prompt')
+}

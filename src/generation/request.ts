@@ -1,0 +1,66 @@
+// What a request asks of generation, and what it gets: the types that http and generation share.
+
+import type { ShownChoice } from './logprobs.js'
+
+/** How the tokens of a request are chosen, as the request says it; undefined is the default. OpenAI's names. */
+export interface GenerationParams {
+  temperature?: number | undefined
+  top_p?: number | undefined
+  top_k?: number | undefined
+  min_p?: number | undefined
+  presence_penalty?: number | undefined
+  frequency_penalty?: number | undefined
+  seed?: number | undefined
+  ignore_eos?: boolean | undefined
+  /** token id → bias */
+  logit_bias?: ReadonlyMap<number, number> | undefined
+  /** the text ends before any of these */
+  stop: readonly string[]
+  /** completions per prompt */
+  n: number
+  /** completion tokens, at most */
+  max_tokens: number | undefined
+  /** the request's field that said max_tokens, for messages */
+  max_tokens_param: string
+  /** most probable tokens shown beside each chosen one; undefined: no log-probabilities */
+  num_logprobs: number | undefined
+  /** the text ends behind the stop string instead of before it, and a stop token that is no special token shows its text */
+  include_stop_str_in_output?: boolean | undefined
+  /** false: special tokens show their names in the text */
+  skip_special_tokens?: boolean | undefined
+  /** only the last so many tokens of a prompt count; -1: as many as fit */
+  truncate_prompt_tokens?: number | undefined
+  /** false: nothing is put around a text prompt, such as BOS */
+  add_special_tokens?: boolean | undefined
+}
+
+/** A prompt of the completions API: text, or ids that are taken as they are. */
+export type Prompt = string | readonly number[]
+
+/** A request that is ready for the engine. */
+export interface PreparedRequest {
+  prompts: Int32Array[]
+  /** of all prompts together; a prompt counts once, whatever n is */
+  num_prompt_tokens: number
+  params: GenerationParams
+  /** completion tokens, at most, for each prompt */
+  max_tokens: number[]
+  /** performance.now() of the request's arrival */
+  arrived: number
+}
+
+/** What one token adds to a choice. All deltas of a choice together are the choice. */
+export interface Delta {
+  /** which choice: prompt * n + i */
+  index: number
+  /** may be '' */
+  text: string
+  /** tokens whose text has been given out by now, if log-probabilities were asked for */
+  tokens: ShownChoice[]
+  /** ids of the tokens that were generated, whether their text has been given out or not */
+  token_ids: number[]
+  /** on a choice's last delta, and only there */
+  finish_reason: 'stop' | 'length' | null
+  /** beside the finish reason 'stop': the stop string that was found; null for a token that ends a text */
+  stop_reason: string | null
+}
