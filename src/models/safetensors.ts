@@ -7,26 +7,9 @@ import type { FileHandle } from 'node:fs/promises'
 import { decodeUtf8, openFile, parseObject, refuseLfsPointer } from './folder.js'
 import { firstDuplicateKey } from './json-keys.js'
 import { describe, ModelError } from './model-error.js'
+import { DTYPE_BITS, isCounts, readAt, type StoredTensor, tensorBytes } from './stored-tensor.js'
 
 const MAX_HEADER_BYTES = 100_000_000
-
-const BITS: Record<string, number> = {
-  BOOL: 8, U8: 8, I8: 8, F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8, F8_E5M2FNUZ: 8, F8_E4M3FNUZ: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6,
-  I16: 16, U16: 16, F16: 16, BF16: 16, I32: 32, U32: 32, F32: 32, C64: 64, I64: 64, U64: 64, F64: 64,
-} // biome-ignore format: a table
-
-/** One tensor as it lies in its file. */
-export interface StoredTensor {
-  name: string
-  /** safetensors' name of the number type, such as F16. */
-  dtype: string
-  shape: number[]
-  /** Absolute path. */
-  file: string
-  /** Byte offset from the start of the file. */
-  offset: number
-  num_bytes: number
-}
 
 /**
  * Reads and checks a safetensors header.
@@ -70,14 +53,6 @@ async function readHeader(
   return { header, dataStart }
 }
 
-async function readAt(file: string, handle: FileHandle, position: number, length: number): Promise<Buffer> {
-  const bytes = Buffer.alloc(length)
-  const { bytesRead } = await handle.read(bytes, 0, length, position)
-  if (bytesRead !== length)
-    throw new ModelError(`${file}: expected ${length} bytes at ${position}, could read ${bytesRead}`)
-  return bytes
-}
-
 function parseHeader(file: string, header: Uint8Array, dataStart: number): StoredTensor[] {
   const text = decodeUtf8(file, header)
   const entries = parseObject(file, text)
@@ -102,7 +77,7 @@ function checkMetadata(file: string, metadata: unknown): void {
 function parseEntry(file: string, name: string, entry: unknown, dataStart: number): StoredTensor {
   const where = `${file}: tensor ${describe(name)}`
   const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as Record<string, unknown>
-  const bits = typeof dtype === 'string' && Object.hasOwn(BITS, dtype) ? BITS[dtype] : undefined
+  const bits = typeof dtype === 'string' && Object.hasOwn(DTYPE_BITS, dtype) ? DTYPE_BITS[dtype] : undefined
   if (bits === undefined)
     throw new ModelError(`${where}: expected a dtype of the safetensors format, found ${describe(dtype)}`)
   if (!isCounts(shape)) throw new ModelError(`${where}: expected a shape of whole numbers, found ${describe(shape)}`)
@@ -110,7 +85,7 @@ function parseEntry(file: string, name: string, entry: unknown, dataStart: numbe
     throw new ModelError(`${where}: expected data_offsets of two whole numbers, found ${describe(offsets)}`)
   }
   const [begin, end] = offsets as [number, number]
-  const expected = numBytes(shape, bits)
+  const expected = tensorBytes(shape, bits)
   if (expected === null)
     throw new ModelError(`${where}: expected a shape that fits into a file, found ${describe(shape)} of ${dtype}`)
   if (end - begin !== expected) {
@@ -139,18 +114,4 @@ function checkLayout(file: string, tensors: StoredTensor[], dataStart: number, s
     throw new ModelError(`${file}: expected ${end} bytes (header and tensors), found a file of ${size} bytes${hint}`)
   }
   return tensors
-}
-
-function isCounts(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0)
-}
-
-/** Bytes of a tensor; null when they cannot be counted exactly or are not whole. */
-function numBytes(shape: number[], bits: number): number | null {
-  let total = bits
-  for (const size of shape) {
-    total *= size
-    if (!Number.isSafeInteger(total)) return null
-  }
-  return total % 8 === 0 ? total / 8 : null
 }

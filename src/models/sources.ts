@@ -6,7 +6,7 @@ import { type Architecture, canonicalShape, type StoredName } from './architectu
 import type { Checkpoint } from './checkpoint.js'
 import type { Fields } from './fields.js'
 import { describe, list, ModelError } from './model-error.js'
-import type { StoredTensor } from './safetensors.js'
+import type { StoredTensor } from './stored-tensor.js'
 
 const DTYPES: Record<string, DType> = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' }
 const OUTSIDE_BLOCKS: TensorRole[] = ['embedding', 'unembedding', 'final_norm_weight', 'final_norm_bias']
@@ -99,8 +99,8 @@ class Names {
 }
 
 /**
- * Whether the unembedding is the embedding. The config says so, but a checkpoint without an unembedding leaves no choice, and one
- * that stores a different unembedding deserves a word: transformers 4 uses the embedding then, transformers 5 the stored one.
+ * Whether the unembedding is the embedding. The config says so; one that ties them beside a stored, different unembedding deserves a
+ * word: transformers 4 uses the embedding then, transformers 5 the stored one.
  */
 async function tie(
   row: Architecture,
@@ -108,14 +108,8 @@ async function tie(
   spec: ModelSpec,
 ): Promise<{ tied: boolean; warning: string | null }> {
   const file = names.checkpoint.source
+  if (!spec.tie_word_embeddings) return { tied: false, warning: null }
   const stored = names.find(row.tensors.unembedding, 0)
-  if (!spec.tie_word_embeddings) {
-    if (typeof stored !== 'string') return { tied: false, warning: null }
-    return {
-      tied: true,
-      warning: `${file}: no ${stored}; the embedding is used in its place although the config does not tie them`,
-    }
-  }
   const embedding = names.find(row.tensors.embedding, 0)
   if (typeof stored === 'string' || typeof embedding === 'string' || (await sameBytes(stored, embedding))) {
     return { tied: true, warning: null }
@@ -136,6 +130,12 @@ function source(
 ): TensorSource {
   const dtype = DTYPES[tensor.dtype]
   if (dtype === undefined) throw wrong(tensor, 'numbers of type F32, F16 or BF16', tensor.dtype)
+  if (tensor.strides !== undefined)
+    throw wrong(
+      tensor,
+      'numbers stored row by row',
+      `strides ${describe(tensor.strides)} of shape ${describe(tensor.shape)}`,
+    )
   const [rows, cols] = canonicalShape(role, spec)
   const groups = stored.rows?.(spec) ?? {
     stored_rows: rows,
@@ -159,7 +159,9 @@ function fileIndex(files: string[], file: string): number {
 }
 
 async function sameBytes(a: StoredTensor, b: StoredTensor): Promise<boolean> {
-  if (a.dtype !== b.dtype || a.num_bytes !== b.num_bytes) return false
+  if (a.dtype !== b.dtype || a.num_bytes !== b.num_bytes || a.strides !== undefined || b.strides !== undefined)
+    return false
+  if (a.file === b.file && a.offset === b.offset) return true
   const [one, two] = await Promise.all([open(a.file, 'r'), open(b.file, 'r')])
   try {
     const chunks = [Buffer.alloc(1 << 20), Buffer.alloc(1 << 20)] as const

@@ -126,16 +126,12 @@ describe('the unembedding', () => {
     expect(warnings).toEqual([])
   })
 
-  test('is the embedding, with a warning, when an untied config has no other', async () => {
+  test('must be stored when the config does not tie them', async () => {
     const folder = copyOf('neox-tied')
     editJson(folder, 'config.json', (config) => {
       config.tie_word_embeddings = false
     })
-    const { spec, warnings } = await loadModel(folder)
-    expect(spec.tie_word_embeddings).toBe(true)
-    expect(warnings).toEqual([
-      `${join(folder, WEIGHTS)}: no embed_out.weight; the embedding is used in its place although the config does not tie them`,
-    ])
+    expect(await failure(folder)).toContain('expected tensors that are not in it: embed_out.weight; found')
   })
 
   test('is the embedding, with a warning, when a tied config has a different one', async () => {
@@ -331,13 +327,13 @@ const breaks: Break[] = [
     change: without(WEIGHTS),
     file: '',
     message:
-      'expected model.safetensors or model.safetensors.index.json, the only format of weights built yet; found neither',
+      'expected model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json; found none of them',
   },
   {
-    what: 'only pytorch_model.bin',
-    change: (folder) => renameSync(join(folder, WEIGHTS), join(folder, 'pytorch_model.bin')),
+    what: 'only weights of another kind',
+    change: (folder) => renameSync(join(folder, WEIGHTS), join(folder, 'model.gguf')),
     file: '',
-    message: 'the only format of weights built yet; found only pytorch_model.bin',
+    message: 'or pytorch_model.bin.index.json; found only model.gguf',
   },
   {
     what: 'a Git LFS pointer as weights',
@@ -598,9 +594,9 @@ test('a header full of garbage never gets past the checks', async () => {
     const broken = `${text.slice(0, at)}${'0]}"{,9'[trial % 7]}${text.slice(at + 1)}`
     writeFileSync(file, safetensors(broken, bytes.subarray(8 + length)))
     const result = await loadModel(folder).catch((error) => error)
-    // An unchanged character is harmless, and without its unembedding a model is tied; anything else is a ModelError.
+    // An unchanged character is harmless; anything else is a ModelError.
     if (result instanceof Error) expect(result).toBeInstanceOf(ModelError)
-    else expect(result.tensors).toHaveLength(result.spec.tie_word_embeddings ? 35 : 36)
+    else expect(result.tensors).toHaveLength(36)
   }
 })
 

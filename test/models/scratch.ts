@@ -50,3 +50,24 @@ export function safetensors(header: string, data: Uint8Array): Buffer {
   length.writeBigUInt64LE(BigInt(Buffer.byteLength(header)))
   return Buffer.concat([length, Buffer.from(header), data])
 }
+
+/** The kinds of weight files, by name: each makes a folder of the model neox-parallel. */
+export const weightKinds = {
+  safetensors: () => copyOf('neox-parallel'),
+  'sharded safetensors': () => copyOf('neox-sequential'),
+  'zip .bin': () => torchFolder({ 'zip.bin': 'pytorch_model.bin' }),
+  'legacy .bin': () => torchFolder({ 'legacy.bin': 'pytorch_model.bin' }),
+  'sharded .bin': () => torchFolder(),
+}
+
+const SHARDED = ['pytorch_model.bin.index.json', 'pytorch_model-00001-of-00002.bin', 'pytorch_model-00002-of-00002.bin']
+
+/** The model neox-parallel with files of test/fixtures/torch as its weights, named as the values say. */
+export function torchFolder(
+  files: Record<string, string> = Object.fromEntries(SHARDED.map((name) => [name, name])),
+): string {
+  const folder = copyOf('neox-parallel')
+  rmSync(join(folder, 'model.safetensors'))
+  for (const [from, to] of Object.entries(files)) cpSync(join(fixture('torch'), from), join(folder, to))
+  return folder
+}
