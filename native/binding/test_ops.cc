@@ -25,6 +25,7 @@ struct Call {
   std::deque<SamplingParams> params;
   std::deque<std::vector<TokenCount>> counts;
   std::deque<std::vector<SampleRow>> rows;
+  std::deque<std::vector<ScoreRow>> scores;
   std::deque<PackedWeight> weights;
   std::deque<std::vector<char>> memory;
 };
@@ -229,6 +230,24 @@ struct Argument<Span<const SampleRow>> {
   }
 };
 
+// A list of {token, num_top}
+template <>
+struct Argument<Span<const ScoreRow>> {
+  static Span<const ScoreRow> read(Napi::Value value, Call& call, const std::string& where) {
+    check(value.IsArray(), where, ": expected a list");
+    const auto list = value.As<Napi::Array>();
+    call.scores.emplace_back();
+    std::vector<ScoreRow>& rows = call.scores.back();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+      const std::string here = where + "[" + std::to_string(i) + "]";
+      const Napi::Value entry = list[i];
+      rows.push_back({static_cast<int32_t>(read_int(field(entry, "token", here), 0, kMaxSize - 1, here + ".token")),
+                      static_cast<int32_t>(read_int(field(entry, "num_top", here), 0, kMaxLogprobs, here + ".num_top"))});
+    }
+    return {rows.data(), static_cast<int64_t>(rows.size())};
+  }
+};
+
 // What an op trusts its caller to have checked.
 struct Checks {
   static void all(Span<const int32_t> values, int64_t limit, const char* name) {
@@ -307,13 +326,24 @@ struct Checks {
             "top_tokens: too small for log-probabilities of ", wanted);
     }
   }
+  static void score(const Napi::CallbackInfo&, Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs,
+                    Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
+    same(rows.size, logits.rows, "rows and logits");
+    check(logprobs.size >= rows.size && ranks.size >= rows.size, "logprobs, ranks: expected one for each row");
+    same(top_tokens.cols, top_logprobs.cols, "columns of top_tokens and top_logprobs");
+    check(top_tokens.rows >= rows.size && top_logprobs.rows >= rows.size, "top_tokens, top_logprobs: expected one row for each");
+    for (const ScoreRow& row : rows) {
+      check(row.token < logits.cols, "rows: token ", row.token, " is not in 0..", logits.cols - 1);
+      check(row.num_top <= top_tokens.cols, "top_tokens: too small for num_top ", row.num_top);
+    }
+  }
 };
 
 // `Op` is Backend's method, `Check` the method of Checks with the same arguments.
 template <class... Args, class Check, size_t... I>
 void call_op(Backend& backend, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
              std::index_sequence<I...>) {
-  Call call{backend, {}, {}, {}, {}, {}};
+  Call call{backend, {}, {}, {}, {}, {}, {}};
   // Braces read the arguments in order.
   std::tuple<decltype(Argument<Args>::read(info[I], call, ""))...> arguments{
       Argument<Args>::read(info[I], call, "argument " + std::to_string(I))...};

@@ -214,6 +214,23 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
+             Matrix<float> top_logprobs) override {
+    share_threads(rows.size, false, [&](int, int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t wanted = std::min<int64_t>(rows[r].num_top, top_tokens.cols);
+        ScoreCall call{logits.row(r), logits.cols, rows[r].token, wanted, 0, 0, nullptr, nullptr};
+        if (wanted > 0) {
+          call.top_tokens = top_tokens.row(r);
+          call.top_logprobs = top_logprobs.row(r);
+        }
+        kernels_.score(call);
+        logprobs[r] = call.logprob;
+        ranks[r] = call.rank;
+      }
+    });
+  }
+
  private:
   // function(thread, begin, end) for every thread's even share of `count` things; the caller alone does small work.
   template <class Function>

@@ -12,13 +12,42 @@ int32_t float_word(float value) {
   return word;
 }
 
-void pack(const TokenEvent& event, PackedEvents& words) {
-  words.insert(words.end(), {static_cast<int32_t>(event.request), static_cast<int32_t>(event.finish), event.token,
-                             float_word(event.logprob), event.rank, static_cast<int32_t>(event.num_top)});
-  for (int64_t i = 0; i < event.num_top; ++i) words.insert(words.end(), {event.top_tokens[i], float_word(event.top_logprobs[i])});
+// Begins an event; the returned place is end_event()'s.
+size_t begin_event(uint32_t request, EventKind kind, PackedEvents& words) {
+  words.insert(words.end(), {static_cast<int32_t>(request), static_cast<int32_t>(kind), 0});
+  return words.size();
 }
 
-TokenEvent end_without_token(uint32_t request, FinishReason reason) { return {request, reason, -1, 0, 0, 0, nullptr, nullptr}; }
+void end_event(size_t begin, PackedEvents& words) { words[begin - 1] = static_cast<int32_t>(words.size() - begin); }
+
+void pack_top(const int32_t* tokens, const float* logprobs, int64_t num_top, PackedEvents& words) {
+  for (int64_t i = 0; i < num_top; ++i) words.insert(words.end(), {tokens[i], float_word(logprobs[i])});
+}
+
+void pack(const TokenEvent& event, PackedEvents& words) {
+  const size_t begin = begin_event(event.request, EventKind::token, words);
+  words.insert(words.end(), {static_cast<int32_t>(event.finish), event.token, float_word(event.logprob), event.rank});
+  pack_top(event.top_tokens, event.top_logprobs, event.num_top, words);
+  end_event(begin, words);
+}
+
+void pack(const PromptEvent& event, const StepResult& result, PackedEvents& words) {
+  const size_t begin = begin_event(event.request, EventKind::prompt, words);
+  words.insert(words.end(), {static_cast<int32_t>(event.first_position), static_cast<int32_t>(event.num_top)});
+  for (int64_t i = 0; i < event.count; ++i) {
+    const size_t row = static_cast<size_t>(event.first_row + i);
+    words.insert(words.end(), {float_word(result.score_logprobs[row]), result.score_ranks[row]});
+    const size_t top = row * static_cast<size_t>(kMaxLogprobs);
+    pack_top(&result.score_top_tokens[top], &result.score_top_logprobs[top], event.num_top, words);
+  }
+  end_event(begin, words);
+}
+
+void pack(const PooledEvent& event, PackedEvents& words) {
+  const size_t begin = begin_event(event.request, EventKind::pooled, words);
+  for (const float number : event.hidden) words.push_back(float_word(number));
+  end_event(begin, words);
+}
 
 }  // namespace
 
@@ -77,7 +106,9 @@ void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingPar
   const int64_t vocab = worker_->spec().vocab_size;
   const int64_t max_model_len = static_cast<int64_t>(info_.max_model_len);
   check(!prompt.empty(), "prompt: expected at least one token, got none");
-  check(static_cast<int64_t>(prompt.size()) < max_model_len, "prompt: expected fewer than ", max_model_len, " tokens, got ", prompt.size());
+  const int64_t longest = params.max_tokens == 0 ? max_model_len : max_model_len - 1;
+  check(static_cast<int64_t>(prompt.size()) <= longest, "prompt: expected fewer than ", longest + 1, " tokens, got ", prompt.size());
+  check(params.pooling == Pooling::none || params.max_tokens == 0, "pooling: expected max_tokens 0, got ", params.max_tokens);
   auto check_ids = [vocab](const char* name, const std::vector<int32_t>& ids) {
     for (const int32_t id : ids) check(id >= 0 && id < vocab, name, ": expected token ids from 0 to ", vocab - 1, ", got ", id);
   };
@@ -110,7 +141,7 @@ void Engine::loop() {
     }
     for (auto& request : submitted) scheduler_.add(std::move(request));
     for (const uint32_t id : cancelled) {
-      if (scheduler_.cancel(id)) events_.push_back(end_without_token(id, FinishReason::cancelled));
+      if (scheduler_.cancel(id)) events_.tokens.push_back(end_without_token(id, FinishReason::cancelled));
     }
     submitted.clear();
     cancelled.clear();
@@ -141,7 +172,9 @@ void Engine::run_step() {
   if (scheduler_.idle()) scheduler_.check_integrity();
 #endif
   PackedEvents words;
-  for (const TokenEvent& event : events_) pack(event, words);
+  for (const PromptEvent& event : events_.prompts) pack(event, result_, words);
+  for (const PooledEvent& event : events_.pooled) pack(event, words);
+  for (const TokenEvent& event : events_.tokens) pack(event, words);  // last: they end requests
   events_.clear();
   publish_stats();  // before the events: who sees a request's end also sees its pages free
   if (!words.empty()) on_events_(std::move(words), "");

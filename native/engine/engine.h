@@ -16,8 +16,11 @@
 
 namespace parley {
 
-// A step's events for all requests in one packed buffer of 32-bit words. One event is
-// [request, finish, token, logprob, rank, num_top, (token, logprob) * num_top]; log-probabilities are float32 bits.
+// A step's events for all requests in one packed buffer of 32-bit words. One event is [request, kind, num_words, word * num_words]; the
+// words of each EventKind, log-probabilities as float32 bits:
+//   token   finish, token (-1: it ends without one), logprob, rank, (token, logprob) * num_top
+//   prompt  position of the first of several tokens, num_top, then for each token logprob, rank, (token, logprob) * num_top
+//   pooled  float32 * hidden_size
 using PackedEvents = std::vector<int32_t>;
 
 class Engine {
@@ -66,7 +69,7 @@ class Engine {
   Scheduler scheduler_;
   Step step_;
   StepResult result_;
-  std::vector<TokenEvent> events_;
+  StepEvents events_;
   int64_t num_steps_ = 0;
   int64_t num_generation_tokens_ = 0;
 

@@ -24,6 +24,17 @@ struct Request {
   std::vector<int32_t> pages;
   TokenCounts counts;              // kept only when a penalty needs them
   std::vector<int32_t> forbidden;  // ids that may not be chosen next; see find_forbidden
+  int64_t num_reported = 0;        // leading prompt tokens whose rows were scored or pooled; a repetition does not report again
+  std::vector<double> pooled;      // sum of the hidden states that pooling asks for
+
+  // Whether the row of a prompt token tells the log-probability of the next one.
+  bool is_scored(int64_t position) const { return params.num_prompt_logprobs >= 0 && position + 1 < prompt_size; }
+
+  bool is_pooled(int64_t position) const {
+    return params.pooling == Pooling::mean ? position < prompt_size : params.pooling == Pooling::last && position + 1 == prompt_size;
+  }
+
+  int64_t num_pooled() const { return params.pooling == Pooling::mean ? prompt_size : 1; }
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_generated() const { return size() - prompt_size; }

@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/arithmetic.h"
 
@@ -44,6 +45,8 @@ void Scheduler::schedule(Step& step) {
   step.clear();
   sampled_.clear();
   scheduled_.clear();
+  finished_.clear();
+  scored_.clear();
   int64_t budget = max_num_batched_tokens_;
 
   // First the requests that decode, then those that still read their prompt, each from the oldest to the newest. A request that has
@@ -118,9 +121,14 @@ void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
     step.sequences.push_back(static_cast<int32_t>(scheduled_.size()));
   }
   scheduled_.push_back(&request);
+  append_reports(request, num_tokens, step);
   request.num_computed += num_tokens;
   if (request.num_pending() > 0) return;  // more of the prompt to come
   if (request.num_generated() == 0) num_prompt_tokens_ += request.prompt_size;
+  if (request.params.max_tokens == 0) {
+    finished_.push_back(&request);
+    return;
+  }
   sampled_.push_back(&request);
   step.sample_rows.push_back(static_cast<int32_t>(step.num_rows() - 1));
   find_forbidden(request.params, request.generated(), request.forbidden);
@@ -130,7 +138,30 @@ void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
                           request.num_generated()});
 }
 
-void Scheduler::collect(const StepResult& result, std::vector<TokenEvent>& events) {
+// What the rows that append_rows() just appended tell of the prompt.
+void Scheduler::append_reports(Request& request, int64_t num_tokens, Step& step) {
+  const int64_t first_row = step.num_rows() - num_tokens - request.num_computed;  // of position 0, if it were here
+  const int64_t begin = std::max(request.num_computed, request.num_reported);
+  const int64_t end = std::min(request.num_computed + num_tokens, request.prompt_size);
+  PromptEvent scored{request.id, begin + 1, 0, request.params.num_prompt_logprobs, static_cast<int64_t>(step.scores.size())};
+  for (int64_t position = begin; position < end; ++position) {
+    const int32_t row = static_cast<int32_t>(first_row + position);
+    if (request.is_scored(position)) {
+      step.score_rows.push_back(row);
+      step.scores.push_back({request.tokens[static_cast<size_t>(position) + 1], static_cast<int32_t>(scored.num_top)});
+      ++scored.count;
+    }
+    if (request.is_pooled(position)) {
+      step.pool_rows.push_back(row);
+      step.pool_sums.push_back(&request.pooled);
+    }
+  }
+  request.num_reported = std::max(request.num_reported, end);
+  if (scored.count > 0) scored_.push_back(scored);
+}
+
+void Scheduler::collect(const StepResult& result, StepEvents& events) {
+  events.prompts.insert(events.prompts.end(), scored_.begin(), scored_.end());
   for (size_t r = 0; r < sampled_.size(); ++r) {
     Request& request = *sampled_[r];
     const int32_t token = result.tokens[r];
@@ -140,10 +171,21 @@ void Scheduler::collect(const StepResult& result, std::vector<TokenEvent>& event
       finish = finish_reason(request);
     }
     const size_t top = r * static_cast<size_t>(kMaxLogprobs);
-    events.push_back({request.id, finish, token, result.logprobs[r], result.ranks[r], num_top(request.params),
-                      &result.top_tokens[top], &result.top_logprobs[top]});
+    events.tokens.push_back({request.id, finish, token, result.logprobs[r], result.ranks[r], num_top(request.params),
+                             &result.top_tokens[top], &result.top_logprobs[top]});
     if (finish != FinishReason::none) cancel(request.id);
   }
+  for (Request* request : finished_) {
+    if (request->params.pooling != Pooling::none) {
+      PooledEvent pooled{request->id, {}};
+      for (const double sum : request->pooled) pooled.hidden.push_back(static_cast<float>(sum / static_cast<double>(request->num_pooled())));
+      events.pooled.push_back(std::move(pooled));
+    }
+    events.tokens.push_back(end_without_token(request->id, FinishReason::length));
+    cancel(request->id);
+  }
+  finished_.clear();
+  scored_.clear();
   sampled_.clear();
   scheduled_.clear();
 }

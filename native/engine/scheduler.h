@@ -26,6 +26,36 @@ struct TokenEvent {
   const float* top_logprobs;
 };
 
+inline TokenEvent end_without_token(uint32_t request, FinishReason reason) { return {request, reason, -1, 0, 0, 0, nullptr, nullptr}; }
+
+// Log-probabilities of `count` tokens of a prompt, the first of them at `first_position`. Rows of the StepResult's score_*.
+struct PromptEvent {
+  uint32_t request;
+  int64_t first_position;
+  int64_t count;
+  int64_t num_top;
+  int64_t first_row;
+};
+
+// A request's pooled hidden state. [hidden]
+struct PooledEvent {
+  uint32_t request;
+  std::vector<float> hidden;
+};
+
+// What a step brought, in the order in which the caller is told.
+struct StepEvents {
+  std::vector<PromptEvent> prompts;
+  std::vector<PooledEvent> pooled;
+  std::vector<TokenEvent> tokens;
+
+  void clear() {
+    prompts.clear();
+    pooled.clear();
+    tokens.clear();
+  }
+};
+
 class Scheduler {
  public:
   Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens);
@@ -42,8 +72,8 @@ class Scheduler {
   // Fills `step` with the next step; empty if nothing is to do.
   void schedule(Step& step);
 
-  // Takes the chosen tokens of the step that schedule() built last: appends them, ends requests, appends one event a token.
-  void collect(const StepResult& result, std::vector<TokenEvent>& events);
+  // Takes the results of the step that schedule() built last: appends tokens, ends requests, appends the events.
+  void collect(const StepResult& result, StepEvents& events);
 
   bool idle() const { return waiting_.empty() && running_.empty(); }
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
@@ -61,6 +91,7 @@ class Scheduler {
   void preempt_newest();
   void admit(int64_t budget, Step& step);
   void append_rows(Request& request, int64_t num_tokens, Step& step);
+  void append_reports(Request& request, int64_t num_tokens, Step& step);
   FinishReason finish_reason(const Request& request) const;
 
   const int64_t max_model_len_;
@@ -71,6 +102,8 @@ class Scheduler {
   std::vector<std::unique_ptr<Request>> running_;  // hold pages; oldest first
   std::vector<Request*> sampled_;                  // requests behind the step's sample rows
   std::vector<Request*> scheduled_;                // requests behind the step's sequences
+  std::vector<Request*> finished_;                 // requests that end with the step without a token
+  std::vector<PromptEvent> scored_;                // the step's score rows
   int64_t num_preemptions_ = 0;
   int64_t num_prompt_tokens_ = 0;
 };

@@ -106,10 +106,9 @@ void Decoder::attend(const Step& step, int64_t index) {
                      static_cast<float>(spec_.attention_scale));
 }
 
-Matrix<float> Decoder::unembed(Span<const int32_t> rows) {
+Matrix<float> Decoder::final_hidden(Span<const int32_t> rows) {
   check(rows.size <= logits_.rows, "logits of ", rows.size, " rows: expected at most ", logits_.rows);
   const auto gathered = first_rows(gathered_, rows.size);
-  const auto logits = first_rows(logits_, rows.size);
   for (int64_t r = 0; r < rows.size; ++r) {
     const int32_t row = rows[r];
     check(row >= 0 && row < num_rows_, "logits of row ", row, ": the step has ", num_rows_, " rows");
@@ -117,6 +116,12 @@ Matrix<float> Decoder::unembed(Span<const int32_t> rows) {
   }
   backend_.layer_norm(gathered, gathered, span(weights_.final_norm_weight), span(weights_.final_norm_bias),
                       static_cast<float>(spec_.norm_eps));
+  return gathered;
+}
+
+Matrix<float> Decoder::unembed(Span<const int32_t> rows) {
+  const auto gathered = final_hidden(rows);
+  const auto logits = first_rows(logits_, rows.size);
   backend_.linear(logits, gathered, weights_.unembedding, {}, Epilogue::store);
   return logits;
 }

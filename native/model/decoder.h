@@ -17,8 +17,14 @@ class Decoder {
   // Runs all the blocks over the step's rows and writes their keys and values.
   void forward(const Step& step);
 
-  // Logits [rows.size(), vocab] of the given rows of the last forward(). Valid until the next call; the caller may write into them.
+  // Hidden states [rows.size(), hidden] behind the final norm, of the given rows of the last forward(). Valid until the next call.
+  Matrix<float> final_hidden(Span<const int32_t> rows);
+
+  // Logits [rows.size(), vocab] of the same. The caller may write into them.
   Matrix<float> unembed(Span<const int32_t> rows);
+
+  // Rows that the two take at a time.
+  int64_t max_logit_rows() const { return logits_.rows; }
 
  private:
   void attend(const Step& step, int64_t layer);

@@ -1,5 +1,5 @@
 // One step of the engine as data: which tokens of which requests are computed, where their keys and values go, and which rows
-// choose a token. Built by the scheduler, read by every rank's worker.
+// choose a token, score one or are pooled. Built by the scheduler, read by every rank's worker.
 #pragma once
 
 #include <cstdint>
@@ -25,11 +25,21 @@ struct Step {
   std::vector<int32_t> sample_rows;
   std::vector<SampleRow> samples;
 
+  // Rows that tell the log-probability of a given next token. [S] each
+  std::vector<int32_t> score_rows;
+  std::vector<ScoreRow> scores;
+
+  // Rows whose hidden state is added to a request's sum, in order of position. [P] each
+  std::vector<int32_t> pool_rows;
+  std::vector<std::vector<double>*> pool_sums;
+
   int64_t num_rows() const { return static_cast<int64_t>(tokens.size()); }
 
   void clear() {
-    for (auto* list : {&tokens, &positions, &slots, &sequences, &page_table, &sample_rows}) list->clear();
+    for (auto* list : {&tokens, &positions, &slots, &sequences, &page_table, &sample_rows, &score_rows, &pool_rows}) list->clear();
     samples.clear();
+    scores.clear();
+    pool_sums.clear();
     num_sequences = max_pages = 0;
   }
 };
@@ -41,6 +51,12 @@ struct StepResult {
   std::vector<int32_t> ranks;
   std::vector<int32_t> top_tokens;
   std::vector<float> top_logprobs;
+
+  // The same of the step's score rows. [S] and [S, kMaxLogprobs]
+  std::vector<float> score_logprobs;
+  std::vector<int32_t> score_ranks;
+  std::vector<int32_t> score_top_tokens;
+  std::vector<float> score_top_logprobs;
 };
 
 }  // namespace parley

@@ -7,6 +7,9 @@
 namespace parley {
 namespace {
 
+// Prompts are scored so many rows at a time at least, so that a server for few requests does not read the unembedding for each token.
+constexpr int64_t kMinLogitRows = 32;
+
 // What contract.def's ranges cannot say: how the fields fit together.
 const ModelSpec& checked(const ModelSpec& spec) {
   check(spec.num_sampled_ids <= spec.vocab_size, "num_sampled_ids ", spec.num_sampled_ids, ": expected at most vocab_size ",
@@ -29,11 +32,17 @@ Worker::Worker(const ModelSource& source, const EngineOptions& options, const st
       kv_cache_(std::make_unique<KvCache>(spec_, options.dtype, options.kv_cache_bytes)) {
   options_.max_model_len = std::min({options.max_model_len, spec_.max_position, kv_cache_->num_pages() * kPageSize});
   decoder_ = std::make_unique<Decoder>(spec_, weights_, *kv_cache_, *backend_, options_.max_num_batched_tokens,
-                                       options_.max_model_len, options_.max_num_seqs);
+                                       options_.max_model_len, std::max(options_.max_num_seqs, kMinLogitRows));
 }
 
 void Worker::run(const Step& step, StepResult& result) {
   decoder_->forward(step);
+  sample(step, result);
+  score(step, result);
+  pool(step);
+}
+
+void Worker::sample(const Step& step, StepResult& result) {
   const int64_t num_samples = static_cast<int64_t>(step.samples.size());
   const size_t size = step.samples.size();
   result.tokens.resize(size);
@@ -44,8 +53,40 @@ void Worker::run(const Step& step, StepResult& result) {
   if (num_samples == 0) return;
   const Matrix<float> logits = decoder_->unembed({step.sample_rows.data(), num_samples});
   backend_->sample(logits, {step.samples.data(), num_samples}, spec_.num_sampled_ids, {result.tokens.data(), num_samples},
-                   {result.logprobs.data(), num_samples}, {result.ranks.data(), num_samples}, {result.top_tokens.data(), num_samples, kMaxLogprobs},
-                   {result.top_logprobs.data(), num_samples, kMaxLogprobs});
+                   {result.logprobs.data(), num_samples}, {result.ranks.data(), num_samples},
+                   {result.top_tokens.data(), num_samples, kMaxLogprobs}, {result.top_logprobs.data(), num_samples, kMaxLogprobs});
+}
+
+// A few rows at a time: the logits of a whole prompt are never in memory.
+void Worker::score(const Step& step, StepResult& result) {
+  const size_t size = step.scores.size();
+  result.score_logprobs.resize(size);
+  result.score_ranks.resize(size);
+  result.score_top_tokens.resize(size * kMaxLogprobs);
+  result.score_top_logprobs.resize(size * kMaxLogprobs);
+  const int64_t num_scores = static_cast<int64_t>(size);
+  for (int64_t first = 0; first < num_scores; first += decoder_->max_logit_rows()) {
+    const int64_t count = std::min(num_scores - first, decoder_->max_logit_rows());
+    const Matrix<float> logits = decoder_->unembed({step.score_rows.data() + first, count});
+    backend_->score(logits, {step.scores.data() + first, count}, {result.score_logprobs.data() + first, count},
+                    {result.score_ranks.data() + first, count},
+                    {result.score_top_tokens.data() + first * kMaxLogprobs, count, kMaxLogprobs},
+                    {result.score_top_logprobs.data() + first * kMaxLogprobs, count, kMaxLogprobs});
+  }
+}
+
+// One row after the other in double precision, so that a sum has the same bits however the prompt was cut.
+void Worker::pool(const Step& step) {
+  const int64_t num_pooled = static_cast<int64_t>(step.pool_rows.size());
+  for (int64_t first = 0; first < num_pooled; first += decoder_->max_logit_rows()) {
+    const int64_t count = std::min(num_pooled - first, decoder_->max_logit_rows());
+    const Matrix<float> hidden = decoder_->final_hidden({step.pool_rows.data() + first, count});
+    for (int64_t r = 0; r < count; ++r) {
+      std::vector<double>& sum = *step.pool_sums[static_cast<size_t>(first + r)];
+      sum.resize(static_cast<size_t>(hidden.cols));
+      for (int64_t i = 0; i < hidden.cols; ++i) sum[static_cast<size_t>(i)] += static_cast<double>(hidden.row(r)[i]);
+    }
+  }
 }
 
 std::vector<float> Worker::logits(const Step& step) {

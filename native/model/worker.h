@@ -22,7 +22,7 @@ class Worker {
   // Loads the model. Throws Error if spec, tensors and options do not fit together. progress: fraction of the weights, 0..1.
   Worker(const ModelSource& source, const EngineOptions& options, const std::function<void(double)>& progress);
 
-  // Computes the step and chooses its tokens.
+  // Computes the step: chooses, scores and pools.
   void run(const Step& step, StepResult& result);
 
   // For tests against references: computes the step and returns the logits of every row, [T, vocab].
@@ -35,6 +35,10 @@ class Worker {
   EngineInfo info() const;
 
  private:
+  void sample(const Step& step, StepResult& result);
+  void score(const Step& step, StepResult& result);
+  void pool(const Step& step);
+
   const ModelSpec spec_;
   EngineOptions options_;
   Isa isa_;

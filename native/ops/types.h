@@ -60,6 +60,12 @@ inline int64_t num_top(const SamplingParams& params) {
                                           : static_cast<int64_t>(params.logprob_token_ids.size());
 }
 
+// A token whose log-probability a row of logits is asked for, and how many of the most probable ones beside it.
+struct ScoreRow {
+  int32_t token;
+  int32_t num_top;
+};
+
 // How to choose one row's token.
 struct SampleRow {
   const SamplingParams* params = nullptr;

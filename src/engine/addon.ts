@@ -5,12 +5,20 @@ import {
   type EngineInfo,
   type EngineOptions,
   type EngineStats,
+  EventKindValues,
   FinishReasonValues,
   type Isa,
   type ModelSpec,
   type TensorSource,
 } from './contract.js'
-import { type Engine, EngineFailure, EngineRefusal, type EngineRequest, type TokenEvent } from './engine.js'
+import {
+  type Engine,
+  EngineFailure,
+  EngineRefusal,
+  type EngineRequest,
+  type PromptLogprobs,
+  type TokenEvent,
+} from './engine.js'
 
 /** What a checkpoint gives the engine. */
 export interface ModelSource {
@@ -119,7 +127,7 @@ class NativeBackedEngine implements Engine {
 
   submit(request: EngineRequest, signal?: AbortSignal): AsyncIterable<TokenEvent> {
     if (this.#closing) throw new EngineRefusal('the engine is closed')
-    const queue = new EventQueue()
+    const queue = new EventQueue(request)
     if (signal?.aborted) {
       queue.end()
       return queue
@@ -163,17 +171,43 @@ class NativeBackedEngine implements Engine {
 class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent> {
   onReturn: () => void = () => {}
   onEnd: () => void = () => {}
+  pooled: Float32Array | undefined
+  #prompt: PromptLogprobs | undefined
   #events: TokenEvent[] = []
   #next = 0
   #ended = false
   #failure: EngineFailure | undefined
-  #wake: (() => void) | undefined;
+  #wake: (() => void) | undefined
+
+  constructor({ prompt, sampling }: EngineRequest) {
+    const numTop = sampling.num_prompt_logprobs ?? -1
+    if (numTop >= 0) this.#prompt = emptyPromptLogprobs(prompt.length - 1, numTop)
+  }
 
   [Symbol.asyncIterator](): AsyncIterator<TokenEvent> {
     return this
   }
 
+  /** Takes a `prompt` event: log-probabilities of some of the prompt's tokens. They leave with the first token. */
+  score(words: Int32Array, floats: Float32Array, start: number, end: number): void {
+    if (!this.#prompt) return
+    const numTop = words[start + 1] as number
+    const { logprobs, ranks, top_tokens, top_logprobs } = this.#prompt
+    let at = start + 2
+    for (let i = (words[start] as number) - 1; at < end; i++) {
+      logprobs[i] = floats[at++] as number
+      ranks[i] = words[at++] as number
+      for (let top = i * numTop; top < (i + 1) * numTop; top++) {
+        top_tokens[top] = words[at++] as number
+        top_logprobs[top] = floats[at++] as number
+      }
+    }
+  }
+
   push(event: TokenEvent): void {
+    if (this.#prompt) event.prompt = this.#prompt
+    if (this.pooled) event.pooled = this.pooled
+    this.#prompt = undefined
     this.#events.push(event)
     this.#wake?.()
   }
@@ -208,36 +242,59 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   }
 }
 
+function emptyPromptLogprobs(count: number, numTop: number): PromptLogprobs {
+  return {
+    logprobs: new Float32Array(count),
+    ranks: new Int32Array(count),
+    top_tokens: new Int32Array(count * numTop),
+    top_logprobs: new Float32Array(count * numTop),
+  }
+}
+
 /** Unpacks a step's events; the layout stands at PackedEvents in native/engine/engine.h. */
 function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, EventQueue>): void {
   const words = new Int32Array(buffer)
   const floats = new Float32Array(buffer)
   let at = 0
   while (at < words.length) {
-    const [id, finishIndex, token, , rank, numTop] = words.subarray(at, at + 6) as unknown as number[] &
-      [number, number, number, number, number, number]
-    const logprob = floats[at + 3] as number
-    at += 6
-    const top: TokenEvent['top'] = []
-    for (let i = 0; i < numTop; i++, at += 2)
-      top.push({ token: words[at] as number, logprob: floats[at + 1] as number })
+    const id = words[at] as number
+    const kind = EventKindValues[words[at + 1] as number]
+    const start = at + 3
+    const end = start + (words[at + 2] as number)
+    at = end
     const queue = requests.get(id)
     if (!queue) continue // cancelled here while the step ran
-    const finish = FinishReasonValues[finishIndex] as TokenEvent['finish']
-    if (finish !== 'none') requests.delete(id)
-    if (finish === 'error') {
-      queue.end(
-        new EngineFailure(
-          failure ||
-            'no token could be chosen for this request: the logits are NaN or minus infinity, or all tokens are forbidden',
-        ),
-      )
-    } else if (finish === 'cancelled') {
-      queue.end()
+    if (kind === 'prompt') {
+      queue.score(words, floats, start, end)
+    } else if (kind === 'pooled') {
+      queue.pooled = floats.slice(start, end)
     } else {
-      queue.push({ token, logprob, rank, top, finish })
-      if (finish !== 'none') queue.end()
+      const event = readToken(words, floats, start, end)
+      if (event.finish !== 'none') requests.delete(id)
+      if (event.finish === 'error') {
+        queue.end(new EngineFailure(failure || noToken))
+      } else if (event.finish === 'cancelled') {
+        queue.end()
+      } else {
+        queue.push(event)
+        if (event.finish !== 'none') queue.end()
+      }
     }
   }
   if (failure && words.length === 0) process.emitWarning(`engine: ${failure}`)
+}
+
+const noToken =
+  'no token could be chosen for this request: the logits are NaN or minus infinity, or all tokens are forbidden'
+
+function readToken(words: Int32Array, floats: Float32Array, start: number, end: number): TokenEvent {
+  const top: TokenEvent['top'] = []
+  for (let i = start + 4; i < end; i += 2) top.push({ token: words[i] as number, logprob: floats[i + 1] as number })
+  return {
+    token: words[start + 1] as number,
+    logprob: floats[start + 2] as number,
+    rank: words[start + 3] as number,
+    top,
+    finish: FinishReasonValues[words[start] as number] as TokenEvent['finish'],
+  }
 }

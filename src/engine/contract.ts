@@ -18,6 +18,12 @@ export type TensorRole = (typeof TensorRoleValues)[number]
 export const FinishReasonValues = ['none', 'stop', 'length', 'cancelled', 'error'] as const
 export type FinishReason = (typeof FinishReasonValues)[number]
 
+export const PoolingValues = ['none', 'mean', 'last'] as const
+export type Pooling = (typeof PoolingValues)[number]
+
+export const EventKindValues = ['token', 'prompt', 'pooled'] as const
+export type EventKind = (typeof EventKindValues)[number]
+
 /** what the one decoder needs to know of a model; built by src/models from config.json and the tensor headers */
 export interface ModelSpec {
   /** rows of the embedding (1 to 4194304, required) */
@@ -100,7 +106,7 @@ export interface EngineOptions {
 
 /** how one request's tokens are chosen; OpenAI's field names */
 export interface SamplingParams {
-  /** completion tokens, at most (1 to 16777216, required) */
+  /** completion tokens, at most; 0: the prompt is computed and nothing chosen (0 to 16777216, required) */
   max_tokens: number
   /** 0: greedy, the lowest id among equals (0 to 100, default 1) */
   temperature: number
@@ -124,6 +130,10 @@ export interface SamplingParams {
   num_logprobs: number
   /** completion tokens before one that ends it may be chosen (0 to 16777216, default 0) */
   min_tokens: number
+  /** most probable tokens reported beside each token of the prompt but the first; -1: nothing about the prompt (-1 to 32, default -1) */
+  num_prompt_logprobs: number
+  /** report the mean or the last of the prompt's hidden states behind the final norm; only with max_tokens 0; default none */
+  pooling: Pooling
   /** do not end at eos_token_ids (default false) */
   ignore_eos: boolean
   /** the model's ids that end a completion (0 to 4194303) */

@@ -8,8 +8,19 @@ export interface TokenLogprob {
   logprob: number
 }
 
+/** Log-probabilities of the tokens of a prompt, from the second on: entry i belongs to token i + 1. */
+export interface PromptLogprobs {
+  logprobs: Float32Array
+  /** see TokenEvent.rank */
+  ranks: Int32Array
+  /** the most probable tokens at each place, best first, [tokens, num_prompt_logprobs] */
+  top_tokens: Int32Array
+  top_logprobs: Float32Array
+}
+
 /** One token of one request. */
 export interface TokenEvent {
+  /** -1: the request ends without a token, because max_tokens is 0 */
   token: number
   /** NaN when the request asked for no log-probabilities. */
   logprob: number
@@ -19,6 +30,10 @@ export interface TokenEvent {
   top: TokenLogprob[]
   /** 'none' on every token but the last. The last token of 'stop' is the stop token itself. */
   finish: FinishReason
+  /** on the first event of a request that asked for num_prompt_logprobs */
+  prompt?: PromptLogprobs
+  /** on the event of a request that asked for pooling: the hidden state, [hidden_size] */
+  pooled?: Float32Array
 }
 
 /** What a request gives the engine. Fields of SamplingParams that are left out take the defaults of native/contract.def. */

@@ -73,6 +73,14 @@ export interface Ops {
     top_tokens: Matrix<Int32Array>,
     top_logprobs: Matrix,
   ): void
+  score(
+    logits: Matrix,
+    rows: { token: number; num_top: number }[],
+    logprobs: Float32Array,
+    ranks: Int32Array,
+    top_tokens: Matrix<Int32Array>,
+    top_logprobs: Matrix,
+  ): void
 }
 
 interface Addon {

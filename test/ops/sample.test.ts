@@ -400,6 +400,29 @@ describeBackends('sample', (ops) => {
     })
   })
 
+  test('score tells of given tokens what sample reports of the ones it chose, to the bit', () => {
+    for (const vocab of [5, 16, 300, 3001]) {
+      const logits = random.matrix(12, vocab, 3)
+      logits.data[3] = Number.NaN
+      const numTops = Array.from({ length: 12 }, (_, i) => Math.min(i % 5, vocab))
+      const sampled = sample(
+        ops,
+        logits,
+        numTops.map((num_logprobs, i) => sampleRow({ num_logprobs, seed: i, temperature: 3 })),
+      )
+      const rows = numTops.map((num_top, i) => ({ token: at(sampled.tokens, i), num_top }))
+      const logprobs = new Float32Array(12)
+      const ranks = new Int32Array(12)
+      const topTokens = { data: new Int32Array(12 * 8).fill(-99), rows: 12, cols: 8 }
+      const topLogprobs = poisoned(12, 8)
+      ops.score({ ...logits, data: logits.data.slice() }, rows, logprobs, ranks, topTokens, topLogprobs)
+      expect(bits(logprobs)).toEqual(bits(sampled.logprobs))
+      expect(ranks).toEqual(sampled.ranks)
+      expect(topTokens).toEqual(sampled.topTokens)
+      expect(bits(topLogprobs.data)).toEqual(bits(sampled.topLogprobs.data))
+    }
+  })
+
   test('NaN counts as impossible, +infinity as the largest, and nothing possible gives token -1', () => {
     const { NaN: nan, POSITIVE_INFINITY: inf } = Number
     expect(sampleOne(ops, [nan, 1, nan, 2], { temperature: 0 })).toBe(3)

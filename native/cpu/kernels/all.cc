@@ -13,8 +13,8 @@ namespace PARLEY_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    kTileTokens, kLinearScratch, pack_tokens,       linear,    pack_panel, embed,    layer_norm,
-    rope,        write_kv,     attention_scratch, attention, sample,     read_sum, fma_loop,
+    kTileTokens, kLinearScratch, pack_tokens,       linear,    pack_panel, embed, layer_norm, rope,
+    write_kv,    attention_scratch, attention,      sample,    score,      read_sum, fma_loop,
 };
 
 }  // namespace PARLEY_ISA

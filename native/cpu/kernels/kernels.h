@@ -99,6 +99,19 @@ struct SampleCall {
   float* top_logprobs;
 };
 
+// One row of `score`.
+struct ScoreCall {
+  float* logits;  // [vocab]
+  int64_t vocab;
+  int32_t token;
+  int64_t num_top;
+  // Results.
+  float logprob;
+  int32_t rank;
+  int32_t* top_tokens;  // [num_top]
+  float* top_logprobs;
+};
+
 struct Kernels {
   // Most tokens in a group of `linear`, the height of the register tile, and the float32 scratch that a thread needs for it.
   int64_t group_tokens;
@@ -125,6 +138,7 @@ struct Kernels {
   // Runs thread `thread`'s share.
   void (*attention)(const AttentionCall& call, int64_t thread, int64_t num_threads, float* scratch);
   void (*sample)(SampleCall& call);
+  void (*score)(ScoreCall& call);
 
   // For calibration: the sum of n numbers (n a multiple of 128, 64-byte aligned), and a loop of FMAs in registers that returns how
   // many floating-point operations it did (an FMA is two).

@@ -1,4 +1,4 @@
-// Chooses one row's token.
+// Chooses one row's token (`sample`), or tells a given one's log-probability (`score`).
 //
 //   1. NaN logits count as -infinity, +infinity as the largest float32.
 //   2. Log-probabilities (num_logprobs >= 0 or logprob_token_ids) are those of the raw softmax over all `vocab` columns, padded ones
@@ -371,6 +371,14 @@ int32_t draw(const SampleCall& call, int64_t n, float top, float temperature) {
     count = kept;
   }
   return draw_from_list(weights, ids, count, u * sum_of(weights, ids, count));
+}
+
+void score(ScoreCall& call) {
+  Softmax softmax{clean(call.logits, call.vocab), 0};
+  softmax.log_total = log_sum(call.logits, call.vocab, softmax.top);
+  if (call.num_top > 0) find_top(call.logits, call.vocab, call.num_top, softmax, call.top_tokens, call.top_logprobs);
+  call.logprob = logprob_of(softmax, call.logits[call.token]);
+  call.rank = rank_of(call.logits, call.vocab, call.logits[call.token]);
 }
 
 void sample(SampleCall& call) {
