@@ -191,12 +191,36 @@ struct Argument<int64_t> {
 template <>
 struct Argument<Epilogue> {
   static Epilogue read(Napi::Value value, Call&, const std::string& where) {
-    constexpr std::array<const char*, 5> kNames = {"store", "gelu", "gelu_tanh", "relu", "accumulate"};
+    constexpr std::array<const char*, 6> kNames = {"store", "gelu", "gelu_tanh", "relu", "accumulate", "silu"};
     const std::string name = value.IsString() ? value.As<Napi::String>().Utf8Value() : "";
     for (size_t i = 0; i < kNames.size(); ++i) {
       if (name == kNames[i]) return static_cast<Epilogue>(i);
     }
-    fail(where, ": expected store, gelu, gelu_tanh, relu or accumulate");
+    fail(where, ": expected store, gelu, gelu_tanh, relu, accumulate or silu");
+  }
+};
+
+template <>
+struct Argument<Activation> {
+  static Activation read(Napi::Value value, Call&, const std::string& where) { return read_enum<Activation>(value, where); }
+};
+
+template <>
+struct Argument<RopeLayout> {
+  static RopeLayout read(Napi::Value value, Call&, const std::string& where) { return read_enum<RopeLayout>(value, where); }
+};
+
+// {scale, softcap?, window?, bias?: matrix}
+template <>
+struct Argument<const AttentionRule&> {
+  static AttentionRule read(Napi::Value value, Call& call, const std::string& where) {
+    AttentionRule rule;
+    rule.scale = Argument<float>::read(field(value, "scale", where), call, where + ".scale");
+    const Napi::Object object = value.As<Napi::Object>();
+    if (object.Has("softcap")) rule.softcap = Argument<float>::read(object.Get("softcap"), call, where + ".softcap");
+    if (object.Has("window")) rule.window = read_int(object.Get("window"), 0, kMaxSize, where + ".window");
+    if (object.Has("bias")) rule.bias = Argument<Matrix<const float>>::read(object.Get("bias"), call, where + ".bias");
+    return rule;
   }
 };
 
@@ -263,18 +287,33 @@ struct Checks {
     }
   }
 
-  static void embed(const Napi::CallbackInfo&, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens) {
+  static void embed(const Napi::CallbackInfo&, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float) {
     same(out.rows, tokens.size, "rows of out and tokens");
     same(out.cols, table.cols, "columns of out and table");
     all(tokens, table.rows, "tokens");
   }
-  static void layer_norm(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, Span<const float> weight,
-                         Span<const float> bias, float) {
+  static void add(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x) {
     same(out.rows, x.rows, "rows of out and x");
     same(out.cols, x.cols, "columns of out and x");
-    same(weight.size, x.cols, "weight and columns");
-    same(bias.size, x.cols, "bias and columns");
   }
+  static void layer_norm(const Napi::CallbackInfo& info, Matrix<float> out, Matrix<const float> x, Span<const float> weight,
+                         Span<const float> bias, int64_t width, float eps) {
+    rms_norm(info, out, x, weight, width, eps);
+    rms_norm(info, out, x, bias, width, eps);
+  }
+  static void rms_norm(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, Span<const float> weight,
+                       int64_t width, float) {
+    same(out.rows, x.rows, "rows of out and x");
+    same(out.cols, x.cols, "columns of out and x");
+    check(width >= 1 && x.cols % width == 0, "width: expected a divisor of ", x.cols, ", got ", width);
+    check(weight.empty() || weight.size == width || weight.size == x.cols, "weight, bias: expected none, ", width, " or ", x.cols,
+          " numbers, got ", weight.size);
+  }
+  static void gate(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, Activation) {
+    same(out.rows, x.rows, "rows of out and x");
+    same(2 * out.cols, x.cols, "twice the columns of out and those of x");
+  }
+  static void softcap(const Napi::CallbackInfo&, Matrix<float>, float cap) { check(cap > 0, "cap: expected a positive number"); }
   static void linear(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, const PackedWeight& weight,
                      Span<const float> bias, Epilogue) {
     same(out.rows, x.rows, "rows of out and x");
@@ -283,7 +322,7 @@ struct Checks {
     check(bias.empty() || bias.size == weight.rows, "bias: expected none or one for each row of weight");
   }
   static void rope(const Napi::CallbackInfo&, Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin,
-                   HeadLayout heads) {
+                   HeadLayout heads, RopeLayout) {
     same(qkv.cols, heads.qkv_size(), "columns of qkv and heads");
     same(qkv.rows, positions.size, "rows of qkv and positions");
     check(heads.rope_dims % 2 == 0, "rope_dims: expected an even number");
@@ -299,7 +338,8 @@ struct Checks {
   }
   static void attention(const Napi::CallbackInfo& info, Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv,
                         Span<const int32_t> positions, Span<const int32_t> sequences, Matrix<const int32_t> page_table,
-                        HeadLayout heads, float) {
+                        HeadLayout heads, const AttentionRule& rule) {
+    check(rule.bias.cols == 0 || rule.bias.rows == heads.num_heads, "rule.bias: expected a row for each head");
     pages(info[2], kv, heads);
     same(out.rows, qkv.rows, "rows of out and qkv");
     same(out.cols, heads.query_size(), "columns of out and heads");

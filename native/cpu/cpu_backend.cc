@@ -16,6 +16,8 @@ static_assert(static_cast<int>(NumberType::float32) == static_cast<int>(DType::f
 static_assert(static_cast<int>(NumberType::float16) == static_cast<int>(DType::float16), "");
 static_assert(static_cast<int>(NumberType::bfloat16) == static_cast<int>(DType::bfloat16), "");
 static_assert(static_cast<int>(Epilogue::store) == 0 && static_cast<int>(Epilogue::accumulate) == 4, "linear.h switches on these");
+static_assert(static_cast<int>(Epilogue::silu) == 5, "and on this one");
+static_assert(static_cast<int>(Activation::gelu) == 0 && static_cast<int>(Activation::silu) == 3, "elementwise.h switches on these");
 static_assert(kPageTokens == kPageSize, "");
 static_assert(sizeof(TokenCount) == 2 * sizeof(int32_t), "the kernels read pairs");
 
@@ -64,18 +66,45 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens) override {
+  void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
     share(tokens.size, tokens.size < 2, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
         kernels_.embed(out.row(t), table.data, number_type(table.dtype), table.cols, tokens[t]);
+        if (scale != 1.0f) {
+          for (int64_t i = 0; i < table.cols; ++i) out.row(t)[i] *= scale;
+        }
       }
     });
   }
 
-  void layer_norm(Matrix<float> out, Matrix<const float> x, Span<const float> weight, Span<const float> bias,
-                  float eps) override {
+  void add(Matrix<float> out, Matrix<const float> x) override {
     share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) kernels_.layer_norm(out.row(t), x.row(t), weight.data, bias.data, x.cols, eps);
+      for (int64_t t = begin; t < end; ++t) kernels_.add(out.row(t), x.row(t), x.cols);
+    });
+  }
+
+  void layer_norm(Matrix<float> out, Matrix<const float> x, Span<const float> weight, Span<const float> bias, int64_t width,
+                  float eps) override {
+    each_run(x, width, [&](int64_t t, int64_t i) {
+      kernels_.layer_norm(out.row(t) + i, x.row(t) + i, part_of(weight, width, i), part_of(bias, width, i), width, eps);
+    });
+  }
+
+  void rms_norm(Matrix<float> out, Matrix<const float> x, Span<const float> weight, int64_t width, float eps) override {
+    each_run(x, width, [&](int64_t t, int64_t i) {
+      kernels_.rms_norm(out.row(t) + i, x.row(t) + i, part_of(weight, width, i), width, eps);
+    });
+  }
+
+  void gate(Matrix<float> out, Matrix<const float> x, Activation activation) override {
+    share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) kernels_.gate(out.row(t), x.row(t), out.cols, static_cast<int32_t>(activation));
+    });
+  }
+
+  void softcap(Matrix<float> x, float cap) override {
+    share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) kernels_.softcap(x.row(t), x.cols, cap);
     });
   }
 
@@ -110,12 +139,14 @@ class CpuBackend final : public Backend {
                   });
   }
 
-  void rope(Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin, HeadLayout heads) override {
+  void rope(Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin, HeadLayout heads,
+            RopeLayout layout) override {
     const int64_t half = heads.rope_dims / 2;
     if (half == 0) return;
     share(qkv.rows, qkv.rows * heads.query_size() < kSmallNumbers, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        kernels_.rope(qkv.row(t), heads.num_heads + heads.num_kv_heads, heads.head_dim, cos_sin.row(positions[t]), half);
+        kernels_.rope(qkv.row(t), heads.num_heads + heads.num_kv_heads, heads.head_dim, cos_sin.row(positions[t]), half,
+                      layout == RopeLayout::interleaved);
       }
     });
   }
@@ -131,7 +162,8 @@ class CpuBackend final : public Backend {
   }
 
   void attention(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, Span<const int32_t> positions,
-                 Span<const int32_t> sequences, Matrix<const int32_t> page_table, HeadLayout heads, float scale) override {
+                 Span<const int32_t> sequences, Matrix<const int32_t> page_table, HeadLayout heads,
+                 const AttentionRule& rule) override {
     if (out.rows == 0) return;
     const AttentionCall call{out.data,
                              out.stride,
@@ -148,7 +180,12 @@ class CpuBackend final : public Backend {
                              heads.num_heads,
                              heads.num_kv_heads,
                              heads.head_dim,
-                             scale};
+                             rule.scale,
+                             rule.softcap,
+                             rule.bias.data,
+                             rule.bias.stride,
+                             rule.bias.cols,
+                             rule.window};
     int64_t context = 0;
     int64_t keys = 0;
     for (const int32_t position : positions) {
@@ -244,6 +281,21 @@ class CpuBackend final : public Backend {
         if (thread < threads) function(thread, count * thread / threads, count * (thread + 1) / threads);
       });
     }
+  }
+
+  // function(row, first column) for every run of `width` numbers of x.
+  template <class Function>
+  void each_run(Matrix<const float> x, int64_t width, const Function& function) {
+    share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        for (int64_t i = 0; i < x.cols; i += width) function(t, i);
+      }
+    });
+  }
+
+  // A norm's weight or bias for the run at column `first`: none, the same for all runs, or the run's own.
+  static const float* part_of(Span<const float> numbers, int64_t width, int64_t first) {
+    return numbers.empty() ? nullptr : numbers.data + (numbers.size == width ? 0 : first);
   }
 
   template <class Function>

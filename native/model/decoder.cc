@@ -18,51 +18,93 @@ Epilogue epilogue_of(Activation activation) {
     case Activation::gelu: return Epilogue::gelu;
     case Activation::gelu_tanh: return Epilogue::gelu_tanh;
     case Activation::relu: return Epilogue::relu;
+    case Activation::silu: return Epilogue::silu;
   }
   fail("activation ", static_cast<int>(activation), " has no epilogue");
 }
 
-int64_t workspace_bytes(const ModelSpec& spec, const HeadLayout& heads, int64_t max_rows, int64_t max_positions,
-                        int64_t max_logit_rows) {
-  const int64_t row = 2 * spec.hidden_size + heads.qkv_size() + heads.query_size() + spec.intermediate_size;
-  const int64_t numbers = checked_add(
-      checked_mul(max_rows, row), checked_add(checked_mul(max_logit_rows, spec.hidden_size + spec.vocab_size),
-                                              checked_mul(max_positions, spec.rope_dims)));
-  return checked_add(checked_mul(numbers, 4), 8 * Arena::kCacheLine);
+// A workspace matrix and its shape.
+struct Plan {
+  Matrix<float>* matrix;
+  int64_t rows;
+  int64_t cols;
+};
+
+int64_t workspace_bytes(const std::vector<Plan>& plans) {
+  int64_t bytes = 0;
+  for (const Plan& plan : plans) {
+    bytes = checked_add(bytes, checked_add(checked_mul(checked_mul(plan.rows, plan.cols), 4), Arena::kCacheLine));
+  }
+  return bytes;
+}
+
+// Angles and their parts are rounded to float32 where transformers rounds them: at position 2000 the difference would show.
+void fill_cos_sin(Matrix<float> table, const std::vector<float>& frequencies, double scale) {
+  const int64_t half = static_cast<int64_t>(frequencies.size());
+  for (int64_t position = 0; position < table.rows; ++position) {
+    for (int64_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(static_cast<float>(position) * frequencies[static_cast<size_t>(i)]);
+      table.row(position)[i] = static_cast<float>(std::cos(angle)) * static_cast<float>(scale);
+      table.row(position)[half + i] = static_cast<float>(std::sin(angle)) * static_cast<float>(scale);
+    }
+  }
 }
 
 }  // namespace
 
-Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, int64_t max_rows,
-                 int64_t max_positions, int64_t max_logit_rows)
+Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
+                 int64_t max_rows, int64_t max_positions, int64_t max_logit_rows)
     : spec_(spec),
       weights_(weights),
       kv_cache_(kv_cache),
       backend_(backend),
-      heads_{spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.rope_dims},
-      workspace_(workspace_bytes(spec, heads_, max_rows, max_positions, max_logit_rows)) {
-  auto matrix = [&](int64_t rows, int64_t cols) {
-    return Matrix<float>(static_cast<float*>(workspace_.take(rows * cols * 4)), rows, cols);
+      heads_{spec.num_heads, spec.num_kv_heads, spec.head_dim, 2 * static_cast<int64_t>(spec.rope_frequencies.size())} {
+  const bool projected = weights.embedding.cols != spec.hidden_size;
+  const bool has_branch = spec.position_embedding || spec.norm_placement == NormPlacement::after ||
+                          spec.norm_placement == NormPlacement::around;
+  const std::vector<Plan> plans = {
+      {&hidden_, max_rows, spec.hidden_size},
+      {&normed_, max_rows, spec.hidden_size},
+      {&branch_, has_branch ? max_rows : 0, spec.hidden_size},
+      {&embedded_, projected ? max_rows : 0, weights.embedding.cols},
+      {&qkv_, max_rows, heads_.qkv_size()},
+      {&attention_, max_rows, heads_.query_size()},
+      {&gate_up_, spec.gated_mlp ? max_rows : 0, 2 * spec.intermediate_size},
+      {&mlp_, max_rows, spec.intermediate_size},
+      {&gathered_, max_logit_rows, spec.hidden_size},
+      {&projected_, projected ? max_logit_rows : 0, weights.embedding.cols},
+      {&logits_, max_logit_rows, spec.vocab_size},
+      {&cos_sin_, heads_.rope_dims > 0 ? max_positions : 0, heads_.rope_dims},
+      {&local_cos_sin_, spec.local_rope_frequencies.empty() ? 0 : max_positions, heads_.rope_dims},
+      {&position_bias_, spec.alibi_slopes.empty() ? 0 : spec.num_heads, max_positions},
   };
-  hidden_ = matrix(max_rows, spec.hidden_size);
-  normed_ = matrix(max_rows, spec.hidden_size);
-  qkv_ = matrix(max_rows, heads_.qkv_size());
-  attention_ = matrix(max_rows, heads_.query_size());
-  mlp_ = matrix(max_rows, spec.intermediate_size);
-  gathered_ = matrix(max_logit_rows, spec.hidden_size);
-  logits_ = matrix(max_logit_rows, spec.vocab_size);
-  cos_sin_ = matrix(max_positions, spec.rope_dims);
+  workspace_ = std::make_unique<Arena>(workspace_bytes(plans));
+  for (const Plan& plan : plans) {
+    *plan.matrix = Matrix<float>(static_cast<float*>(workspace_->take(plan.rows * plan.cols * 4)), plan.rows, plan.cols);
+  }
 
-  // Frequencies and angles are rounded to float32 where transformers rounds them: at position 2000 the difference would show.
-  const int64_t half = spec.rope_dims / 2;
-  for (int64_t i = 0; i < half; ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(spec.rope_dims);
-    const float frequency = 1.0f / std::pow(static_cast<float>(spec.rope_theta), exponent);
-    for (int64_t position = 0; position < max_positions; ++position) {
-      const float angle = static_cast<float>(position) * frequency;
-      cos_sin_.row(position)[i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      cos_sin_.row(position)[half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+  // The reference multiplies by a number of the weights' type: Gemma's sqrt(3072) is 55.5 in bfloat16.
+  char rounded[4];
+  store_number(rounded, 0, dtype, static_cast<float>(spec.embedding_scale));
+  embedding_scale_ = load_number(rounded, 0, dtype);
+
+  const bool is_long = !spec.long_rope_frequencies.empty() && max_positions > spec.long_rope_above;
+  fill_cos_sin(cos_sin_, is_long ? spec.long_rope_frequencies : spec.rope_frequencies, spec.rope_scale);
+  fill_cos_sin(local_cos_sin_, spec.local_rope_frequencies, 1);
+  for (int64_t head = 0; head < position_bias_.rows; ++head) {
+    for (int64_t distance = 0; distance < max_positions; ++distance) {
+      position_bias_.row(head)[max_positions - 1 - distance] =
+          -spec.alibi_slopes[static_cast<size_t>(head)] * static_cast<float>(distance);
     }
+  }
+  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    AttentionRule rule;
+    rule.scale = static_cast<float>(spec.attention_scale / (spec.attention_scale_by_layer ? static_cast<double>(layer + 1) : 1.0));
+    rule.softcap = static_cast<float>(spec.attention_softcap);
+    if (position_bias_.rows > 0) rule.bias = position_bias_;
+    if (!spec.layer_windows.empty()) rule.window = spec.layer_windows[static_cast<size_t>(layer)];
+    rules_.push_back(rule);
+    layer_cos_sin_.push_back(rule.window > 0 && local_cos_sin_.rows > 0 ? local_cos_sin_ : cos_sin_);
   }
 }
 
@@ -71,39 +113,106 @@ void Decoder::forward(const Step& step) {
   check(num_rows_ <= hidden_.rows, "step of ", num_rows_, " rows: expected at most ", hidden_.rows);
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto normed = first_rows(normed_, num_rows_);
-  const auto attention = first_rows(attention_, num_rows_);
-  const auto mlp = first_rows(mlp_, num_rows_);
-  const float eps = static_cast<float>(spec_.norm_eps);
-  const bool parallel = spec_.topology == Topology::parallel;
+  // What a branch reads: the normalised residual stream, or the stream itself.
+  const bool norm_before = spec_.norm_placement == NormPlacement::before || spec_.norm_placement == NormPlacement::around;
+  const auto input_of = [&](const NormWeights& weights) {
+    if (!norm_before) return hidden;
+    norm(normed, hidden, weights);
+    return normed;
+  };
 
-  backend_.embed(hidden, weights_.embedding, span(step.tokens));
+  embed(step);
   for (int64_t i = 0; i < spec_.num_layers; ++i) {
     const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
-    backend_.layer_norm(normed, hidden, span(layer.input_norm_weight), span(layer.input_norm_bias), eps);
-    attend(step, i);
-    const auto post_attention_norm = [&] {
-      backend_.layer_norm(normed, hidden, span(layer.post_attention_norm_weight), span(layer.post_attention_norm_bias), eps);
-    };
+    attend(step, i, input_of(layer.attention_norm));
     // Parallel blocks normalise the residual stream before the attention is added, sequential ones after: no other difference.
-    if (parallel) post_attention_norm();
-    backend_.linear(hidden, attention, layer.attention_out, span(layer.attention_out_bias), Epilogue::accumulate);
-    if (!parallel) post_attention_norm();
-    backend_.linear(mlp, normed, layer.mlp_up, span(layer.mlp_up_bias), epilogue_of(spec_.activation));
-    backend_.linear(hidden, mlp, layer.mlp_down, span(layer.mlp_down_bias), Epilogue::accumulate);
+    Matrix<float> mlp_input = normed;
+    if (spec_.topology == Topology::parallel) mlp_input = input_of(layer.mlp_norm);
+    add_branch(first_rows(attention_, num_rows_), layer.attention_out, layer.attention_norm, layer.attention_output_norm);
+    if (spec_.topology == Topology::sequential) mlp_input = input_of(layer.mlp_norm);
+    run_mlp(layer, mlp_input);
+    add_branch(first_rows(mlp_, num_rows_), layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
   }
 }
 
-// normed_ -> attention_, through this layer's pages.
-void Decoder::attend(const Step& step, int64_t index) {
+// The step's tokens -> hidden_.
+void Decoder::embed(const Step& step) {
+  const auto hidden = first_rows(hidden_, num_rows_);
+  const auto embedded = embedded_.rows > 0 ? first_rows(embedded_, num_rows_) : hidden;
+  backend_.embed(embedded, weights_.embedding, span(step.tokens), embedding_scale_);
+  if (embedded_.rows > 0) backend_.linear(hidden, embedded, weights_.embedding_projection, {}, Epilogue::store);
+  if (spec_.position_embedding) {
+    const auto positions = first_rows(branch_, num_rows_);
+    backend_.embed(positions, weights_.position_embedding, span(step.positions), 1);
+    backend_.add(hidden, positions);
+  }
+  if (spec_.embedding_norm) norm(hidden, hidden, weights_.embedding_norm);
+}
+
+// input -> attention_, through this layer's pages.
+void Decoder::attend(const Step& step, int64_t index, Matrix<const float> input) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const KvLayer& kv = kv_cache_.layer(index);
   const auto qkv = first_rows(qkv_, num_rows_);
   const Matrix<const int32_t> page_table(step.page_table.data(), step.num_sequences, step.max_pages);
-  backend_.linear(qkv, first_rows(normed_, num_rows_), layer.qkv, span(layer.qkv_bias), Epilogue::store);
-  if (heads_.rope_dims > 0) backend_.rope(qkv, span(step.positions), cos_sin_, heads_);
+  backend_.linear(qkv, input, layer.qkv.weight, span(layer.qkv.bias), Epilogue::store);
+  if (spec_.qk_norm != QkNorm::none) {
+    norm_heads({qkv.data, num_rows_, heads_.query_size(), qkv.stride}, layer.query_norm);
+    norm_heads({qkv.data + heads_.query_size(), num_rows_, heads_.kv_size(), qkv.stride}, layer.key_norm);
+  }
+  if (heads_.rope_dims > 0) {
+    backend_.rope(qkv, span(step.positions), layer_cos_sin_[static_cast<size_t>(index)], heads_, spec_.rope_layout);
+  }
   backend_.write_kv(kv, qkv, span(step.slots), heads_);
   backend_.attention(first_rows(attention_, num_rows_), qkv, kv, span(step.positions), span(step.sequences), page_table, heads_,
-                     static_cast<float>(spec_.attention_scale));
+                     rules_[static_cast<size_t>(index)]);
+}
+
+// input -> mlp_, the hidden layer.
+void Decoder::run_mlp(const LayerWeights& layer, Matrix<const float> input) {
+  const auto mlp = first_rows(mlp_, num_rows_);
+  if (spec_.gated_mlp) {
+    const auto gate_up = first_rows(gate_up_, num_rows_);
+    backend_.linear(gate_up, input, layer.mlp_up.weight, span(layer.mlp_up.bias), Epilogue::store);
+    backend_.gate(mlp, gate_up, spec_.activation);
+  } else {
+    backend_.linear(mlp, input, layer.mlp_up.weight, span(layer.mlp_up.bias), epilogue_of(spec_.activation));
+  }
+}
+
+void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights) {
+  const float eps = static_cast<float>(spec_.norm_eps);
+  if (spec_.norm == Norm::rms) {
+    backend_.rms_norm(out, x, span(weights.weight), x.cols, eps);
+  } else {
+    backend_.layer_norm(out, x, span(weights.weight), span(weights.bias), x.cols, eps);
+  }
+}
+
+// Queries or keys, in place.
+void Decoder::norm_heads(Matrix<float> heads, const NormWeights& weights) {
+  const float eps = static_cast<float>(spec_.norm_eps);
+  const int64_t width = spec_.qk_norm == QkNorm::whole ? heads.cols : spec_.head_dim;
+  if (spec_.norm == Norm::rms) {
+    backend_.rms_norm(heads, heads, span(weights.weight), width, eps);
+  } else {
+    backend_.layer_norm(heads, heads, span(weights.weight), span(weights.bias), width, eps);
+  }
+}
+
+// hidden_ += out(x), normalised where the model wants it: the branch before it is added, or the sum.
+void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm,
+                         const NormWeights& output_norm) {
+  const auto hidden = first_rows(hidden_, num_rows_);
+  if (spec_.norm_placement == NormPlacement::after || spec_.norm_placement == NormPlacement::around) {
+    const auto branch = first_rows(branch_, num_rows_);
+    backend_.linear(branch, x, out.weight, span(out.bias), Epilogue::store);
+    norm(branch, branch, output_norm);
+    backend_.add(hidden, branch);
+    return;
+  }
+  backend_.linear(hidden, x, out.weight, span(out.bias), Epilogue::accumulate);
+  if (spec_.norm_placement == NormPlacement::residual) norm(hidden, hidden, residual_norm);
 }
 
 Matrix<float> Decoder::final_hidden(Span<const int32_t> rows) {
@@ -114,15 +223,20 @@ Matrix<float> Decoder::final_hidden(Span<const int32_t> rows) {
     check(row >= 0 && row < num_rows_, "logits of row ", row, ": the step has ", num_rows_, " rows");
     std::copy_n(hidden_.row(row), spec_.hidden_size, gathered.row(r));
   }
-  backend_.layer_norm(gathered, gathered, span(weights_.final_norm_weight), span(weights_.final_norm_bias),
-                      static_cast<float>(spec_.norm_eps));
+  if (spec_.final_norm) norm(gathered, gathered, weights_.final_norm);
   return gathered;
 }
 
 Matrix<float> Decoder::unembed(Span<const int32_t> rows) {
-  const auto gathered = final_hidden(rows);
+  auto features = final_hidden(rows);
   const auto logits = first_rows(logits_, rows.size);
-  backend_.linear(logits, gathered, weights_.unembedding, {}, Epilogue::store);
+  if (projected_.rows > 0) {
+    const auto projected = first_rows(projected_, rows.size);
+    backend_.linear(projected, features, weights_.output_projection, {}, Epilogue::store);
+    features = projected;
+  }
+  backend_.linear(logits, features, weights_.unembedding.weight, span(weights_.unembedding.bias), Epilogue::store);
+  if (spec_.logit_softcap > 0) backend_.softcap(logits, static_cast<float>(spec_.logit_softcap));
   return logits;
 }
 

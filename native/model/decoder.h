@@ -1,6 +1,9 @@
 // The one forward pass: a step's tokens in, hidden states out. Every decoder family is this code with another ModelSpec.
 #pragma once
 
+#include <memory>
+#include <vector>
+
 #include "base/arena.h"
 #include "model/kv_cache.h"
 #include "model/step.h"
@@ -10,8 +13,9 @@ namespace parley {
 
 class Decoder {
  public:
-  // max_rows: tokens in one step; max_positions: longest sequence; max_logit_rows: rows that unembed() takes at a time.
-  Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, int64_t max_rows,
+  // dtype: of the weights; max_rows: tokens in one step; max_positions: longest sequence; max_logit_rows: rows that unembed() takes at
+  // a time.
+  Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype, int64_t max_rows,
           int64_t max_positions, int64_t max_logit_rows);
 
   // Runs all the blocks over the step's rows and writes their keys and values.
@@ -27,24 +31,38 @@ class Decoder {
   int64_t max_logit_rows() const { return logits_.rows; }
 
  private:
-  void attend(const Step& step, int64_t layer);
+  void embed(const Step& step);
+  void attend(const Step& step, int64_t layer, Matrix<const float> input);
+  void run_mlp(const LayerWeights& layer, Matrix<const float> input);
+  void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
+  void norm_heads(Matrix<float> heads, const NormWeights& weights);
+  void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm, const NormWeights& output_norm);
 
   const ModelSpec& spec_;
   const Weights& weights_;
   const KvCache& kv_cache_;
   Backend& backend_;
   HeadLayout heads_;
-  Arena workspace_;
+  float embedding_scale_;
+  std::vector<AttentionRule> rules_;                // of each layer
+  std::vector<Matrix<const float>> layer_cos_sin_;  // of each layer: cos_sin_ or local_cos_sin_
+  std::unique_ptr<Arena> workspace_;
   int64_t num_rows_ = 0;
-  // Workspace; every matrix has max_rows rows but for the last two.
-  Matrix<float> hidden_;     // [T, H] the residual stream
-  Matrix<float> normed_;     // [T, H]
-  Matrix<float> qkv_;        // [T, Q + 2 KV]
-  Matrix<float> attention_;  // [T, Q]
-  Matrix<float> mlp_;        // [T, F]
-  Matrix<float> gathered_;   // [R, H]
-  Matrix<float> logits_;     // [R, V]
-  Matrix<float> cos_sin_;    // [max_positions, rope_dims]: cosines, then sines
+  // Workspace. T is max_rows, R max_logit_rows, P max_positions; a matrix that the model has no use for has no rows.
+  Matrix<float> hidden_;         // [T, H] the residual stream
+  Matrix<float> normed_;         // [T, H]
+  Matrix<float> branch_;         // [T, H] what is normalised before it is added, and position embeddings
+  Matrix<float> embedded_;       // [T, E]
+  Matrix<float> qkv_;            // [T, Q + 2 KV]
+  Matrix<float> attention_;      // [T, Q]
+  Matrix<float> gate_up_;        // [T, 2 F]
+  Matrix<float> mlp_;            // [T, F]
+  Matrix<float> gathered_;       // [R, H]
+  Matrix<float> projected_;      // [R, E]
+  Matrix<float> logits_;         // [R, V]
+  Matrix<float> cos_sin_;        // [P, rope_dims]: cosines, then sines
+  Matrix<float> local_cos_sin_;  // [P, rope_dims] of layers with a window
+  Matrix<float> position_bias_;  // [num_heads, P]; see AttentionRule
 };
 
 }  // namespace parley

@@ -1,66 +1,107 @@
 #include "model/weights.h"
 
-#include <array>
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <tuple>
 
 #include "base/mapped_file.h"
 
 namespace parley {
 namespace {
 
-// Where a role's numbers go: rows first_row.. of a packed matrix, or of a vector of floats.
+// Where a source's numbers go: rows first_row.. of a packed matrix, or of a vector of total_rows floats. Neither: the model has no use
+// for the role.
 struct Destination {
-  const char* name;
-  int64_t rows;
-  int64_t cols;
-  PackedWeight* matrix;
-  std::vector<float>* vector;
-  int64_t first_row;
-  bool required;
-  bool filled = false;
+  const char* name = "";
+  int64_t rows = 0;
+  int64_t cols = 1;
+  PackedWeight* matrix = nullptr;
+  std::vector<float>* vector = nullptr;
+  int64_t first_row = 0;
+  int64_t total_rows = 0;
+  int64_t num_parts = 1;  // tensors that share the role
 };
 
 constexpr size_t kNumRoles = static_cast<size_t>(TensorRole::mlp_down_bias) + 1;
-using Destinations = std::array<Destination, kNumRoles>;
 
-// The table of roles; `layer` is null for the tensors outside the blocks.
-Destinations make_destinations(const ModelSpec& spec, Weights& weights, LayerWeights& layer) {
-  const int64_t hidden = spec.hidden_size, mlp = spec.intermediate_size, vocab = spec.vocab_size;
+bool outside_blocks(TensorRole role) { return role < TensorRole::attention_norm_weight; }
+
+int64_t embedding_size(const ModelSpec& spec) { return spec.embedding_size > 0 ? spec.embedding_size : spec.hidden_size; }
+
+// The table of roles. `layer` is not looked at for roles outside the blocks.
+Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer) {
+  const int64_t hidden = spec.hidden_size, mlp = spec.intermediate_size, vocab = spec.vocab_size, embedding = embedding_size(spec);
   const int64_t query = spec.num_heads * spec.head_dim, kv = spec.num_kv_heads * spec.head_dim;
-  auto matrix = [](const char* name, int64_t rows, int64_t cols, PackedWeight& to, int64_t first_row = 0, bool required = true) {
-    return Destination{name, rows, cols, &to, nullptr, first_row, required};
+  const bool projected = embedding != hidden;
+  const NormPlacement placement = spec.norm_placement;
+  const bool norm_before = placement != NormPlacement::after;
+  const bool norm_after = placement == NormPlacement::after || placement == NormPlacement::around;
+  const int64_t up = spec.gated_mlp ? mlp : 0;  // where `up` starts behind `gate`
+
+  const auto matrix = [](const char* name, int64_t rows, int64_t cols, PackedWeight& to, bool used = true, int64_t first_row = 0) {
+    return Destination{name, rows, cols, used ? &to : nullptr, nullptr, first_row, rows, 1};
   };
-  auto vector = [](const char* name, int64_t rows, std::vector<float>& to, bool required, int64_t first_row = 0) {
-    return Destination{name, rows, 1, nullptr, &to, first_row, required};
+  const auto vector = [](const char* name, int64_t rows, std::vector<float>& to, bool used = true, int64_t first_row = 0,
+                         int64_t total_rows = 0) {
+    return Destination{name, rows, 1, nullptr, used ? &to : nullptr, first_row, total_rows > 0 ? total_rows : rows, 1};
   };
-  // In the order of TensorRole.
-  return {{
-      matrix("embedding", vocab, hidden, weights.embedding),
-      matrix("unembedding", vocab, hidden, weights.unembedding, 0, !spec.tie_word_embeddings),
-      vector("final_norm_weight", hidden, weights.final_norm_weight, true),
-      vector("final_norm_bias", hidden, weights.final_norm_bias, true),
-      vector("input_norm_weight", hidden, layer.input_norm_weight, true),
-      vector("input_norm_bias", hidden, layer.input_norm_bias, true),
-      vector("post_attention_norm_weight", hidden, layer.post_attention_norm_weight, true),
-      vector("post_attention_norm_bias", hidden, layer.post_attention_norm_bias, true),
-      matrix("query_weight", query, hidden, layer.qkv, 0),
-      vector("query_bias", query, layer.qkv_bias, false, 0),
-      matrix("key_weight", kv, hidden, layer.qkv, query),
-      vector("key_bias", kv, layer.qkv_bias, false, query),
-      matrix("value_weight", kv, hidden, layer.qkv, query + kv),
-      vector("value_bias", kv, layer.qkv_bias, false, query + kv),
-      matrix("attention_out_weight", hidden, query, layer.attention_out),
-      vector("attention_out_bias", hidden, layer.attention_out_bias, false),
-      matrix("mlp_up_weight", mlp, hidden, layer.mlp_up),
-      vector("mlp_up_bias", mlp, layer.mlp_up_bias, false),
-      matrix("mlp_down_weight", hidden, mlp, layer.mlp_down),
-      vector("mlp_down_bias", hidden, layer.mlp_down_bias, false),
-  }};
+  const auto qk_norm = [&](const char* name, int64_t rows, int64_t heads, std::vector<float>& to) {
+    if (spec.qk_norm == QkNorm::whole) return vector(name, rows, to);
+    if (spec.qk_norm == QkNorm::each_head) return Destination{name, spec.head_dim, 1, nullptr, &to, 0, rows, heads};
+    return vector(name, spec.head_dim, to, spec.qk_norm == QkNorm::head);
+  };
+  switch (role) {
+    case TensorRole::embedding: return matrix("embedding", vocab, embedding, weights.embedding);
+    case TensorRole::unembedding:
+      return matrix("unembedding", vocab, embedding, weights.unembedding.weight, !spec.tie_word_embeddings);
+    case TensorRole::unembedding_bias: return vector("unembedding_bias", vocab, weights.unembedding.bias);
+    case TensorRole::position_embedding:
+      return matrix("position_embedding", spec.max_position, hidden, weights.position_embedding, spec.position_embedding);
+    case TensorRole::embedding_projection:
+      return matrix("embedding_projection", hidden, embedding, weights.embedding_projection, projected);
+    case TensorRole::output_projection: return matrix("output_projection", embedding, hidden, weights.output_projection, projected);
+    case TensorRole::embedding_norm_weight:
+      return vector("embedding_norm_weight", hidden, weights.embedding_norm.weight, spec.embedding_norm);
+    case TensorRole::embedding_norm_bias:
+      return vector("embedding_norm_bias", hidden, weights.embedding_norm.bias, spec.embedding_norm);
+    case TensorRole::final_norm_weight: return vector("final_norm_weight", hidden, weights.final_norm.weight, spec.final_norm);
+    case TensorRole::final_norm_bias: return vector("final_norm_bias", hidden, weights.final_norm.bias, spec.final_norm);
+    case TensorRole::attention_norm_weight:
+      return vector("attention_norm_weight", hidden, layer.attention_norm.weight, norm_before);
+    case TensorRole::attention_norm_bias: return vector("attention_norm_bias", hidden, layer.attention_norm.bias, norm_before);
+    case TensorRole::attention_output_norm_weight:
+      return vector("attention_output_norm_weight", hidden, layer.attention_output_norm.weight, norm_after);
+    case TensorRole::mlp_norm_weight:
+      return vector("mlp_norm_weight", hidden, layer.mlp_norm.weight, norm_before && spec.topology != Topology::parallel_shared);
+    case TensorRole::mlp_norm_bias:
+      return vector("mlp_norm_bias", hidden, layer.mlp_norm.bias, norm_before && spec.topology != Topology::parallel_shared);
+    case TensorRole::mlp_output_norm_weight:
+      return vector("mlp_output_norm_weight", hidden, layer.mlp_output_norm.weight, norm_after);
+    case TensorRole::query_weight: return matrix("query_weight", query, hidden, layer.qkv.weight);
+    case TensorRole::query_bias: return vector("query_bias", query, layer.qkv.bias, true, 0, query + 2 * kv);
+    case TensorRole::key_weight: return matrix("key_weight", kv, hidden, layer.qkv.weight, true, query);
+    case TensorRole::key_bias: return vector("key_bias", kv, layer.qkv.bias, true, query, query + 2 * kv);
+    case TensorRole::value_weight: return matrix("value_weight", kv, hidden, layer.qkv.weight, true, query + kv);
+    case TensorRole::value_bias: return vector("value_bias", kv, layer.qkv.bias, true, query + kv, query + 2 * kv);
+    case TensorRole::query_norm_weight: return qk_norm("query_norm_weight", query, spec.num_heads, layer.query_norm.weight);
+    case TensorRole::query_norm_bias: return qk_norm("query_norm_bias", query, spec.num_heads, layer.query_norm.bias);
+    case TensorRole::key_norm_weight: return qk_norm("key_norm_weight", kv, spec.num_kv_heads, layer.key_norm.weight);
+    case TensorRole::key_norm_bias: return qk_norm("key_norm_bias", kv, spec.num_kv_heads, layer.key_norm.bias);
+    case TensorRole::attention_out_weight: return matrix("attention_out_weight", hidden, query, layer.attention_out.weight);
+    case TensorRole::attention_out_bias: return vector("attention_out_bias", hidden, layer.attention_out.bias);
+    case TensorRole::mlp_gate_weight: return matrix("mlp_gate_weight", mlp, hidden, layer.mlp_up.weight, spec.gated_mlp);
+    case TensorRole::mlp_gate_bias: return vector("mlp_gate_bias", mlp, layer.mlp_up.bias, spec.gated_mlp, 0, up + mlp);
+    case TensorRole::mlp_up_weight: return matrix("mlp_up_weight", mlp, hidden, layer.mlp_up.weight, true, up);
+    case TensorRole::mlp_up_bias: return vector("mlp_up_bias", mlp, layer.mlp_up.bias, true, up, up + mlp);
+    case TensorRole::mlp_down_weight: return matrix("mlp_down_weight", hidden, mlp, layer.mlp_down.weight);
+    case TensorRole::mlp_down_bias: return vector("mlp_down_bias", hidden, layer.mlp_down.bias);
+  }
+  fail("tensor role ", static_cast<int>(role), " has no destination");
 }
 
-bool outside_blocks(TensorRole role) { return role <= TensorRole::final_norm_bias; }
-
-std::string tensor_name(const Destination& destination, const TensorSource& source) {
-  return outside_blocks(source.role) ? destination.name : "layer " + std::to_string(source.layer) + " " + destination.name;
+std::string tensor_name(const Destination& destination, TensorRole role, int64_t layer) {
+  return outside_blocks(role) ? destination.name : "layer " + std::to_string(layer) + " " + destination.name;
 }
 
 // Every number that will be read lies inside the file, and the shape is the decoder's.
@@ -74,22 +115,91 @@ void check_source(const TensorSource& source, const Destination& to, const std::
   const int64_t bytes = checked_mul(checked_mul(source.stored_rows, source.cols), dtype_bytes(source.dtype));
   check(checked_add(source.offset, bytes) <= file.size(), file.path(), ": ", name, ": expected ", bytes, " bytes at offset ",
         source.offset, ", the file has ", file.size(), " bytes");
+  check(to.matrix == nullptr || source.addend == 0, file.path(), ": ", name, ": expected no addend for a matrix");
+  check(to.vector == nullptr || !source.transposed, file.path(), ": ", name, ": expected a vector that is not transposed");
 }
 
-void copy_vector(const TensorSource& source, const Destination& to, const char* stored, int64_t total_rows) {
-  to.vector->resize(static_cast<size_t>(total_rows), 0.0f);
+void copy_vector(const TensorSource& source, const Destination& to, const char* stored) {
+  to.vector->resize(static_cast<size_t>(to.total_rows), 0.0f);
+  const int64_t first_row = to.first_row + source.part * to.rows;
   for (int64_t i = 0; i < to.rows; ++i) {
     const int64_t stored_row = source.first_row + (i / source.group_rows) * source.group_stride + i % source.group_rows;
-    (*to.vector)[static_cast<size_t>(to.first_row + i)] = load_number(stored, stored_row, source.dtype);
+    (*to.vector)[static_cast<size_t>(first_row + i)] =
+        static_cast<float>(source.addend) + load_number(stored, stored_row, source.dtype);
+  }
+}
+
+// Rows [first, first + num_rows) of a matrix that is stored as [cols, stored_rows], brought into order in `rows`.
+template <class Number>
+void turn_rows(std::vector<Number>& rows, const char* stored, const TensorSource& source, int64_t first, int64_t num_rows) {
+  rows.resize(static_cast<size_t>(num_rows * source.cols));
+  for (int64_t k = 0; k < source.cols; ++k) {
+    const char* run = stored + (k * source.stored_rows + first) * static_cast<int64_t>(sizeof(Number));
+    for (int64_t r = 0; r < num_rows; ++r) {
+      std::memcpy(&rows[static_cast<size_t>(r * source.cols + k)], run + r * static_cast<int64_t>(sizeof(Number)), sizeof(Number));
+    }
+  }
+}
+
+void pack_turned(const TensorSource& source, const PackedWeight& to, int64_t first_row, const char* stored, int64_t first,
+                 int64_t num_rows, Backend& backend) {
+  constexpr int64_t kRowsAtOnce = 256;  // a megabyte for a thousand columns
+  std::vector<uint32_t> wide;
+  std::vector<uint16_t> half;
+  for (int64_t done = 0; done < num_rows; done += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, num_rows - done);
+    const void* rows;
+    if (source.dtype == DType::float32) {
+      turn_rows(wide, stored, source, first + done, count);
+      rows = wide.data();
+    } else {
+      turn_rows(half, stored, source, first + done, count);
+      rows = half.data();
+    }
+    backend.pack_rows(to, first_row + done, rows, source.dtype, count, source.cols * dtype_bytes(source.dtype));
   }
 }
 
 void pack_matrix(const TensorSource& source, const Destination& to, const char* stored, Backend& backend) {
   const int64_t stride = source.cols * dtype_bytes(source.dtype);
   for (int64_t group = 0; group < source.num_groups; ++group) {
-    const char* first = stored + (source.first_row + group * source.group_stride) * stride;
-    backend.pack_rows(*to.matrix, to.first_row + group * source.group_rows, first, source.dtype, source.group_rows, stride);
+    const int64_t first = source.first_row + group * source.group_stride;
+    const int64_t first_row = to.first_row + group * source.group_rows;
+    if (source.transposed) {
+      pack_turned(source, *to.matrix, first_row, stored, first, source.group_rows, backend);
+    } else {
+      backend.pack_rows(*to.matrix, first_row, stored + first * stride, source.dtype, source.group_rows, stride);
+    }
   }
+}
+
+// One arena for all the matrices, in the order in which a step reads them.
+void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Weights& weights) {
+  const int64_t hidden = spec.hidden_size, embedding = embedding_size(spec), query = spec.num_heads * spec.head_dim;
+  const int64_t qkv = query + 2 * spec.num_kv_heads * spec.head_dim;
+  std::vector<PackedWeight*> matrices;
+  const auto plan = [&](PackedWeight& weight, int64_t rows, int64_t cols) {
+    weight = {nullptr, dtype, rows, cols};
+    matrices.push_back(&weight);
+  };
+  plan(weights.embedding, spec.vocab_size, embedding);
+  if (embedding != hidden) plan(weights.embedding_projection, hidden, embedding);
+  if (spec.position_embedding) plan(weights.position_embedding, spec.max_position, hidden);
+  for (LayerWeights& layer : weights.layers) {
+    plan(layer.qkv.weight, qkv, hidden);
+    plan(layer.attention_out.weight, hidden, query);
+    plan(layer.mlp_up.weight, (spec.gated_mlp ? 2 : 1) * spec.intermediate_size, hidden);
+    plan(layer.mlp_down.weight, hidden, spec.intermediate_size);
+  }
+  if (embedding != hidden) plan(weights.output_projection, embedding, hidden);
+  if (!spec.tie_word_embeddings) plan(weights.unembedding.weight, spec.vocab_size, embedding);
+  for (const PackedWeight* weight : matrices) {
+    const int64_t bytes = backend.packed_bytes(weight->rows, weight->cols, dtype);
+    weights.num_bytes = checked_add(weights.num_bytes, checked_add(bytes, Arena::kCacheLine));
+  }
+  weights.arena = std::make_unique<Arena>(weights.num_bytes);
+  for (PackedWeight* weight : matrices) weight->data = weights.arena->take(backend.packed_bytes(weight->rows, weight->cols, dtype));
+  if (spec.tie_word_embeddings) weights.unembedding.weight = weights.embedding;
 }
 
 }  // namespace
@@ -97,74 +207,54 @@ void pack_matrix(const TensorSource& source, const Destination& to, const char* 
 Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sources, const std::vector<std::string>& files,
                      DType dtype, Backend& backend, const std::function<void(double)>& progress) {
   Weights weights;
-  const size_t num_layers = static_cast<size_t>(spec.num_layers);
-  weights.layers.resize(num_layers);
-  const int64_t hidden = spec.hidden_size, query = spec.num_heads * spec.head_dim;
-  const int64_t qkv = query + 2 * spec.num_kv_heads * spec.head_dim;
-
-  // One arena for all the matrices, in the order in which a step reads them.
-  std::vector<PackedWeight*> matrices;
-  auto plan = [&](PackedWeight& weight, int64_t rows, int64_t cols) {
-    weight = {nullptr, dtype, rows, cols};
-    matrices.push_back(&weight);
-  };
-  plan(weights.embedding, spec.vocab_size, hidden);
-  for (LayerWeights& layer : weights.layers) {
-    plan(layer.qkv, qkv, hidden);
-    plan(layer.attention_out, hidden, query);
-    plan(layer.mlp_up, spec.intermediate_size, hidden);
-    plan(layer.mlp_down, hidden, spec.intermediate_size);
-  }
-  if (!spec.tie_word_embeddings) plan(weights.unembedding, spec.vocab_size, hidden);
-  for (const PackedWeight* weight : matrices) {
-    const int64_t bytes = backend.packed_bytes(weight->rows, weight->cols, dtype);
-    weights.num_bytes = checked_add(weights.num_bytes, checked_add(bytes, Arena::kCacheLine));
-  }
-  weights.arena = std::make_unique<Arena>(weights.num_bytes);
-  for (PackedWeight* weight : matrices) weight->data = weights.arena->take(backend.packed_bytes(weight->rows, weight->cols, dtype));
-  if (spec.tie_word_embeddings) weights.unembedding = weights.embedding;
+  weights.layers.resize(static_cast<size_t>(spec.num_layers));
+  allocate_matrices(spec, dtype, backend, weights);
 
   std::vector<std::unique_ptr<MappedFile>> mapped;
   for (const std::string& path : files) mapped.push_back(std::make_unique<MappedFile>(path));
 
-  std::vector<Destinations> destinations;
-  for (LayerWeights& layer : weights.layers) destinations.push_back(make_destinations(spec, weights, layer));
-
   // First every check, then the copying: a broken checkpoint is refused at once.
   int64_t total_bytes = 0;
+  std::vector<Destination> destinations;
+  std::set<std::tuple<TensorRole, int64_t, int64_t>> filled;
   for (const TensorSource& source : sources) {
     check(source.layer < spec.num_layers, "tensor of layer ", source.layer, ": the model has ", spec.num_layers, " layers");
     check(static_cast<size_t>(source.file) < files.size(), "tensor of file ", source.file, ": there are ", files.size(), " files");
-    Destination& to = destinations[static_cast<size_t>(source.layer)][static_cast<size_t>(source.role)];
-    const std::string name = tensor_name(to, source);
+    const Destination to = destination(spec, source.role, weights, weights.layers[static_cast<size_t>(source.layer)]);
+    const std::string name = tensor_name(to, source.role, source.layer);
     const MappedFile& file = *mapped[static_cast<size_t>(source.file)];
-    check(!to.filled, file.path(), ": ", name, ": expected once, found again");
     check(!outside_blocks(source.role) || source.layer == 0, file.path(), ": ", name, ": expected layer 0, found ", source.layer);
-    check(source.role != TensorRole::unembedding || !spec.tie_word_embeddings, file.path(),
-          ": unembedding: expected none in a model with tied embeddings");
+    check(source.part < to.num_parts, file.path(), ": ", name, ": expected a part below ", to.num_parts, ", found ", source.part);
+    check(filled.emplace(source.role, source.layer, source.part).second, file.path(), ": ", name, ": expected once, found again");
+    check(to.matrix != nullptr || to.vector != nullptr, file.path(), ": ", name, ": expected none in this model, found one",
+          source.role == TensorRole::unembedding ? ": its embeddings are tied" : "");
     check_source(source, to, name, file);
-    to.filled = true;
-    total_bytes += to.rows * to.cols * dtype_bytes(source.dtype);
+    total_bytes = checked_add(total_bytes, to.rows * to.cols * dtype_bytes(source.dtype));
+    destinations.push_back(to);
   }
-  for (size_t layer = 0; layer < num_layers; ++layer) {
-    for (size_t role = 0; role < kNumRoles; ++role) {
-      const Destination& to = destinations[layer][role];
-      const bool expected = to.required && (layer == 0 || !outside_blocks(static_cast<TensorRole>(role)));
-      check(!expected || to.filled, "layer ", layer, " ", to.name, ": expected in the checkpoint, found nothing");
+  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    for (size_t i = 0; i < kNumRoles; ++i) {
+      const TensorRole role = static_cast<TensorRole>(i);
+      if (outside_blocks(role) && layer > 0) continue;
+      const Destination to = destination(spec, role, weights, weights.layers[static_cast<size_t>(layer)]);
+      for (int64_t part = 0; part < to.num_parts; ++part) {
+        check(to.matrix == nullptr || filled.count({role, layer, part}) > 0, tensor_name(to, role, layer),
+              ": expected in the checkpoint, found nothing");
+      }
     }
   }
 
   int64_t done_bytes = 0;
-  for (const TensorSource& source : sources) {
-    const Destination& to = destinations[static_cast<size_t>(source.layer)][static_cast<size_t>(source.role)];
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const TensorSource& source = sources[i];
+    const Destination& to = destinations[i];
     const MappedFile& file = *mapped[static_cast<size_t>(source.file)];
     if (to.matrix != nullptr) {
       pack_matrix(source, to, file.data() + source.offset, backend);
       // The rows of a fused tensor belong to several sources; its pages come back from the page cache if they are needed again.
       file.forget(source.offset, source.stored_rows * source.cols * dtype_bytes(source.dtype));
     } else {
-      const bool is_qkv = to.vector == &weights.layers[static_cast<size_t>(source.layer)].qkv_bias;
-      copy_vector(source, to, file.data() + source.offset, is_qkv ? qkv : to.rows);
+      copy_vector(source, to, file.data() + source.offset);
     }
     weights.num_parameters += to.rows * to.cols;
     done_bytes += to.rows * to.cols * dtype_bytes(source.dtype);

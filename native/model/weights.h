@@ -11,33 +11,49 @@
 
 namespace parley {
 
-// One decoder block. H hidden, Q = num_heads head_dim, KV = num_kv_heads head_dim, F intermediate. A bias may be empty.
+// A norm's numbers; empty ones count as 1 and 0.
+struct NormWeights {
+  std::vector<float> weight;
+  std::vector<float> bias;
+};
+
+// y = x W^T + bias; the bias may be empty.
+struct LinearWeights {
+  PackedWeight weight;
+  std::vector<float> bias;
+};
+
+// One decoder block. H hidden, Q = num_heads head_dim, KV = num_kv_heads head_dim, F intermediate. ModelSpec says which norms are used.
 struct LayerWeights {
-  std::vector<float> input_norm_weight, input_norm_bias;                    // [H]
-  std::vector<float> post_attention_norm_weight, post_attention_norm_bias;  // [H]
-  PackedWeight qkv;                                                         // [Q + 2 KV, H]
-  std::vector<float> qkv_bias;                                              // [Q + 2 KV]
-  PackedWeight attention_out;                                               // [H, Q]
-  std::vector<float> attention_out_bias;                                    // [H]
-  PackedWeight mlp_up;                                                      // [F, H]
-  std::vector<float> mlp_up_bias;                                           // [F]
-  PackedWeight mlp_down;                                                    // [H, F]
-  std::vector<float> mlp_down_bias;                                         // [H]
+  NormWeights attention_norm;         // [H]
+  NormWeights attention_output_norm;  // [H]
+  NormWeights mlp_norm;               // [H]
+  NormWeights mlp_output_norm;        // [H]
+  NormWeights query_norm;             // [head_dim], the same for all heads, or [Q]
+  NormWeights key_norm;               // [head_dim] or [KV]
+  LinearWeights qkv;                  // [Q + 2 KV, H]
+  LinearWeights attention_out;        // [H, Q]
+  LinearWeights mlp_up;               // [F, H], or gate and up [2 F, H]
+  LinearWeights mlp_down;             // [H, F]
 };
 
 struct Weights {
-  PackedWeight embedding;    // [V, H]
-  PackedWeight unembedding;  // [V, H]; the embedding's memory when tied
-  std::vector<float> final_norm_weight, final_norm_bias;  // [H]
+  PackedWeight embedding;             // [V, E]; E is the embedding's own width or H
+  PackedWeight position_embedding;    // [max_position, H] or nothing
+  PackedWeight embedding_projection;  // [H, E] or nothing
+  PackedWeight output_projection;     // [E, H] or nothing
+  NormWeights embedding_norm;         // [H]
+  NormWeights final_norm;             // [H]
+  LinearWeights unembedding;          // [V, E]; the embedding's memory when tied
   std::vector<LayerWeights> layers;
   int64_t num_parameters = 0;
   int64_t num_bytes = 0;
   std::unique_ptr<Arena> arena;  // owns the packed memory
 };
 
-// Maps `files` and packs the tensors that `sources` describe, as `dtype`. Each role of `spec` must be there once a layer, biases
-// excepted. Throws Error naming tensor, file, what was expected and what was found; every size is checked before a byte is read.
-// progress: fraction of the bytes done, 0..1.
+// Maps `files` and packs the tensors that `sources` describe, as `dtype`. Every matrix of `spec` must be there; biases and the numbers
+// of norms may be absent. Throws Error naming tensor, file, what was expected and what was found; every size is checked before a byte
+// is read. progress: fraction of the bytes done, 0..1.
 Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sources, const std::vector<std::string>& files,
                      DType dtype, Backend& backend, const std::function<void(double)>& progress);
 

@@ -16,8 +16,18 @@ const ModelSpec& checked(const ModelSpec& spec) {
         spec.vocab_size);
   check(spec.num_heads % spec.num_kv_heads == 0, "num_kv_heads ", spec.num_kv_heads, ": expected a divisor of num_heads ",
         spec.num_heads);
-  check(spec.rope_dims % 2 == 0 && spec.rope_dims <= spec.head_dim, "rope_dims ", spec.rope_dims,
-        ": expected an even number up to head_dim ", spec.head_dim);
+  check(2 * static_cast<int64_t>(spec.rope_frequencies.size()) <= spec.head_dim, "rope_frequencies: expected at most ",
+        spec.head_dim / 2, " for heads of ", spec.head_dim, " dims, got ", spec.rope_frequencies.size());
+  for (const auto* others : {&spec.local_rope_frequencies, &spec.long_rope_frequencies}) {
+    check(others->empty() || others->size() == spec.rope_frequencies.size(), "rope frequencies of ", others->size(),
+          " pairs beside those of ", spec.rope_frequencies.size(), ": expected as many");
+  }
+  check(spec.alibi_slopes.empty() || static_cast<int64_t>(spec.alibi_slopes.size()) == spec.num_heads, "alibi_slopes: expected ",
+        spec.num_heads, ", got ", spec.alibi_slopes.size());
+  check(spec.layer_windows.empty() || static_cast<int64_t>(spec.layer_windows.size()) == spec.num_layers,
+        "layer_windows: expected ", spec.num_layers, ", got ", spec.layer_windows.size());
+  check(spec.topology == Topology::sequential || spec.norm_placement == NormPlacement::before,
+        "a parallel topology: expected its norms before the branches");
   return spec;
 }
 
@@ -31,7 +41,7 @@ Worker::Worker(const ModelSource& source, const EngineOptions& options, const st
       weights_(load_weights(spec_, source.tensors, source.files, options.dtype, *backend_, progress)),
       kv_cache_(std::make_unique<KvCache>(spec_, options.dtype, options.kv_cache_bytes)) {
   options_.max_model_len = std::min({options.max_model_len, spec_.max_position, kv_cache_->num_pages() * kPageSize});
-  decoder_ = std::make_unique<Decoder>(spec_, weights_, *kv_cache_, *backend_, options_.max_num_batched_tokens,
+  decoder_ = std::make_unique<Decoder>(spec_, weights_, *kv_cache_, *backend_, options_.dtype, options_.max_num_batched_tokens,
                                        options_.max_model_len, std::max(options_.max_num_seqs, kMinLogitRows));
 }
 

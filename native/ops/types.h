@@ -45,8 +45,18 @@ struct KvLayer {
   int64_t num_pages = 0;
 };
 
+// What attention does with the product of a query and a key.
+struct AttentionRule {
+  float scale = 1;    // score = product * scale
+  float softcap = 0;  // then, if not 0: score = softcap * tanh(score / softcap)
+  // Then, if not empty: score += bias[head, cols - 1 - distance], distance = query's position - key's; keys farther away than the table
+  // reaches take column 0. [num_heads, distances]
+  Matrix<const float> bias;
+  int64_t window = 0;  // keys that a query sees, its own included; 0: all
+};
+
 // What `linear` does with y = x W^T + bias: out = y, out = activation(y), or out += y.
-enum class Epilogue : int32_t { store, gelu, gelu_tanh, relu, accumulate };
+enum class Epilogue : int32_t { store, gelu, gelu_tanh, relu, accumulate, silu };
 
 // How often a token was generated, for the penalties; 0: it is only in the prompt.
 struct TokenCount {

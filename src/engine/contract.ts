@@ -6,13 +6,25 @@ export type DType = (typeof DTypeValues)[number]
 export const IsaValues = ['auto', 'baseline', 'avx2', 'avx512'] as const
 export type Isa = (typeof IsaValues)[number]
 
-export const ActivationValues = ['gelu', 'gelu_tanh', 'relu'] as const
+export const ActivationValues = ['gelu', 'gelu_tanh', 'relu', 'silu'] as const
 export type Activation = (typeof ActivationValues)[number]
 
-export const TopologyValues = ['sequential', 'parallel'] as const
+export const TopologyValues = ['sequential', 'parallel', 'parallel_shared'] as const
 export type Topology = (typeof TopologyValues)[number]
 
-export const TensorRoleValues = ['embedding', 'unembedding', 'final_norm_weight', 'final_norm_bias', 'input_norm_weight', 'input_norm_bias', 'post_attention_norm_weight', 'post_attention_norm_bias', 'query_weight', 'query_bias', 'key_weight', 'key_bias', 'value_weight', 'value_bias', 'attention_out_weight', 'attention_out_bias', 'mlp_up_weight', 'mlp_up_bias', 'mlp_down_weight', 'mlp_down_bias'] as const
+export const NormValues = ['layer', 'rms'] as const
+export type Norm = (typeof NormValues)[number]
+
+export const NormPlacementValues = ['before', 'after', 'around', 'residual'] as const
+export type NormPlacement = (typeof NormPlacementValues)[number]
+
+export const QkNormValues = ['none', 'head', 'each_head', 'whole'] as const
+export type QkNorm = (typeof QkNormValues)[number]
+
+export const RopeLayoutValues = ['half_split', 'interleaved'] as const
+export type RopeLayout = (typeof RopeLayoutValues)[number]
+
+export const TensorRoleValues = ['embedding', 'unembedding', 'unembedding_bias', 'position_embedding', 'embedding_projection', 'output_projection', 'embedding_norm_weight', 'embedding_norm_bias', 'final_norm_weight', 'final_norm_bias', 'attention_norm_weight', 'attention_norm_bias', 'attention_output_norm_weight', 'mlp_norm_weight', 'mlp_norm_bias', 'mlp_output_norm_weight', 'query_weight', 'query_bias', 'key_weight', 'key_bias', 'value_weight', 'value_bias', 'query_norm_weight', 'query_norm_bias', 'key_norm_weight', 'key_norm_bias', 'attention_out_weight', 'attention_out_bias', 'mlp_gate_weight', 'mlp_gate_bias', 'mlp_up_weight', 'mlp_up_bias', 'mlp_down_weight', 'mlp_down_bias'] as const
 export type TensorRole = (typeof TensorRoleValues)[number]
 
 export const FinishReasonValues = ['none', 'stop', 'length', 'cancelled', 'error'] as const
@@ -44,18 +56,54 @@ export interface ModelSpec {
   intermediate_size: number
   /** positions that the model was trained for (1 to 16777216, required) */
   max_position: number
-  /** leading dims of a head that are rotated, half-split pairs (i, i + rope_dims/2); even; 0: none (0 to 1024, default 0) */
-  rope_dims: number
-  /** base of the rotary frequencies (1 to 1e12, default 10000) */
-  rope_theta: number
-  /** epsilon inside the LayerNorm's square root (0 to 1, default 1e-5) */
-  norm_eps: number
+  /** width of the embedding where a projection leads from it to the residual stream and back; 0: hidden_size (0 to 131072, default 0) */
+  embedding_size: number
+  /** factor of the embedding, rounded to the weights' type as the reference does (1e-6 to 1e6, default 1) */
+  embedding_scale: number
+  /** normalise the embedding (default false) */
+  embedding_norm: boolean
+  /** add a learned row for each position to the embedding (default false) */
+  position_embedding: boolean
+  /** radians a position of each rotated pair of dims, at the start of a head; empty: no rotation (0 to 1e6) */
+  rope_frequencies: Float32Array
+  /** the same for layers with a window, where they differ; else empty (0 to 1e6) */
+  local_rope_frequencies: Float32Array
+  /** the same for engines whose max_model_len is above long_rope_above; else empty (0 to 1e6) */
+  long_rope_frequencies: Float32Array
+  /** longest sequence that rope_frequencies are for, where there are long_rope_frequencies (0 to 16777216, default 0) */
+  long_rope_above: number
+  /** factor of the cosines and sines of rope_frequencies and long_rope_frequencies (1e-3 to 1e3, default 1) */
+  rope_scale: number
+  /** pairs of n rotated dims: half_split (i, i + n/2), interleaved (2i, 2i + 1); default half_split */
+  rope_layout: RopeLayout
+  /** one a head: each key's score falls by this for each position of distance; empty: none (0 to 1e3) */
+  alibi_slopes: Float32Array
+  /** one a layer: keys that a token sees there, itself included; 0: all; empty: all in every layer (0 to 16777216) */
+  layer_windows: Int32Array
   /** factor of the attention scores, usually 1/sqrt(head_dim) (1e-6 to 1e6, required) */
   attention_scale: number
-  /** between the two matrices of the MLP; default gelu */
-  activation: Activation
-  /** sequential: h += A(N1 h); h += M(N2 h). parallel: h += A(N1 h) + M(N2 h); default sequential */
+  /** layer i divides attention_scale by i + 1 (default false) */
+  attention_scale_by_layer: boolean
+  /** scores become cap tanh(score / cap); 0: they stay (0 to 1e6, default 0) */
+  attention_softcap: number
+  /** logits become cap tanh(logit / cap); 0: they stay (0 to 1e6, default 0) */
+  logit_softcap: number
+  /** of queries and keys before the rotation: head: one norm for all heads. each_head: its own. whole: of the row; default none */
+  qk_norm: QkNorm
+  /** layer: (x - mean) / sqrt(variance + eps). rms: x / sqrt(mean of squares + eps); default layer */
+  norm: Norm
+  /** epsilon inside the norms' square root (0 to 1, default 1e-5) */
+  norm_eps: number
+  /** before: h += F(N h). after: h += N(F h). around: both. residual: h = N(h + F h); default before */
+  norm_placement: NormPlacement
+  /** normalise before the unembedding (default true) */
+  final_norm: boolean
+  /** sequential: h += A h; h += M h. parallel: h += A h + M h, each with its norm or with a shared one; default sequential */
   topology: Topology
+  /** of the MLP's hidden layer; default gelu */
+  activation: Activation
+  /** the hidden layer is activation(gate) * up instead of activation(up) (default false) */
+  gated_mlp: boolean
   /** the unembedding is the embedding (default false) */
   tie_word_embeddings: boolean
 }
@@ -66,6 +114,8 @@ export interface TensorSource {
   role: TensorRole
   /** decoder block; 0 for tensors outside the blocks (0 to 1023, default 0) */
   layer: number
+  /** which of the tensors that share a role: the head of a norm that each head has for itself (0 to 1023, default 0) */
+  part: number
   /** type of the stored numbers; default float32 */
   dtype: DType
   /** index into EngineOptions' list of files (0 to 65535, required) */
@@ -84,6 +134,10 @@ export interface TensorSource {
   group_stride: number
   /** groups; canonical rows = group_rows * num_groups (1 to 1073741824, default 1) */
   num_groups: number
+  /** the file has the matrix as [cols, stored_rows] (default false) */
+  transposed: boolean
+  /** added to every number of a vector; 1 for norms that store their weight's distance from 1 (-1e3 to 1e3, default 0) */
+  addend: number
 }
 
 /** how the engine runs; from the command line's options and the machine */

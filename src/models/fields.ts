@@ -15,6 +15,11 @@ export class Fields {
     return this.raw(key) !== undefined
   }
 
+  /** True for a key that is there and null, where that means something else than no key. */
+  isNull(key: string): boolean {
+    return Object.hasOwn(this.values, key) && this.values[key] === null
+  }
+
   /** The value as parsed; undefined when absent or null. Never a key inherited from Object. */
   raw(key: string): unknown {
     return Object.hasOwn(this.values, key) ? (this.values[key] ?? undefined) : undefined
@@ -32,6 +37,14 @@ export class Fields {
     const value = this.raw(key) ?? fallback
     if (typeof value === 'number' && value >= min && value <= max) return value
     throw this.error(key, `a number from ${min} to ${max}`)
+  }
+
+  /** A list of `count` positive numbers; required. */
+  reals(key: string, count: number): number[] {
+    const value = this.raw(key)
+    const positive = (item: unknown) => typeof item === 'number' && item > 0 && Number.isFinite(item)
+    if (Array.isArray(value) && value.length === count && value.every(positive)) return value
+    throw this.error(key, `a list of ${count} positive numbers`)
   }
 
   flag(key: string, fallback: boolean): boolean {

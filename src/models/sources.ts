@@ -1,15 +1,17 @@
 // Joins an architecture's row with a checkpoint's headers: a list of where each canonical tensor's numbers lie.
 
 import { open } from 'node:fs/promises'
-import { type DType, type ModelSpec, type TensorRole, TensorRoleValues, type TensorSource } from '../engine/contract.js'
-import { type Architecture, canonicalShape, type StoredName } from './architectures.js'
+import { type DType, type ModelSpec, TensorRoleValues, type TensorSource } from '../engine/contract.js'
+import { type Architecture, canonicalShape, numParts, type StoredName } from './architecture.js'
 import type { Checkpoint } from './checkpoint.js'
 import type { Fields } from './fields.js'
+import { run } from './layouts.js'
 import { describe, list, ModelError } from './model-error.js'
 import type { StoredTensor } from './stored-tensor.js'
 
 const DTYPES: Record<string, DType> = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' }
-const OUTSIDE_BLOCKS: TensorRole[] = ['embedding', 'unembedding', 'final_norm_weight', 'final_norm_bias']
+/** Roles in front of this one have one tensor, the others one for each block. */
+const FIRST_OF_BLOCK = TensorRoleValues.indexOf('attention_norm_weight')
 
 export interface Sources {
   /** The spec, with the tie that the checkpoint's tensors ask for. */
@@ -35,20 +37,22 @@ export async function findSources(
   const names = new Names(row, checkpoint)
   const { tied, warning } = await tie(row, names, wanted)
   const spec = { ...wanted, tie_word_embeddings: tied }
-  const absent = new Set(row.absent(config))
+  const absent = new Set(row.absent?.(config))
   if (tied) absent.add('unembedding')
 
   const files: string[] = []
   const tensors: TensorSource[] = []
   const missing = new Set<string>()
-  for (const role of TensorRoleValues) {
+  for (const [index, role] of TensorRoleValues.entries()) {
     const stored = row.tensors[role]
     if (stored === undefined || absent.has(role)) continue
-    const layers = OUTSIDE_BLOCKS.includes(role) ? 1 : spec.num_layers
+    const layers = index < FIRST_OF_BLOCK ? 1 : spec.num_layers
     for (let layer = 0; layer < layers; layer++) {
-      const tensor = names.find(stored, layer)
-      if (typeof tensor === 'string') missing.add(tensor)
-      else tensors.push(source(role, layer, tensor, stored, spec, files))
+      for (let part = 0; part < numParts(role, spec); part++) {
+        const tensor = names.find(stored, layer, part)
+        if (typeof tensor === 'string') missing.add(tensor)
+        else tensors.push(source({ role, layer, part }, tensor, stored, spec, files))
+      }
     }
   }
   if (missing.size > 0) {
@@ -73,9 +77,10 @@ class Names {
   }
 
   /** The stored tensor, or the name under which it was looked for. */
-  find(stored: StoredName, layer: number): StoredTensor | string {
+  find(stored: StoredName, layer = 0, part = 0): StoredTensor | string {
     const candidates = stored.names.map(
-      (name) => (stored.bare ? '' : this.prefix) + name.replace('{layer}', String(layer)),
+      (name) =>
+        (stored.bare ? '' : this.prefix) + name.replace('{layer}', String(layer)).replace('{part}', String(part)),
     )
     for (const name of candidates) {
       const tensor = this.checkpoint.tensors.get(name)
@@ -109,8 +114,8 @@ async function tie(
 ): Promise<{ tied: boolean; warning: string | null }> {
   const file = names.checkpoint.source
   if (!spec.tie_word_embeddings) return { tied: false, warning: null }
-  const stored = names.find(row.tensors.unembedding, 0)
-  const embedding = names.find(row.tensors.embedding, 0)
+  const stored = names.find(row.tensors.unembedding)
+  const embedding = names.find(row.tensors.embedding)
   if (typeof stored === 'string' || typeof embedding === 'string' || (await sameBytes(stored, embedding))) {
     return { tied: true, warning: null }
   }
@@ -121,8 +126,7 @@ async function tie(
 }
 
 function source(
-  role: TensorRole,
-  layer: number,
+  which: Pick<TensorSource, 'role' | 'layer' | 'part'>,
   tensor: StoredTensor,
   stored: StoredName,
   spec: ModelSpec,
@@ -136,17 +140,23 @@ function source(
       'numbers stored row by row',
       `strides ${describe(tensor.strides)} of shape ${describe(tensor.shape)}`,
     )
-  const [rows, cols] = canonicalShape(role, spec)
-  const groups = stored.rows?.(spec) ?? {
-    stored_rows: rows,
-    first_row: 0,
-    group_rows: rows,
-    group_stride: rows,
-    num_groups: 1,
-  }
+  const [rows, cols] = canonicalShape(which.role, spec)
+  const groups = stored.rows?.(spec) ?? run(rows, 0, rows)
+  const { transposed = false, addend = 0 } = stored
   const shape = cols === undefined ? [groups.stored_rows] : [groups.stored_rows, cols]
+  if (transposed) shape.reverse()
   if (shape.join() !== tensor.shape.join()) throw wrong(tensor, `shape ${describe(shape)}`, describe(tensor.shape))
-  return { role, layer, dtype, file: fileIndex(files, tensor.file), offset: tensor.offset, cols: cols ?? 1, ...groups }
+  const { offset } = tensor
+  return {
+    ...which,
+    dtype,
+    file: fileIndex(files, tensor.file),
+    offset,
+    cols: cols ?? 1,
+    ...groups,
+    transposed,
+    addend,
+  }
 }
 
 function wrong(tensor: StoredTensor, expected: string, found: string): ModelError {

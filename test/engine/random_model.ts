@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ModelSource } from '../../src/engine/addon.js'
 import type { DType, ModelSpec, TensorRole, TensorSource } from '../../src/engine/contract.js'
+import { frequencies } from '../../src/models/rope.js'
+import { plain } from '../../src/models/spec.js'
 
 /** Mulberry32: 32-bit state, uniform in [0, 1). */
 export function seededRandom(seed: number): () => number {
@@ -27,6 +29,7 @@ export function neoxSpec(shape: {
 }): ModelSpec {
   const head_dim = shape.hidden / shape.heads
   return {
+    ...plain,
     vocab_size: shape.vocab,
     num_sampled_ids: shape.vocab,
     hidden_size: shape.hidden,
@@ -36,8 +39,7 @@ export function neoxSpec(shape: {
     head_dim,
     intermediate_size: 4 * shape.hidden,
     max_position: shape.positions,
-    rope_dims: 2 * Math.floor(head_dim / 8),
-    rope_theta: 10000,
+    rope_frequencies: frequencies(10000, 2 * Math.floor(head_dim / 8)),
     norm_eps: 1e-5,
     attention_scale: 1 / Math.sqrt(head_dim),
     activation: 'gelu',
@@ -85,6 +87,7 @@ export function makeRandomModel(
     tensors.push({
       role,
       layer,
+      part: 0,
       dtype,
       file: 0,
       offset,
@@ -94,6 +97,8 @@ export function makeRandomModel(
       group_rows: rows,
       group_stride: rows,
       num_groups: 1,
+      transposed: false,
+      addend: 0,
     })
     offset += bytes.length
   }
@@ -102,7 +107,7 @@ export function makeRandomModel(
   const kv = spec.num_kv_heads * spec.head_dim
   add('embedding', 0, vocab_size, hidden_size)
   for (let layer = 0; layer < spec.num_layers; layer++) {
-    for (const norm of ['input_norm', 'post_attention_norm'] as const) {
+    for (const norm of ['attention_norm', 'mlp_norm'] as const) {
       add(`${norm}_weight`, layer, hidden_size, 1)
       add(`${norm}_bias`, layer, hidden_size, 1)
     }

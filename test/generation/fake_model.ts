@@ -1,6 +1,7 @@
 // A model without weights for tests above the engine: one token per byte, and a few that make texts interesting.
 
 import type { Model } from '../../src/models/model.js'
+import { plain } from '../../src/models/spec.js'
 import type { Tokenizer } from '../../src/models/tokenizer.js'
 
 export const EOS = 256
@@ -79,6 +80,7 @@ export function fakeModel(overrides: Partial<Model> = {}): Model {
     created: 1700000000,
     architecture: 'GPTNeoXForCausalLM',
     spec: {
+      ...plain,
       vocab_size: 300,
       num_sampled_ids: tokenizer.size,
       hidden_size: 8,
@@ -88,8 +90,7 @@ export function fakeModel(overrides: Partial<Model> = {}): Model {
       head_dim: 8,
       intermediate_size: 8,
       max_position: 256,
-      rope_dims: 2,
-      rope_theta: 10000,
+      rope_frequencies: Float32Array.of(1),
       norm_eps: 1e-5,
       attention_scale: 0.35,
       activation: 'gelu',

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
-import { TensorRoleValues } from '../../src/engine/contract.js'
 import { architectureOf, architectures } from '../../src/models/architectures.js'
 import { Fields } from '../../src/models/fields.js'
+import { frequencies, rope } from '../../src/models/rope.js'
+import { plain } from '../../src/models/spec.js'
 import type { Json } from './scratch.js'
 
 // EleutherAI/pythia-160m's config.json, the keys that matter.
@@ -28,9 +29,15 @@ function spec(changes: Json) {
   return architectureOf(config).row.spec(config)
 }
 
+const supported = Object.keys(architectures).join(', ')
+const modelTypes = Object.values(architectures)
+  .map((row) => row.modelType)
+  .join(', ')
+
 describe('GPTNeoXForCausalLM', () => {
   test('reads the config of Pythia-160M', () => {
     expect(spec({})).toEqual({
+      ...plain,
       vocab_size: 50304,
       hidden_size: 768,
       num_layers: 12,
@@ -39,8 +46,7 @@ describe('GPTNeoXForCausalLM', () => {
       head_dim: 64,
       intermediate_size: 3072,
       max_position: 2048,
-      rope_dims: 16,
-      rope_theta: 10000,
+      rope_frequencies: frequencies(10000, 16),
       norm_eps: 1e-5,
       attention_scale: 0.125,
       activation: 'gelu',
@@ -86,7 +92,7 @@ describe('GPTNeoXForCausalLM', () => {
     ['a fraction that is cut to whole dims', { rotary_pct: 0.26 }, 16, 10000],
     ['no rotation at all', { rotary_pct: 0 }, 0, 10000],
   ])('reads %s', (_, changes, rope_dims, rope_theta) => {
-    expect(spec(changes)).toMatchObject({ rope_dims, rope_theta })
+    expect(spec(changes)).toMatchObject({ rope_frequencies: frequencies(rope_theta, rope_dims) })
   })
 
   test.each([
@@ -119,18 +125,18 @@ describe('GPTNeoXForCausalLM', () => {
   test.each<[string, Json, string]>([
     [
       'a rotary scaling',
-      { rope_scaling: { type: 'linear', factor: 2 } },
-      'rope_scaling.type: expected "default" (other rotary scalings are not built yet), found "linear"',
+      { rope_scaling: { type: 'mrope', factor: 2 } },
+      'rope_scaling.type: expected one of default, linear, dynamic, llama3, yarn, longrope, found "mrope"',
     ],
     [
       'a rotary scaling of transformers 5',
-      { rope_parameters: { rope_type: 'yarn' } },
-      'rope_parameters.rope_type: expected "default" (other rotary scalings are not built yet), found "yarn"',
+      { rope_parameters: { rope_type: 'proportional' } },
+      'rope_parameters.rope_type: expected one of default, linear, dynamic, llama3, yarn, longrope, found "proportional"',
     ],
     [
       'an activation',
       { hidden_act: 'quick_gelu' },
-      'hidden_act: expected one of gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, found "quick_gelu"',
+      'hidden_act: expected one of gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, silu, swish, found "quick_gelu"',
     ],
     [
       'an odd number of rotary dims',
@@ -153,13 +159,13 @@ describe('GPTNeoXForCausalLM', () => {
     ['a list for an object', { rope_scaling: [1] }, 'rope_scaling: expected an object, found [1]'],
     [
       'another class',
-      { architectures: ['LlamaForCausalLM'] },
-      'architectures: expected a supported one (GPTNeoXForCausalLM), found ["LlamaForCausalLM"]',
+      { architectures: ['MambaForCausalLM'] },
+      `architectures: expected a supported one (${supported}), found ["MambaForCausalLM"]`,
     ],
     [
       'a class that only looks known',
       { architectures: ['constructor'] },
-      'architectures: expected a supported one (GPTNeoXForCausalLM), found ["constructor"]',
+      `architectures: expected a supported one (${supported}), found ["constructor"]`,
     ],
     [
       'architectures that are no list',
@@ -168,13 +174,13 @@ describe('GPTNeoXForCausalLM', () => {
     ],
     [
       'another model_type without a class',
-      { architectures: null, model_type: 'opt' },
-      'model_type: expected one of gpt_neox, found "opt"',
+      { architectures: null, model_type: 'mamba' },
+      `model_type: expected one of ${modelTypes}, found "mamba"`,
     ],
     [
       'neither class nor model_type',
       { architectures: null, model_type: null },
-      'architectures: expected a list with a supported class (GPTNeoXForCausalLM), found no such key',
+      `architectures: expected a list with a supported class (${supported}), found no such key`,
     ],
   ])('refuses %s', (_, changes, message) => {
     expect(() => spec(changes)).toThrow(`config.json: ${message}`)
@@ -185,7 +191,40 @@ test('model_type is enough where a config names no class', () => {
   expect(spec({ architectures: null })).toEqual(spec({}))
 })
 
-test('every row names every role of the decoder', () => {
-  for (const row of Object.values(architectures))
-    expect(Object.keys(row.tensors).toSorted()).toEqual(TensorRoleValues.toSorted())
+// Inverse frequencies of transformers' modeling_rope_utils.py at the pairs 0, 1, 16, 28, 32, 36, 48, 63 of heads of 128 dims.
+test.each<[string, Json, number, number[]]>([
+  [
+    'linear',
+    { factor: 2, rope_theta: 1e4 },
+    1,
+    [0.5, 0.432982177, 0.05, 0.00889139727, 0.005, 0.00281170662, 0.0005, 5.77390965e-5],
+  ],
+  [
+    'llama3',
+    { factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192, rope_theta: 5e5 },
+    1,
+    [1, 0.814617217, 0.0376060307, 0.00321144611, 0.000524846022, 7.78465546e-5, 6.64786967e-6, 3.06892588e-7],
+  ],
+  [
+    'yarn',
+    { factor: 4, original_max_position_embeddings: 32768, rope_theta: 1e6 },
+    1.138629436,
+    [1, 0.805842221, 0.0316227786, 0.00184827659, 0.000602941145, 0.000179841154, 7.90569356e-6, 3.10234441e-7],
+  ],
+])('the frequencies of %s are those of transformers', (rope_type, parameters, scale, expected) => {
+  const config = { max_position_embeddings: 131072, rope_parameters: { rope_type, ...parameters } }
+  const { rope_frequencies, rope_scale } = rope(new Fields('config.json', config), 128)
+  expect(rope_scale).toBeCloseTo(scale, 8)
+  for (const [index, pair] of [0, 1, 16, 28, 32, 36, 48, 63].entries()) {
+    const frequency = rope_frequencies[pair] as number
+    expect(Math.abs(frequency / (expected[index] as number) - 1), `pair ${pair}`).toBeLessThan(3e-7)
+  }
+})
+
+test('every row names the matrices that every decoder has', () => {
+  const roles = ['embedding', 'unembedding', 'query_weight', 'key_weight', 'value_weight', 'attention_out_weight']
+  for (const [name, row] of Object.entries(architectures))
+    expect(Object.keys(row.tensors), name).toEqual(
+      expect.arrayContaining([...roles, 'mlp_up_weight', 'mlp_down_weight']),
+    )
 })

@@ -10,6 +10,7 @@ import type { ModelSpec } from '../../src/engine/contract.js'
 import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
 import type { Model } from '../../src/models/model.js'
+import { frequencies } from '../../src/models/rope.js'
 
 interface Golden {
   model: string
@@ -123,8 +124,8 @@ test.each([
 })
 
 test.each<[string, string, Partial<ModelSpec>]>([
-  ['the rotary dims', 'neox-parallel', { rope_dims: 6 }],
-  ['the base of the rotary frequencies', 'neox-bf16', { rope_theta: 520 }],
+  ['the rotary dims', 'neox-parallel', { rope_frequencies: frequencies(10000, 6) }],
+  ['the base of the rotary frequencies', 'neox-bf16', { rope_frequencies: frequencies(520, 4) }],
   ['the attention scale', 'neox-parallel', { attention_scale: 0.26 }],
   ['the topology', 'neox-sequential', { topology: 'parallel' }],
   ['the kind of GELU', 'neox-tied', { activation: 'gelu' }],

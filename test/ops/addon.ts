@@ -3,7 +3,7 @@
 
 import { createRequire } from 'node:module'
 import { describe } from 'vitest'
-import type { DType, Isa, SamplingParams } from '../../src/engine/contract.js'
+import type { Activation, DType, Isa, RopeLayout, SamplingParams } from '../../src/engine/contract.js'
 
 export interface Matrix<T = Float32Array> {
   data: T
@@ -36,7 +36,15 @@ export interface KvPages {
   values: Float32Array | Uint16Array
 }
 
-export type Epilogue = 'store' | 'gelu' | 'gelu_tanh' | 'relu' | 'accumulate'
+export type Epilogue = 'store' | 'gelu' | 'gelu_tanh' | 'relu' | 'accumulate' | 'silu'
+
+/** AttentionRule of native/ops/types.h. */
+export interface AttentionRule {
+  scale: number
+  softcap?: number
+  window?: number
+  bias?: Matrix
+}
 
 export interface SampleRow {
   params: Partial<SamplingParams>
@@ -48,10 +56,21 @@ export interface SampleRow {
 }
 
 export interface Ops {
-  embed(out: Matrix, table: Weight, tokens: Int32Array): void
-  layer_norm(out: Matrix, x: Matrix, weight: Float32Array, bias: Float32Array, eps: number): void
+  embed(out: Matrix, table: Weight, tokens: Int32Array, scale: number): void
+  add(out: Matrix, x: Matrix): void
+  layer_norm(
+    out: Matrix,
+    x: Matrix,
+    weight: Float32Array | null,
+    bias: Float32Array | null,
+    width: number,
+    eps: number,
+  ): void
+  rms_norm(out: Matrix, x: Matrix, weight: Float32Array | null, width: number, eps: number): void
+  gate(out: Matrix, x: Matrix, activation: Activation): void
+  softcap(x: Matrix, cap: number): void
   linear(out: Matrix, x: Matrix, weight: Weight, bias: Float32Array | null, epilogue: Epilogue): void
-  rope(qkv: Matrix, positions: Int32Array, cos_sin: Matrix, heads: Heads): void
+  rope(qkv: Matrix, positions: Int32Array, cos_sin: Matrix, heads: Heads, layout: RopeLayout): void
   write_kv(kv: KvPages, qkv: Matrix, slots: Int32Array, heads: Heads): void
   attention(
     out: Matrix,
@@ -61,7 +80,7 @@ export interface Ops {
     sequences: Int32Array,
     page_table: Matrix<Int32Array>,
     heads: Heads,
-    scale: number,
+    rule: AttentionRule,
   ): void
   sample(
     logits: Matrix,

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import {
+  type AttentionRule,
   at,
   bits,
   decode16,
@@ -36,7 +37,7 @@ interface Case {
   positions: Int32Array
   sequences: Int32Array
   pageTable: Matrix<Int32Array>
-  scale: number
+  rule: AttentionRule
 }
 
 /** Sequences of these lengths in pages in random order; every slot behind a sequence's end is NaN. */
@@ -67,7 +68,7 @@ function makeCase(ops: Ops, heads: Heads, dtype: KvPages['dtype'], lengths: numb
   const kv = poisonedPages(numPages, heads, dtype)
   const qkv = random.matrix(total, (heads.num_heads + 2 * heads.num_kv_heads) * heads.head_dim)
   ops.write_kv(kv, qkv, slots, heads)
-  return { heads, kv, qkv, positions, sequences, pageTable, scale: 1 / Math.sqrt(heads.head_dim) }
+  return { heads, kv, qkv, positions, sequences, pageTable, rule: { scale: 1 / Math.sqrt(heads.head_dim) } }
 }
 
 /** Attention of some of the rows. */
@@ -81,7 +82,7 @@ function attend(ops: Ops, c: Case, first: number, last: number): Matrix {
     c.sequences.slice(first, last),
     c.pageTable,
     c.heads,
-    c.scale,
+    c.rule,
   )
   return out
 }
@@ -97,12 +98,14 @@ function reference(c: Case, t: number): { expected: Float64Array; size: number; 
   for (let h = 0; h < num_heads; h++) {
     const kvHead = Math.floor(h / (num_heads / num_kv_heads))
     const weights: number[] = []
+    const { scale, softcap = 0, window = 0, bias } = c.rule
     const count = at(c.positions, t) + 1
+    const start = window ? Math.max(0, count - window) : 0
     const base = (j: number) =>
       (at(c.pageTable.data, at(c.sequences, t) * c.pageTable.cols + Math.floor(j / pageSize)) * num_kv_heads + kvHead) *
       head_dim *
       pageSize
-    for (let j = 0; j < count; j++) {
+    for (let j = start; j < count; j++) {
       let score = 0
       let parts = 0
       for (let d = 0; d < head_dim; d++) {
@@ -111,12 +114,16 @@ function reference(c: Case, t: number): { expected: Float64Array; size: number; 
         score += product
         parts += Math.abs(product)
       }
-      weights.push(score * c.scale)
-      largestScore = Math.max(largestScore, parts * c.scale)
+      score *= scale
+      if (softcap) score = softcap * Math.tanh(score / softcap)
+      if (bias) score += at(bias.data, h * bias.cols + Math.max(0, bias.cols - count + j))
+      weights.push(score)
+      largestScore = Math.max(largestScore, parts * scale, Math.abs(score))
     }
     const top = Math.max(...weights)
     const total = weights.reduce((sum, score) => sum + Math.exp(score - top), 0)
-    weights.forEach((score, j) => {
+    weights.forEach((score, index) => {
+      const j = start + index
       const weight = Math.exp(score - top) / total
       for (let d = 0; d < head_dim; d++) {
         const value = number(c.kv.values, base(j) + (j % pageSize) * head_dim + d)
@@ -126,6 +133,22 @@ function reference(c: Case, t: number): { expected: Float64Array; size: number; 
     })
   }
   return { expected, size, scores: largestScore }
+}
+
+/** A table that reaches back `distances` keys. */
+function biasTable(heads: Heads, distances: number): Matrix {
+  return random.matrix(heads.num_heads, distances, 2)
+}
+
+const rules: Record<string, (heads: Heads) => AttentionRule> = {
+  'a window of 1': () => ({ scale: 0.2, window: 1 }),
+  'a window of 3': () => ({ scale: 0.2, window: 3 }),
+  'a window of 16': () => ({ scale: 0.2, window: 16 }),
+  'a window of 23': () => ({ scale: 0.2, window: 23 }),
+  'a softcap': () => ({ scale: 1, softcap: 5 }),
+  'a bias for every distance': (heads) => ({ scale: 0.2, bias: biasTable(heads, 128) }),
+  'a bias that ends before the keys do': (heads) => ({ scale: 0.2, bias: biasTable(heads, 21) }),
+  'all of them': (heads) => ({ scale: 1, softcap: 8, window: 30, bias: biasTable(heads, 25) }),
 }
 
 describeBackends('attention', (ops) => {
@@ -148,6 +171,66 @@ describeBackends('attention', (ops) => {
       }
     })
   }
+
+  for (const [name, makeRule] of Object.entries(rules)) {
+    test(`agrees with float64 with ${name}`, () => {
+      for (const heads of layouts) {
+        const c = makeCase(ops, heads, 'float32', [1, 15, 16, 17, 70])
+        c.rule = makeRule(heads)
+        const out = attend(ops, c, 0, c.qkv.rows)
+        for (let t = 0; t < out.rows; t += 1 + random.below(6)) {
+          const { expected, size, scores } = reference(c, t)
+          const bound =
+            epsilon * size * (4 * heads.head_dim * scores + 4 * at(c.positions, t) + 32 + 8 * (c.rule.softcap ?? 0))
+          for (let i = 0; i < out.cols; i++) {
+            expect(
+              Math.abs(at(row(out, t), i) - at(expected, i)),
+              `head_dim ${heads.head_dim}, row ${t}, ${i}`,
+            ).toBeLessThan(bound)
+          }
+        }
+      }
+    })
+
+    test(`gives every row the bits that it has alone with ${name}, and a prompt in chunks the whole prompt's`, () => {
+      for (const heads of layouts) {
+        const c = makeCase(ops, heads, 'float16', [37, 5, 64])
+        c.rule = makeRule(heads)
+        const together = attend(ops, c, 0, c.qkv.rows)
+        for (let t = 0; t < c.qkv.rows; t++) {
+          expect(bits(attend(ops, c, t, t + 1).data), `head_dim ${heads.head_dim}, row ${t}`).toEqual(
+            bits(row(together, t)),
+          )
+        }
+        for (let first = 42; first < 106; ) {
+          const last = Math.min(106, first + 1 + random.below(20))
+          expect(bits(attend(ops, c, first, last).data)).toEqual(bits(rows(together, first, last).data))
+          first = last
+        }
+      }
+    })
+  }
+
+  test('never touches keys and values before the window, not even unwritten ones', () => {
+    for (const window of [1, 5, 16, 33]) {
+      for (const heads of layouts) {
+        const c = makeCase(ops, heads, 'float32', [60])
+        c.rule = { ...c.rule, window }
+        const before = attend(ops, c, 40, 60)
+        const slots = Int32Array.from(
+          { length: 41 - window },
+          (_, j) => at(c.pageTable.data, Math.floor(j / pageSize)) * pageSize + (j % pageSize),
+        )
+        const bad: Matrix = {
+          data: new Float32Array(slots.length * c.qkv.cols).fill(Number.NaN),
+          rows: slots.length,
+          cols: c.qkv.cols,
+        }
+        ops.write_kv(c.kv, bad, slots, c.heads)
+        expect(bits(attend(ops, c, 40, 60).data)).toEqual(bits(before.data))
+      }
+    }
+  })
 
   test('gives every row the bits that it has alone', () => {
     for (const heads of layouts) {
@@ -187,7 +270,7 @@ describeBackends('attention', (ops) => {
       cols: c.qkv.cols,
     }
     const out = poisoned(last.length, c.heads.num_heads * c.heads.head_dim)
-    ops.attention(out, qkv, c.kv, pick(c.positions), pick(c.sequences), c.pageTable, c.heads, c.scale)
+    ops.attention(out, qkv, c.kv, pick(c.positions), pick(c.sequences), c.pageTable, c.heads, c.rule)
     last.forEach((t, i) => {
       expect(bits(row(out, i))).toEqual(bits(attend(ops, c, t, t + 1).data))
     })
@@ -205,7 +288,7 @@ describeBackends('attention', (ops) => {
 
   test('survives scores far beyond the range of e^x', () => {
     const c = makeCase(ops, layouts[0] as Heads, 'float32', [50])
-    c.scale = 1e4
+    c.rule = { scale: 1e4 }
     const out = attend(ops, c, 0, 50)
     expect(out.data.every(Number.isFinite)).toBe(true)
   })

@@ -45,10 +45,11 @@ function erfc(x: number): number {
   return Math.exp(-x * x) / ((x + fraction) * Math.sqrt(Math.PI))
 }
 
-const activations: Record<'gelu' | 'gelu_tanh' | 'relu', (x: number) => number> = {
+const activations: Record<'gelu' | 'gelu_tanh' | 'relu' | 'silu', (x: number) => number> = {
   gelu: (x) => (x < 0 ? 0.5 * x * erfc(-x / Math.SQRT2) : 0.5 * x * (1 + erf(x / Math.SQRT2))),
   gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   relu: (x) => Math.max(0, x),
+  silu: (x) => x / (1 + Math.exp(-x)),
 }
 
 /** Largest error as a fraction of what float32 sums of `cols` products may have. */
@@ -174,7 +175,7 @@ describeBackends('linear', (ops) => {
     ])
     for (const dtype of ['float16', 'bfloat16'] as const) {
       const out = poisoned(1, values.length)
-      ops.embed(out, { dtype, rows: 1, cols: values.length, data: values }, Int32Array.of(0))
+      ops.embed(out, { dtype, rows: 1, cols: values.length, data: values }, Int32Array.of(0), 1)
       expect(bits(out.data)).toEqual(bits(roundAll(values.slice(), dtype)))
     }
   })
@@ -215,7 +216,7 @@ describeBackends('linear', (ops) => {
   })
 
   // One input column of weight 1: the output is the activation of the input itself.
-  for (const activation of ['gelu', 'gelu_tanh', 'relu'] as const) {
+  for (const activation of ['gelu', 'gelu_tanh', 'relu', 'silu'] as const) {
     test(`${activation} agrees with float64 from -20 to 20`, () => {
       const weight: Weight = { dtype: 'float32', rows: 1, cols: 1, data: Float32Array.of(1) }
       const inputs = Float32Array.from({ length: 8001 }, (_, i) => (i - 4000) / 200 + random.uniform() / 200)
@@ -275,6 +276,6 @@ describe('linear', () => {
     expect(() => ops.linear(poisoned(1, 4), x, { ...weight, cols: 5 }, null, 'store')).toThrow('argument 2.data')
     expect(() => ops.linear(poisoned(1, 4), x, weight, new Float32Array(3), 'store')).toThrow('bias')
     expect(() => ops.linear(poisoned(1, 4), x, weight, null, 'tanh' as Epilogue)).toThrow('argument 4')
-    expect(() => ops.embed(poisoned(1, 4), weight, Int32Array.of(4))).toThrow('tokens')
+    expect(() => ops.embed(poisoned(1, 4), weight, Int32Array.of(4), 1)).toThrow('tokens')
   })
 })

@@ -1,4 +1,4 @@
-// The ops that work on one row at a time: embed, layer_norm, rope, write_kv.
+// The ops that work on one row at a time.
 import { expect, test } from 'vitest'
 import {
   at,
@@ -9,6 +9,7 @@ import {
   epsilon,
   freshRandom,
   type Heads,
+  type Matrix,
   pageSize,
   poisoned,
   poisonedPages,
@@ -27,7 +28,7 @@ describeBackends('embed', (ops) => {
         const data = roundAll(random.normals(70 * cols), dtype)
         const tokens = Int32Array.of(0, 69, 31, 32, 33, 5, 5)
         const out = poisoned(tokens.length, cols)
-        ops.embed(out, { dtype, rows: 70, cols, data }, tokens)
+        ops.embed(out, { dtype, rows: 70, cols, data }, tokens, 1)
         for (let t = 0; t < tokens.length; t++) {
           const token = at(tokens, t)
           expect(bits(row(out, t))).toEqual(bits(data.slice(token * cols, (token + 1) * cols)))
@@ -46,7 +47,7 @@ describeBackends('layer_norm', (ops) => {
       const weight = random.normals(n)
       const bias = random.normals(n)
       const out = poisoned(5, n)
-      ops.layer_norm(out, x, weight, bias, 1e-5)
+      ops.layer_norm(out, x, weight, bias, n, 1e-5)
       for (let t = 0; t < 5; t++) {
         const values = Array.from(row(x, t))
         const mean = values.reduce((a, b) => a + b, 0) / n
@@ -71,10 +72,10 @@ describeBackends('layer_norm', (ops) => {
     const weight = random.normals(700)
     const bias = random.normals(700)
     const together = poisoned(41, 700)
-    ops.layer_norm(together, x, weight, bias, 1e-5)
+    ops.layer_norm(together, x, weight, bias, 700, 1e-5)
     for (let t = 0; t < 41; t++) {
       const alone = poisoned(1, 700)
-      ops.layer_norm(alone, rows(x, t, t + 1), weight, bias, 1e-5)
+      ops.layer_norm(alone, rows(x, t, t + 1), weight, bias, 700, 1e-5)
       expect(bits(row(together, t))).toEqual(bits(alone.data))
     }
   })
@@ -83,9 +84,145 @@ describeBackends('layer_norm', (ops) => {
     const x = random.matrix(3, 50)
     const weight = random.normals(50)
     const out = poisoned(3, 50)
-    ops.layer_norm(out, x, weight, weight, 1e-5)
-    ops.layer_norm(x, x, weight, weight, 1e-5)
+    ops.layer_norm(out, x, weight, weight, 50, 1e-5)
+    ops.layer_norm(x, x, weight, weight, 50, 1e-5)
     expect(bits(x.data)).toEqual(bits(out.data))
+  })
+})
+
+/** A norm in float64 of each run of `width` numbers. */
+function normed(values: number[], width: number, eps: number, centred: boolean): number[] {
+  return values.flatMap((_, first) => {
+    if (first % width !== 0) return []
+    const run = values.slice(first, first + width)
+    const mean = centred ? run.reduce((a, b) => a + b, 0) / width : 0
+    const variance = run.reduce((a, b) => a + (b - mean) ** 2, 0) / width
+    return run.map((value) => (value - mean) / Math.sqrt(variance + eps))
+  })
+}
+
+describeBackends('rms_norm, and norms of runs', (ops) => {
+  test('agree with float64, with one weight for all runs, with each run its own, and with none', () => {
+    for (const [width, runs] of [
+      [1, 1],
+      [7, 3],
+      [16, 2],
+      [64, 5],
+      [80, 3],
+      [96, 1],
+      [1000, 1],
+    ] as const) {
+      const n = width * runs
+      for (const size of [0, width, n]) {
+        for (const centred of [false, true]) {
+          const x = random.matrix(3, n, 2)
+          const weight = size ? random.normals(size) : null
+          const bias = size && centred ? random.normals(size) : null
+          const out = poisoned(3, n)
+          if (centred) ops.layer_norm(out, x, weight, bias, width, 1e-6)
+          else ops.rms_norm(out, x, weight, width, 1e-6)
+          for (let t = 0; t < 3; t++) {
+            const expected = normed(Array.from(row(x, t)), width, 1e-6, centred)
+            for (let i = 0; i < n; i++) {
+              const w = weight ? at(weight, i % size) : 1
+              const b = bias ? at(bias, i % size) : 0
+              const bound = 1e-5 * (1 + Math.abs(w)) * (centred && width < 16 ? 100 : 1)
+              expect(
+                Math.abs(at(row(out, t), i) - (at(expected, i) * w + b)),
+                `${width} x ${runs}, ${size} weights, ${i}`,
+              ).toBeLessThan(bound)
+            }
+          }
+        }
+      }
+    }
+  })
+
+  test('work in place on a part of each row, and give every row the bits that it has alone', () => {
+    const whole = random.matrix(20, 300)
+    const before = whole.data.slice()
+    const weight = random.normals(40)
+    const part: Matrix = { data: whole.data.subarray(60), rows: 20, cols: 120, stride: 300 }
+    ops.rms_norm(part, part, weight, 40, 1e-6)
+    for (let t = 0; t < 20; t++) {
+      const alone = { data: before.slice(t * 300 + 60, t * 300 + 180), rows: 1, cols: 120 }
+      ops.rms_norm(alone, alone, weight, 40, 1e-6)
+      const expected = before.slice(t * 300, (t + 1) * 300)
+      expected.set(alone.data, 60)
+      expect(bits(row(whole, t))).toEqual(bits(expected))
+    }
+  })
+})
+
+/** Phi, the normal distribution's integral, by Simpson's rule. */
+function phi(x: number): number {
+  const steps = 2000
+  let sum = 0
+  for (let i = 0; i <= steps; i++) {
+    const t = (x * i) / steps
+    sum += (i === 0 || i === steps ? 1 : i % 2 ? 4 : 2) * Math.exp((-t * t) / 2)
+  }
+  return 0.5 + (sum * x) / steps / 3 / Math.sqrt(2 * Math.PI)
+}
+
+const activations = {
+  gelu: (x: number) => x * phi(x),
+  gelu_tanh: (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  relu: (x: number) => Math.max(x, 0),
+  silu: (x: number) => x / (1 + Math.exp(-x)),
+}
+
+describeBackends('gate, add and softcap', (ops) => {
+  test.each(['gelu', 'gelu_tanh', 'relu', 'silu'] as const)('gate multiplies up by %s of gate', (activation) => {
+    for (const n of [1, 15, 16, 33, 96]) {
+      const x = random.matrix(4, 2 * n, 2)
+      const out = poisoned(4, n)
+      ops.gate(out, x, activation)
+      for (let t = 0; t < 4; t++) {
+        for (let i = 0; i < n; i++) {
+          const up = at(row(x, t), n + i)
+          const expected = activations[activation](at(row(x, t), i)) * up
+          expect(Math.abs(at(row(out, t), i) - expected)).toBeLessThan(2e-6 * (1 + Math.abs(up)) * 4)
+        }
+      }
+    }
+  })
+
+  test('silu of huge numbers is finite', () => {
+    const x: Matrix = { data: Float32Array.of(-1e30, -200, 200, 1e30, 1, 1, 1, 1), rows: 1, cols: 8 }
+    const out = poisoned(1, 4)
+    ops.gate(out, x, 'silu')
+    expect(Array.from(out.data, (value) => value || 0)).toEqual([0, 0, 200, Math.fround(1e30)])
+  })
+
+  test('add adds', () => {
+    for (const n of [1, 16, 37]) {
+      const [out, x] = [random.matrix(3, n), random.matrix(3, n)]
+      const expected = out.data.map((value, i) => value + at(x.data, i))
+      ops.add(out, x)
+      expect(bits(out.data)).toEqual(bits(expected))
+    }
+  })
+
+  test('softcap agrees with float64 and never leaves the cap', () => {
+    for (const cap of [1, 30, 50]) {
+      const x = random.matrix(3, 37, 2 * cap)
+      x.data[5] = 1e20
+      x.data[6] = -1e20
+      const before = x.data.slice()
+      ops.softcap(x, cap)
+      x.data.forEach((value, i) => {
+        expect(Math.abs(value - cap * Math.tanh(at(before, i) / cap))).toBeLessThan(4e-7 * cap)
+        expect(Math.abs(value)).toBeLessThanOrEqual(cap)
+      })
+    }
+  })
+
+  test('embed multiplies by its scale', () => {
+    const data = random.normals(3 * 20)
+    const out = poisoned(1, 20)
+    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(2), 1.5)
+    expect(bits(out.data)).toEqual(bits(data.slice(40).map((value) => 1.5 * value)))
   })
 })
 
@@ -102,43 +239,48 @@ function qkvSize(heads: Heads): number {
 }
 
 describeBackends('rope', (ops) => {
-  test('rotates the query and key heads by the angle of the position and nothing else', () => {
-    for (const heads of layouts) {
-      const half = heads.rope_dims / 2
-      const table = poisoned(40, Math.max(heads.rope_dims, 1))
-      for (let p = 0; p < 40; p++) {
-        for (let i = 0; i < half; i++) {
-          const angle = p / 10000 ** (i / half)
-          table.data[p * table.cols + i] = Math.cos(angle)
-          table.data[p * table.cols + half + i] = Math.sin(angle)
+  test.each(['half_split', 'interleaved'] as const)(
+    'rotates the %s pairs of query and key heads by the angle of the position and nothing else',
+    (layout) => {
+      for (const heads of layouts) {
+        const half = heads.rope_dims / 2
+        const table = poisoned(40, Math.max(heads.rope_dims, 1))
+        for (let p = 0; p < 40; p++) {
+          for (let i = 0; i < half; i++) {
+            const angle = p / 10000 ** (i / half)
+            table.data[p * table.cols + i] = Math.cos(angle)
+            table.data[p * table.cols + half + i] = Math.sin(angle)
+          }
         }
-      }
-      const qkv = random.matrix(6, qkvSize(heads))
-      const before = qkv.data.slice()
-      const positions = Int32Array.of(0, 39, 1, 7, 7, 20)
-      ops.rope(qkv, positions, table, heads)
-      for (let t = 0; t < 6; t++) {
-        for (let h = 0; h < heads.num_heads + 2 * heads.num_kv_heads; h++) {
-          for (let i = 0; i < heads.head_dim; i++) {
-            const index = t * qkv.cols + h * heads.head_dim + i
-            if (h >= heads.num_heads + heads.num_kv_heads || i >= 2 * half) {
-              expect(at(qkv.data, index)).toBe(at(before, index))
-              continue
+        const qkv = random.matrix(6, qkvSize(heads))
+        const before = qkv.data.slice()
+        const positions = Int32Array.of(0, 39, 1, 7, 7, 20)
+        ops.rope(qkv, positions, table, heads, layout)
+        for (let t = 0; t < 6; t++) {
+          for (let h = 0; h < heads.num_heads + 2 * heads.num_kv_heads; h++) {
+            for (let i = 0; i < heads.head_dim; i++) {
+              const first = t * qkv.cols + h * heads.head_dim
+              if (h >= heads.num_heads + heads.num_kv_heads || i >= 2 * half) {
+                expect(at(qkv.data, first + i)).toBe(at(before, first + i))
+                continue
+              }
+              const split = layout === 'half_split'
+              const pair = split ? i % half : i >> 1
+              const isFirst = split ? i < half : i % 2 === 0
+              const a = at(before, first + (split ? pair : 2 * pair))
+              const b = at(before, first + (split ? pair + half : 2 * pair + 1))
+              const cos = at(table.data, at(positions, t) * table.cols + pair)
+              const sin = at(table.data, at(positions, t) * table.cols + half + pair)
+              const expected = isFirst ? a * cos - b * sin : b * cos + a * sin
+              expect(Math.abs(at(qkv.data, first + i) - expected)).toBeLessThanOrEqual(
+                4 * epsilon * (Math.abs(a) + Math.abs(b)),
+              )
             }
-            const pair = i % half
-            const a = at(before, index - i + pair)
-            const b = at(before, index - i + pair + half)
-            const cos = at(table.data, at(positions, t) * table.cols + pair)
-            const sin = at(table.data, at(positions, t) * table.cols + half + pair)
-            const expected = i < half ? a * cos - b * sin : b * cos + a * sin
-            expect(Math.abs(at(qkv.data, index) - expected)).toBeLessThanOrEqual(
-              4 * epsilon * (Math.abs(a) + Math.abs(b)),
-            )
           }
         }
       }
-    }
-  })
+    },
+  )
 })
 
 describeBackends('write_kv', (ops) => {

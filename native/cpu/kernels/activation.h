@@ -20,6 +20,9 @@ PARLEY_INLINE Vec gelu_tanh(Vec x) {
   return x / (broadcast(1.0f) + exp(u * broadcast(-2.0f)));
 }
 
+// x sigmoid(x)
+PARLEY_INLINE Vec silu(Vec x) { return x / (broadcast(1.0f) + exp(zero() - x)); }
+
 PARLEY_INLINE Vec relu(Vec x) { return max(zero(), x); }  // NaN stays NaN
 
 }  // namespace

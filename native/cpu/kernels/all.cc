@@ -1,6 +1,7 @@
 // All kernels of one instruction set. Compiled once for each, with PARLEY_ISA naming it and its own compiler flags (binding.gyp).
 #include "cpu/kernels/attention.h"
 #include "cpu/kernels/calibrate.h"
+#include "cpu/kernels/elementwise.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/layer_norm.h"
 #include "cpu/kernels/linear.h"
@@ -13,8 +14,9 @@ namespace PARLEY_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    kTileTokens, kLinearScratch, pack_tokens,       linear,    pack_panel, embed, layer_norm, rope,
-    write_kv,    attention_scratch, attention,      sample,    score,      read_sum, fma_loop,
+    kTileTokens, kLinearScratch, pack_tokens, linear,   pack_panel,        embed,     layer_norm, rms_norm, add,
+    softcap,     gate,           rope,        write_kv, attention_scratch, attention, sample,     score,    read_sum,
+    fma_loop,
 };
 
 }  // namespace PARLEY_ISA

@@ -5,7 +5,7 @@
 //
 // What fixes the bits of one output, whatever stands beside it: a score is summed over head_dim in order; the largest score is exact;
 // the sum of the exponentials runs in 16 lanes over the pages in order, then folds in a fixed tree; an output is summed over the keys
-// in order, and a query never touches a key behind its own position.
+// in order, and a query never touches a key behind its own position or before its window.
 #pragma once
 
 #include "cpu/kernels/kernels.h"
@@ -19,6 +19,9 @@ namespace {
 struct Query {
   const float* q;
   float* out;
+  const float* bias;    // row of its head in the table, or null
+  int64_t bias_column;  // of key 0, whether the table has it or not
+  int64_t first_key;  // it sees the keys [first_key, num_keys)
   int64_t num_keys;
 };
 
@@ -31,6 +34,10 @@ struct RowGroup {
 
 PARLEY_INLINE int64_t heads_per_kv(const AttentionCall& call) { return call.num_heads / call.num_kv_heads; }
 
+PARLEY_INLINE int64_t first_key_of(const AttentionCall& call, int64_t position) {
+  return call.window > 0 && position >= call.window ? position - call.window + 1 : 0;
+}
+
 // The group that starts at `row`. Only speed depends on where groups end.
 PARLEY_INLINE RowGroup group_at(const AttentionCall& call, int64_t row) {
   const int64_t sharing = heads_per_kv(call);
@@ -38,7 +45,8 @@ PARLEY_INLINE RowGroup group_at(const AttentionCall& call, int64_t row) {
   RowGroup group{row, row, 0};
   while (group.last_row < call.num_rows && group.last_row - row < most &&
          call.sequences[group.last_row] == call.sequences[row]) {
-    group.cost += call.positions[group.last_row++] + 33;  // 32 keys' worth of work that every row has
+    const int64_t last_key = call.positions[group.last_row++];
+    group.cost += last_key - first_key_of(call, last_key) + 33;  // 32 keys' worth of work that every row has
   }
   return group;
 }
@@ -101,10 +109,45 @@ PARLEY_INLINE void score_pages(const Pages<queries, Number>& keys, const Query* 
         const Mask inside = less(load(lane_numbers), broadcast(static_cast<float>(visible)));
         score = select(inside, score, broadcast(-__builtin_inff()));
       }
+      const int64_t hidden = query[r].first_key - first_key;
+      if (hidden > 0) {
+        const Mask outside = less(load(lane_numbers), broadcast(static_cast<float>(hidden)));
+        score = select(outside, broadcast(-__builtin_inff()), score);
+      }
       store(scores + r * stride + first_key, score);
       top[r] = max(score, top[r]);
     }
   }
+}
+
+// Softcap and bias of one query's stored scores, from the page at `start` on; -inf, a key that it does not see, stays. Returns the
+// largest in every lane.
+PARLEY_INLINE Vec adjust_scores(const AttentionCall& call, const Query& query, int64_t start, float* scores) {
+  const Vec nothing = broadcast(-__builtin_inff());
+  Vec top = nothing;
+  for (int64_t j = start; j < query.num_keys; j += kPageTokens) {
+    const Vec raw = load(scores + j);
+    Vec score = raw;
+    if (call.softcap > 0) score = broadcast(call.softcap) * tanh(score * broadcast(1.0f / call.softcap));
+    if (query.bias) {
+      // A table's end on the left or right of this page: column by column.
+      const int64_t column = query.bias_column + j;
+      if (column >= 0 && column + kLanes <= call.bias_cols) {
+        score = score + load(query.bias + column);
+      } else {
+        float lanes[kLanes];
+        for (int64_t i = 0; i < kLanes; ++i) {
+          const int64_t c = column + i;
+          lanes[i] = query.bias[c < 0 ? 0 : c < call.bias_cols ? c : call.bias_cols - 1];
+        }
+        score = score + load(lanes);
+      }
+    }
+    score = select(equal(raw, nothing), nothing, score);
+    store(scores + j, score);
+    top = max(score, top);
+  }
+  return top;
 }
 
 // acc += sum over the keys [first, last) of weight * value, for head dims [first_dim, first_dim + vecs * 16); dims_left < 16 only
@@ -133,10 +176,12 @@ PARLEY_INLINE void add_values(const Pages<queries, Number>& values, const float*
   }
 }
 
-// Outputs for head dims from first_dim on: the keys that all queries see together, then each query's own last keys.
+// Outputs for head dims from first_dim on: each query's own first keys, then the keys [common_first, common_last) that all queries see,
+// then each query's own last keys.
 template <int queries, int vecs, class Number>
 PARLEY_INLINE void weighted_values(const Pages<queries, Number>& values, const Query* query, const float* weights, int64_t stride,
-                                   const float* totals, int64_t common, int64_t head_dim, int64_t first_dim) {
+                                   const float* totals, int64_t common_first, int64_t common_last, int64_t head_dim,
+                                   int64_t first_dim) {
   const int64_t dims_left = head_dim - first_dim;
   Vec acc[queries][vecs];
 #pragma GCC unroll 8
@@ -144,14 +189,25 @@ PARLEY_INLINE void weighted_values(const Pages<queries, Number>& values, const Q
 #pragma GCC unroll 4
     for (int i = 0; i < vecs; ++i) acc[r][i] = zero();
   }
-  add_values<queries, vecs>(values, weights, stride, 0, common, head_dim, first_dim, dims_left, acc);
   const Pages<1, Number> own{values.data, values.page_stride, values.page_table};
+#pragma GCC unroll 8
+  for (int r = 0; r < queries; ++r) {
+    if (query[r].first_key >= common_first) continue;
+    Vec start[1][vecs];
+#pragma GCC unroll 4
+    for (int i = 0; i < vecs; ++i) start[0][i] = zero();
+    add_values<1, vecs>(own, weights + r * stride, stride, query[r].first_key, common_first, head_dim, first_dim, dims_left, start);
+#pragma GCC unroll 4
+    for (int i = 0; i < vecs; ++i) acc[r][i] = start[0][i];
+  }
+  add_values<queries, vecs>(values, weights, stride, common_first, common_last, head_dim, first_dim, dims_left, acc);
 #pragma GCC unroll 8
   for (int r = 0; r < queries; ++r) {
     Vec rest[1][vecs];
 #pragma GCC unroll 4
     for (int i = 0; i < vecs; ++i) rest[0][i] = acc[r][i];
-    add_values<1, vecs>(own, weights + r * stride, stride, common, query[r].num_keys, head_dim, first_dim, dims_left, rest);
+    const int64_t first = query[r].first_key > common_last ? query[r].first_key : common_last;
+    add_values<1, vecs>(own, weights + r * stride, stride, first, query[r].num_keys, head_dim, first_dim, dims_left, rest);
     const Vec total = broadcast(totals[r]);
 #pragma GCC unroll 4
     for (int i = 0; i < vecs; ++i) {
@@ -177,11 +233,17 @@ void attend(const AttentionCall& call, const Query* query, int64_t kv_head, cons
   const Pages<queries, Number> values{static_cast<const Number*>(call.values) + kv_head * head_numbers, page_stride, page_table};
 
   int64_t most = query[0].num_keys;
-  int64_t common = most;
+  int64_t common_last = most;
+  int64_t common_first = query[0].first_key;
+  int64_t least = common_first;
   for (int r = 1; r < queries; ++r) {
     if (query[r].num_keys > most) most = query[r].num_keys;
-    if (query[r].num_keys < common) common = query[r].num_keys;
+    if (query[r].num_keys < common_last) common_last = query[r].num_keys;
+    if (query[r].first_key > common_first) common_first = query[r].first_key;
+    if (query[r].first_key < least) least = query[r].first_key;
   }
+  if (common_first > common_last) common_first = common_last;  // windows shorter than the group
+  const int64_t first_page = least / kPageTokens;
   const int64_t num_pages = (most + kPageTokens - 1) / kPageTokens;
   const int64_t stride = score_stride(most);
 
@@ -194,7 +256,7 @@ void attend(const AttentionCall& call, const Query* query, int64_t kv_head, cons
   Vec top[queries];
 #pragma GCC unroll 8
   for (int r = 0; r < queries; ++r) top[r] = broadcast(-__builtin_inff());
-  int64_t p = 0;
+  int64_t p = first_page;
   for (; p + pages_at_once <= num_pages; p += pages_at_once) {
     score_pages<queries, pages_at_once>(keys, query, packed_q, head_dim, call.scale, p, num_pages, scores, stride, top);
   }
@@ -204,10 +266,11 @@ void attend(const AttentionCall& call, const Query* query, int64_t kv_head, cons
 
   float totals[queries];
   for (int r = 0; r < queries; ++r) {
-    const Vec highest = broadcast(largest(top[r]));
     float* row = scores + r * stride;
+    if (call.softcap > 0 || call.bias) top[r] = adjust_scores(call, query[r], first_page * kPageTokens, row);
+    const Vec highest = broadcast(largest(top[r]));
     Vec total = zero();
-    for (int64_t j = 0; j < query[r].num_keys; j += kPageTokens) {
+    for (int64_t j = first_page * kPageTokens; j < query[r].num_keys; j += kPageTokens) {
       const Vec weight = exp(load(row + j) - highest);
       store(row + j, weight);
       total = total + weight;
@@ -217,10 +280,10 @@ void attend(const AttentionCall& call, const Query* query, int64_t kv_head, cons
 
   int64_t dim = 0;
   for (; dim + vecs_at_once * kLanes <= head_dim; dim += vecs_at_once * kLanes) {
-    weighted_values<queries, vecs_at_once>(values, query, scores, stride, totals, common, head_dim, dim);
+    weighted_values<queries, vecs_at_once>(values, query, scores, stride, totals, common_first, common_last, head_dim, dim);
   }
   for (; dim < head_dim; dim += kLanes) {
-    weighted_values<queries, 1>(values, query, scores, stride, totals, common, head_dim, dim);
+    weighted_values<queries, 1>(values, query, scores, stride, totals, common_first, common_last, head_dim, dim);
   }
 }
 
@@ -249,8 +312,13 @@ void attend_group(const AttentionCall& call, const RowGroup& group, int64_t kv_h
   for (int64_t i = 0; i < num_queries; ++i) {
     const int64_t row = group.first_row + i / sharing;
     const int64_t head = kv_head * sharing + i % sharing;
-    query[count++] = {call.qkv + row * call.qkv_stride + head * call.head_dim, call.out + row * call.out_stride + head * call.head_dim,
-                      call.positions[row] + 1};
+    const int64_t position = call.positions[row];
+    query[count++] = {call.qkv + row * call.qkv_stride + head * call.head_dim,
+                      call.out + row * call.out_stride + head * call.head_dim,
+                      call.bias ? call.bias + head * call.bias_stride : nullptr,
+                      call.bias_cols - 1 - position,
+                      first_key_of(call, position),
+                      position + 1};
     if (count == kAttentionRows || i + 1 == num_queries) {
       table[count - 1](call, query, kv_head, page_table, scratch);
       count = 0;

@@ -58,6 +58,11 @@ struct AttentionCall {
   int64_t num_kv_heads;
   int64_t head_dim;
   float scale;
+  float softcap;      // 0: none
+  const float* bias;  // [num_heads][bias_cols] or null; see AttentionRule
+  int64_t bias_stride;
+  int64_t bias_cols;
+  int64_t window;     // 0: none
 };
 
 // One row of `sample`; the meaning of the fields is SamplingParams' and SampleRow's.
@@ -127,9 +132,15 @@ struct Kernels {
                      NumberType stored_dtype, int64_t stored_stride_bytes);
   // One row of an embedding table.
   void (*embed)(float* out, const void* table, NumberType dtype, int64_t cols, int64_t row);
+  // One run of n numbers; weight and bias may be null.
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps);
+  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps);
+  // One row: out += x; x = cap tanh(x / cap); out [n] = activation(x [0, n)) * x [n, 2 n).
+  void (*add)(float* out, const float* x, int64_t n);
+  void (*softcap)(float* x, int64_t n, float cap);
+  void (*gate)(float* out, const float* x, int64_t n, int32_t activation);
   // Rotates num_heads heads, head_dim apart, by the cosines and sines of one position.
-  void (*rope)(float* heads, int64_t num_heads, int64_t head_dim, const float* cos_sin, int64_t half);
+  void (*rope)(float* heads, int64_t num_heads, int64_t head_dim, const float* cos_sin, int64_t half, bool interleaved);
   // Writes the key and value heads of one row into a slot.
   void (*write_kv)(void* keys, void* values, NumberType dtype, const float* key, const float* value, int64_t num_kv_heads,
                    int64_t head_dim, int64_t slot);

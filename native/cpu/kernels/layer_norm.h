@@ -1,7 +1,8 @@
-// LayerNorm of one row: mean, then the mean of the squared distances, then (x - mean) / sqrt(variance + eps) * weight + bias.
-// Sums run in 16 lanes over the columns and are folded in a fixed tree.
+// LayerNorm and RMSNorm of one run of numbers. LayerNorm: mean, then the mean of the squared distances, then
+// (x - mean) / sqrt(variance + eps) * weight + bias. Sums run in 16 lanes over the columns and are folded in a fixed tree.
 #pragma once
 
+#include "cpu/kernels/elementwise.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/simd/simd.h"
 
@@ -14,6 +15,15 @@ PARLEY_INLINE Vec first_of(Vec v, int64_t n) {
   float lanes[kLanes];
   store(lanes, v);
   return load_partial(lanes, n);
+}
+
+// out = (x - mean) * factor * weight + bias; no weight is 1, no bias 0.
+PARLEY_INLINE void scale_and_shift(float* out, const float* x, const float* weight, const float* bias, int64_t n, Vec mean, Vec factor) {
+  each_vector(out, n, [&](int64_t i, int64_t left) {
+    const Vec y = (load_some(x + i, left) - mean) * factor;
+    if (!weight) return bias ? y + load_some(bias + i, left) : y;
+    return bias ? fma(y, load_some(weight + i, left), load_some(bias + i, left)) : y * load_some(weight + i, left);
+  });
 }
 
 void layer_norm(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps) {
@@ -36,14 +46,17 @@ void layer_norm(float* out, const float* x, const float* weight, const float* bi
     squares = fma(distance, distance, squares);
   }
   const Vec factor = broadcast(1.0f / __builtin_sqrtf(sum(squares) / count + eps));
+  scale_and_shift(out, x, weight, bias, n, mean, factor);
+}
 
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    store(out + i, fma((load(x + i) - mean) * factor, load(weight + i), load(bias + i)));
+void rms_norm(float* out, const float* x, const float* weight, int64_t n, float eps) {
+  Vec squares = zero();
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Vec value = load_some(x + i, n - i);
+    squares = fma(value, value, squares);
   }
-  if (rest) {
-    const Vec scaled = (load_partial(x + whole, rest) - mean) * factor;
-    store_partial(out + whole, fma(scaled, load_partial(weight + whole, rest), load_partial(bias + whole, rest)), rest);
-  }
+  const Vec factor = broadcast(1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(n) + eps));
+  scale_and_shift(out, x, weight, nullptr, n, zero(), factor);
 }
 
 }  // namespace

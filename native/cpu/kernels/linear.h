@@ -103,6 +103,7 @@ PARLEY_INLINE void finish(float* out, Vec y, const float* bias, int64_t n) {
   if (epilogue == 2) y = gelu_tanh(y);
   if (epilogue == 3) y = relu(y);
   if (epilogue == 4) y = (whole ? load(out) : load_partial(out, n)) + y;
+  if (epilogue == 5) y = silu(y);
   if (whole) {
     store(out, y);
   } else {
@@ -128,7 +129,8 @@ PARLEY_INLINE void finish_group(const LinearCall& call, int64_t first_token, int
     case 1: finish_tile<1>(out, call.out_stride, y, tokens, bias, outputs); break;
     case 2: finish_tile<2>(out, call.out_stride, y, tokens, bias, outputs); break;
     case 3: finish_tile<3>(out, call.out_stride, y, tokens, bias, outputs); break;
-    default: finish_tile<4>(out, call.out_stride, y, tokens, bias, outputs); break;
+    case 4: finish_tile<4>(out, call.out_stride, y, tokens, bias, outputs); break;
+    default: finish_tile<5>(out, call.out_stride, y, tokens, bias, outputs); break;
   }
 }
 

@@ -1,4 +1,4 @@
-// Rotary position embedding, half-split pairs, and writing a row's keys and values into its KV page.
+// Rotary position embedding and writing a row's keys and values into its KV page.
 #pragma once
 
 #include "cpu/kernels/kernels.h"
@@ -20,7 +20,20 @@ PARLEY_INLINE void rotate(float* a_at, float* b_at, Vec a, Vec b, Vec cosine, Ve
   }
 }
 
-void rope(float* heads, int64_t num_heads, int64_t head_dim, const float* cos_sin, int64_t half) {
+// Pairs (2i, 2i + 1). A few numbers a head: not worth shuffles.
+void rope_interleaved(float* heads, int64_t num_heads, int64_t head_dim, const float* cos_sin, int64_t half) {
+  for (int64_t h = 0; h < num_heads; ++h) {
+    float* pair = heads + h * head_dim;
+    for (int64_t i = 0; i < half; ++i, pair += 2) {
+      const float a = pair[0], b = pair[1];
+      pair[0] = a * cos_sin[i] - b * cos_sin[half + i];
+      pair[1] = b * cos_sin[i] + a * cos_sin[half + i];
+    }
+  }
+}
+
+void rope(float* heads, int64_t num_heads, int64_t head_dim, const float* cos_sin, int64_t half, bool interleaved) {
+  if (interleaved) return rope_interleaved(heads, num_heads, head_dim, cos_sin, half);
   const float* cosines = cos_sin;
   const float* sines = cos_sin + half;
   for (int64_t h = 0; h < num_heads; ++h) {

@@ -1,0 +1,49 @@
+// What happens to the numbers of a row one by one.
+#pragma once
+
+#include "cpu/kernels/activation.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/simd/simd.h"
+
+namespace parley {
+namespace PARLEY_ISA {
+namespace {
+
+// function(i, n) for every vector of a row, n = 16 but for the last one; it returns what goes to out + i.
+template <class Function>
+PARLEY_INLINE void each_vector(float* out, int64_t size, const Function& function) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(out + i, function(i, kLanes));
+  if (i < size) store_partial(out + i, function(i, size - i), size - i);
+}
+
+PARLEY_INLINE Vec load_some(const float* at, int64_t n) { return n < kLanes ? load_partial(at, n) : load(at); }
+
+void add(float* out, const float* x, int64_t n) {
+  each_vector(out, n, [&](int64_t i, int64_t left) { return load_some(out + i, left) + load_some(x + i, left); });
+}
+
+void softcap(float* x, int64_t n, float cap) {
+  each_vector(x, n, [&](int64_t i, int64_t left) {
+    return broadcast(cap) * tanh(load_some(x + i, left) * broadcast(1.0f / cap));
+  });
+}
+
+template <Vec (*activation)(Vec)>
+PARLEY_INLINE void gate_with(float* out, const float* x, int64_t n) {
+  each_vector(out, n, [&](int64_t i, int64_t left) { return activation(load_some(x + i, left)) * load_some(x + n + i, left); });
+}
+
+// activation: value of Activation.
+void gate(float* out, const float* x, int64_t n, int32_t activation) {
+  switch (activation) {
+    case 0: gate_with<gelu>(out, x, n); break;
+    case 1: gate_with<gelu_tanh>(out, x, n); break;
+    case 2: gate_with<relu>(out, x, n); break;
+    default: gate_with<silu>(out, x, n); break;
+  }
+}
+
+}  // namespace
+}  // namespace PARLEY_ISA
+}  // namespace parley

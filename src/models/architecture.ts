@@ -1,0 +1,98 @@
+// What a row of the table of architectures says, and the shapes that every checkpoint's tensors must have.
+
+import type { ModelSpec, TensorRole } from '../engine/contract.js'
+import type { Fields } from './fields.js'
+
+/** A spec without what the tokenizer decides. */
+export type ConfigSpec = Omit<ModelSpec, 'num_sampled_ids'>
+
+/** The stored rows of one canonical tensor, when it shares a stored tensor with others. */
+export interface RowGroups {
+  stored_rows: number
+  first_row: number
+  group_rows: number
+  group_stride: number
+  num_groups: number
+}
+
+/** Where a checkpoint keeps one canonical tensor. */
+export interface StoredName {
+  /** `{layer}` stands for the decoder block, `{part}` for the head or expert that has the tensor for itself. Names are tried in turn. */
+  names: [string, ...string[]]
+  /** True for names that never carry the architecture's prefix. */
+  bare?: true
+  /** Left out: the stored tensor is the canonical one. */
+  rows?: (spec: ModelSpec) => RowGroups
+  /** True for matrices stored as [columns, rows]. */
+  transposed?: true
+  /** Added to every stored number. */
+  addend?: number
+}
+
+export interface Architecture {
+  /** `model_type` in config.json, used when `architectures` is absent. */
+  modelType: string
+  /** Before the names of the base model's tensors; checkpoints saved from the base model lack it. */
+  prefix: string
+  spec(config: Fields): ConfigSpec
+  /** Roles that this config has no tensors for; none when left out. */
+  absent?(config: Fields): TensorRole[]
+  tensors: Partial<Record<TensorRole, StoredName>> & Record<'embedding' | 'unembedding', StoredName>
+  /** Buffers that old checkpoints store and that are computed instead. */
+  ignored: RegExp
+}
+
+/** Shape of a canonical tensor, or of one part of it: a matrix's rows and columns, or a vector's rows alone. */
+export function canonicalShape(role: TensorRole, spec: ModelSpec): [rows: number, cols?: number] {
+  const query = spec.num_heads * spec.head_dim
+  const kv = spec.num_kv_heads * spec.head_dim
+  const embedding = spec.embedding_size || spec.hidden_size
+  switch (role) {
+    case 'embedding':
+    case 'unembedding':
+      return [spec.vocab_size, embedding]
+    case 'unembedding_bias':
+      return [spec.vocab_size]
+    case 'position_embedding':
+      return [spec.max_position, spec.hidden_size]
+    case 'embedding_projection':
+      return [spec.hidden_size, embedding]
+    case 'output_projection':
+      return [embedding, spec.hidden_size]
+    case 'query_weight':
+      return [query, spec.hidden_size]
+    case 'key_weight':
+    case 'value_weight':
+      return [kv, spec.hidden_size]
+    case 'attention_out_weight':
+      return [spec.hidden_size, query]
+    case 'mlp_gate_weight':
+    case 'mlp_up_weight':
+      return [spec.intermediate_size, spec.hidden_size]
+    case 'mlp_down_weight':
+      return [spec.hidden_size, spec.intermediate_size]
+    case 'query_bias':
+      return [query]
+    case 'key_bias':
+    case 'value_bias':
+      return [kv]
+    case 'query_norm_weight':
+    case 'query_norm_bias':
+      return [spec.qk_norm === 'whole' ? query : spec.head_dim]
+    case 'key_norm_weight':
+    case 'key_norm_bias':
+      return [spec.qk_norm === 'whole' ? kv : spec.head_dim]
+    case 'mlp_gate_bias':
+    case 'mlp_up_bias':
+      return [spec.intermediate_size]
+    default:
+      return [spec.hidden_size]
+  }
+}
+
+/** How many stored tensors share a role in one block. */
+export function numParts(role: TensorRole, spec: ModelSpec): number {
+  if (spec.qk_norm !== 'each_head') return 1
+  if (role === 'query_norm_weight' || role === 'query_norm_bias') return spec.num_heads
+  return role === 'key_norm_weight' || role === 'key_norm_bias' ? spec.num_kv_heads : 1
+}
