@@ -31,6 +31,7 @@
       "sources": [
         "native/binding/addon.cc",
         "native/binding/engine_object.cc",
+        "native/binding/file_lock.cc",
         "native/binding/read_contract.cc",
         "native/binding/test_ops.cc",
         "native/engine/engine.cc",

@@ -86,12 +86,12 @@ export const serveOptions = {
     kind: text,
     default: fileURLToPath(new URL('../models/tales', import.meta.url)),
     defaultText: 'the bundled models/tales',
-    doc: 'folder of the model, in the layout of Hugging Face',
+    doc: 'folder of the model in the layout of Hugging Face, or org/name or org/name@revision of a hub, which is downloaded',
   }),
   served_model_name: row({
     kind: text,
     default: null,
-    defaultText: "the folder's name",
+    defaultText: "the folder's name, or what --model says of a hub",
     doc: 'id of the model in the API',
   }),
   host: row({

@@ -21,6 +21,18 @@ serveCommand.action(async (flags: Record<string, string>) => {
   await serve(options)
 })
 
+program
+  .command('pull')
+  .description(
+    "Download a model into the cache of Hugging Face's tools and print its folder. HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.",
+  )
+  .argument('<model>', 'org/name or org/name@revision')
+  .exitOverride()
+  .action(async (model: string) => {
+    const { pullCommand } = await import('./pull.js')
+    await pullCommand(model)
+  })
+
 /** commander's maxModelLen → max_model_len */
 function snakeCase(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)

@@ -11,6 +11,7 @@ import type { ServerState } from './http/context.js'
 import { createHttpServer } from './http/server.js'
 import { createLog } from './log.js'
 import { Metrics } from './metrics.js'
+import { parseHubId } from './models/hub-id.js'
 import type { Model } from './models/model.js'
 
 /** Running requests may take this long to finish after a signal to stop. */
@@ -25,8 +26,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   const say = (line: string) => {
     if (options.log_level === 'debug' || options.log_level === 'info') process.stdout.write(`${line}\n`)
   }
-  refuseHubId(options.model)
-  const modelName = options.served_model_name ?? basename(resolve(options.model))
+  const hubId = existsSync(options.model) ? null : parseHubId(options.model)
+  const modelName = options.served_model_name ?? hubId?.text ?? basename(resolve(options.model))
   const state: ServerState = {
     phase: { name: 'loading', progress: 0 },
     modelName,
@@ -41,8 +42,24 @@ export async function serve(options: ServeOptions): Promise<void> {
   stopOnSignals(server, state)
 
   // Modules and files of the model only now: the port answers meanwhile.
-  const { loadModel } = await import('./models/load.js')
-  const model = await loadModel(options.model)
+  const { loadModel, checkConfig } = await import('./models/load.js')
+  let folder = options.model
+  if (hubId !== null) {
+    say(`parley ${version} listens on ${address} and looks for ${hubId.text} on the hub`)
+    const { pull, terminalOutput } = await import('./pull.js')
+    // Where the log is JSON, so is the progress.
+    const output = terminalOutput() ?? {
+      columns: null,
+      write: (line) => state.log('info', 'download', { progress: line.trimEnd() }),
+    }
+    const onFraction = (fraction: number) => {
+      if (state.phase.name === 'loading') Object.assign(state.phase, { progress: fraction, downloading: true })
+    }
+    onFraction(0)
+    folder = await pull(hubId, process.env, output, onFraction, checkConfig)
+    if (state.phase.name === 'loading') Object.assign(state.phase, { progress: 0, downloading: false })
+  }
+  const model = await loadModel(folder)
   say(`parley ${version} listens on ${address} and loads ${modelName}`)
   for (const warning of model.warnings) state.log('warn', 'model', { warning })
   const { startEngine } = await import('./engine/addon.js')
@@ -77,15 +94,6 @@ export async function serve(options: ServeOptions): Promise<void> {
   say(`  engine   ${info.isa}, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}`)
   say(`ready after ${((performance.now() - started) / 1000).toFixed(2)} s. Try:`)
   say(`  ${example(address, options, hasTemplate)}`)
-}
-
-/** @throws Error when the model is the name of a model on a hub and no folder */
-function refuseHubId(model: string): void {
-  if (!/^[\w.-]+\/[\w.-]+$/.test(model) || existsSync(model)) return
-  const name = basename(model)
-  throw new Error(
-    `--model ${model}: there is no such folder, and downloading from a hub is not built yet. If it is a model of Hugging Face, download it first:\n  hf download ${model} --local-dir ${name}\nand start with --model ${name}`,
-  )
 }
 
 /** @throws OptionError for a context that the model was not made for */

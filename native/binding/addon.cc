@@ -1,12 +1,15 @@
-// The addon's door. Exports: loadEngine and forwardLogits (engine_object.cc), testOps and calibrate (test_ops.cc).
+// The addon's door. Exports: loadEngine and forwardLogits (engine_object.cc), testOps and calibrate (test_ops.cc), tryLockFile
+// (file_lock.cc).
 #include <napi.h>
 
 #include "binding/engine_object.h"
+#include "binding/file_lock.h"
 #include "binding/test_ops.h"
 
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   parley::register_engine(env, exports);
   parley::register_test_ops(env, exports);
+  parley::register_file_lock(env, exports);
   return exports;
 }
 

@@ -56,6 +56,7 @@ interface Addon {
     tokens: Int32Array,
   ): Float32Array
   calibrate(isa: Isa, numThreads: number, bytes: number, seconds: number): Calibration
+  tryLockFile(fd: number): boolean
 }
 
 /** What the machine can do at best, in 10^9 a second. */
@@ -109,6 +110,15 @@ export function forwardLogits(model: ModelSource, options: StartOptions, tokens:
 /** Measures the machine for the benchmark: the best of the passes over `bytes` of memory that fit into `seconds`. */
 export function calibrate(isa: Isa, numThreads: number, bytes: number, seconds: number): Calibration {
   return addon.calibrate(isa, numThreads, bytes, seconds)
+}
+
+/**
+ * Takes the exclusive lock (flock) of an open file without waiting. It ends when the file is closed or its process dies.
+ * @returns whether it is ours now
+ * @throws Error on a file system without locks
+ */
+export function tryLockFile(fd: number): boolean {
+  return addon.tryLockFile(fd)
 }
 
 class NativeBackedEngine implements Engine {

@@ -9,7 +9,7 @@ import type { Metrics } from '../metrics.js'
 
 /** What the server can do now. */
 export type Phase =
-  | { name: 'loading' /** 0 to 1 */; progress: number }
+  | { name: 'loading' /** 0 to 1 */; progress: number /** from a hub, not into memory yet */; downloading?: boolean }
   | {
       name: 'ready'
       generation: Generation

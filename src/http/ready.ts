@@ -13,7 +13,10 @@ export function needModel(c: Ctx): Extract<Phase, { name: 'ready' }> {
 /** Why the server cannot answer now. */
 export function notReady(phase: Exclude<Phase, { name: 'ready' }>): ApiError {
   return phase.name === 'loading'
-    ? new ApiError('model_loading', `The model is loading (${Math.floor(phase.progress * 100)}%).`)
+    ? new ApiError(
+        'model_loading',
+        `The model is ${phase.downloading ? 'downloading' : 'loading'} (${Math.floor(phase.progress * 100)}%).`,
+      )
     : new ApiError('server_shutting_down', 'The server is shutting down.')
 }
 

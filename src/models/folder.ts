@@ -16,12 +16,7 @@ export async function checkFolder(folder: string): Promise<void> {
   }
   if (found.code !== 'ENOENT')
     throw new ModelError(`${folder}: expected a model folder, found one that cannot be read (${found.code})`)
-  if (/^[\w-][\w.-]*\/[\w.-]+$/.test(folder)) {
-    throw new ModelError(
-      `${folder}: expected a local model folder, found none of that name; downloading a model from a hub by its name is not built yet`,
-    )
-  }
-  throw new ModelError(`${folder}: expected a model folder, found nothing there`)
+  throw new ModelError(`${folder}: expected a model folder, or org/name of a hub, found nothing there`)
 }
 
 /** The bytes of a small file, or null when there is none. Git LFS pointer files are refused. */

@@ -56,6 +56,17 @@ export async function loadModel(path: string): Promise<Model> {
   }
 }
 
+/**
+ * Whether config.json describes a model that can be served, before its weights are there.
+ * @throws ModelError as loadModel does
+ */
+export async function checkConfig(folder: string): Promise<void> {
+  const config = await requireJson(join(folder, 'config.json'), 'a Hugging Face model config')
+  const { row } = architectureOf(config)
+  refuseUnbuilt(config)
+  row.spec(config)
+}
+
 /** Seconds since 1970 of the newest file. */
 async function newest(files: string[]): Promise<number> {
   const times = await Promise.all(files.map(async (file) => (await stat(file)).mtimeMs))

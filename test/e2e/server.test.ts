@@ -152,7 +152,6 @@ describe('what cannot be served ends with exit code 1, a reason, and no stack tr
   test.each<[string, () => string[], RegExp]>([
     ['a folder that is not there', () => ['--model', join(folder, 'nothing')], /nothing: expected a model folder/],
     ['an empty folder', () => ['--model', folder], /config\.json/],
-    ['a name on a hub', () => ['--model', 'EleutherAI/pythia-160m'], /hub/],
     [
       'a config.json that is no JSON',
       () => {

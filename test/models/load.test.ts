@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { loadModel, ModelError } from '../../src/models/load.js'
@@ -561,19 +561,12 @@ describe('a broken folder is refused in one line:', () => {
 
   test('a folder that is not there', async () => {
     const folder = join(emptyFolder(), 'nothing')
-    expect(await failure(folder)).toBe(`${folder}: expected a model folder, found nothing there`)
+    expect(await failure(folder)).toBe(`${folder}: expected a model folder, or org/name of a hub, found nothing there`)
   })
 
   test('a file in place of a folder', async () => {
     const file = join(fixture('neox-parallel'), 'config.json')
     expect(await failure(file)).toBe(`${file}: expected a model folder with config.json inside, found a file`)
-  })
-
-  test('the name of a model on a hub', async () => {
-    expect(existsSync('EleutherAI/pythia-160m')).toBe(false)
-    expect(await failure('EleutherAI/pythia-160m')).toBe(
-      'EleutherAI/pythia-160m: expected a local model folder, found none of that name; downloading a model from a hub by its name is not built yet',
-    )
   })
 
   test('an empty folder', async () => {
