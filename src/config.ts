@@ -50,6 +50,19 @@ function choice<const T extends string>(...values: T[]): Kind<T> {
   }
 }
 
+const origins: Kind<string[]> = {
+  placeholder: '<list>',
+  expected:
+    "origins such as https://example.org separated by commas, 'localhost' for every page of this machine, or '*' for all",
+  parse: (value) => {
+    const list = value.split(',').map((origin) => origin.trim().replace(/\/$/, ''))
+    const valid = list.every(
+      (origin) => origin === '*' || origin === 'localhost' || /^[a-z][\w+.-]*:\/\/[^/\s]+$/i.test(origin),
+    )
+    return valid ? list : undefined
+  },
+}
+
 const unitBytes: Record<string, number> = {
   '': 1,
   K: 1e3,
@@ -139,6 +152,12 @@ export const serveOptions = {
     default: null,
     defaultText: 'none: open to all who reach the port',
     doc: 'key that clients must send as `Authorization: Bearer <key>`; the variable keeps it out of the list of processes',
+  }),
+  allowed_origins: row({
+    kind: origins,
+    default: ['localhost'],
+    defaultText: 'localhost',
+    doc: 'web pages that may ask from a browser',
   }),
   log_level: row({
     kind: choice('debug', 'info', 'warn', 'error'),

@@ -32,6 +32,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     phase: { name: 'loading', progress: 0 },
     modelName,
     apiKey: options.api_key,
+    allowedOrigins: options.allowed_origins,
     metrics: new Metrics(modelName),
     log: createLog(options.log_level),
     inFlight: 0,

@@ -93,7 +93,7 @@ export class Generation {
     try {
       request.prompts.forEach((prompt, promptIndex) => {
         for (let i = 0; i < params.n; i++) {
-          const sampling = this.#sampling(params, request.max_tokens[promptIndex] ?? 1, seed, i)
+          const sampling = this.#sampling(request, request.max_tokens[promptIndex] ?? 1, seed, i)
           const events = this.#engine.submit({ prompt, sampling }, controller.signal)
           choices.push(this.#choice(events, promptIndex * params.n + i, request, prompt.length, controller.signal))
         }
@@ -148,7 +148,9 @@ export class Generation {
         if (last) piece += detokenizer.end()
         decoded += piece.length
         codePoints += countCodePoints(piece)
-        const { text, stopped } = stops.push(piece)
+        // Before min_tokens no stop string counts.
+        const early = numTokens < (params.min_tokens ?? 0)
+        const { text, stopped } = early ? { text: piece, stopped: null } : stops.push(piece)
         given += text.length
         const token_ids = [event.token]
         if (stopped !== null) {
@@ -159,7 +161,9 @@ export class Generation {
         if (last) {
           reason = event.finish === 'stop' ? 'stop' : 'length'
           const tokens = shown.take(Number.POSITIVE_INFINITY)
-          yield { index, text: text + stops.end(), tokens, token_ids, finish_reason: reason, stop_reason: null }
+          const own = reason === 'stop' && params.stop_token_ids?.includes(event.token)
+          const stop_reason = own ? event.token : null
+          yield { index, text: text + stops.end(), tokens, token_ids, finish_reason: reason, stop_reason }
           return
         }
         yield { index, text, tokens: shown.take(given), token_ids, finish_reason: null, stop_reason: null }
@@ -175,7 +179,7 @@ export class Generation {
   }
 
   #sampling(
-    params: GenerationParams,
+    { params, bad_word_ids }: PreparedRequest,
     max_tokens: number,
     seed: number,
     choice: number,
@@ -189,14 +193,29 @@ export class Generation {
       min_p: params.min_p ?? defaults.min_p ?? 0,
       presence_penalty: params.presence_penalty ?? 0,
       frequency_penalty: params.frequency_penalty ?? 0,
+      repetition_penalty: params.repetition_penalty ?? 1,
+      min_tokens: params.min_tokens ?? 0,
       seed,
       choice,
       num_logprobs: params.num_logprobs ?? -1,
       ignore_eos: params.ignore_eos ?? false,
       eos_token_ids: this.#stopTokenIds,
+      ...sequences(bad_word_ids),
+      stop_token_ids: Int32Array.from(params.stop_token_ids ?? []),
+      allowed_token_ids: Int32Array.from(params.allowed_token_ids ?? []),
+      logprob_token_ids: Int32Array.from(params.logprob_token_ids ?? []),
       bias_ids: Int32Array.from(params.logit_bias?.keys() ?? []),
       bias_values: Float32Array.from(params.logit_bias?.values() ?? []),
     }
+  }
+
+  /** The tokens of a word, and where they differ also of the word behind a space, as vLLM's bad_words has them. */
+  #badWordIds(word: string): number[][] {
+    const encode = (text: string) => this.#model.tokenizer.encode(text, { addSpecialTokens: false })
+    const alone = encode(word.trimStart())
+    const behindSpace = encode(` ${word.trimStart()}`)
+    const differs = behindSpace[0] !== alone[0] && behindSpace.length === alone.length
+    return (differs ? [alone, behindSpace] : [alone]).filter((ids) => ids.length > 0)
   }
 
   /** @param defaultTokens completion tokens if the request does not say; null: the rest of the context */
@@ -209,14 +228,21 @@ export class Generation {
   ): PreparedRequest {
     const limit = this.maxModelLen
     const { num_sampled_ids } = this.#model.spec
-    const wrongId = [...(params.logit_bias?.keys() ?? [])].find((id) => id >= num_sampled_ids)
-    if (wrongId !== undefined) {
+    for (const [param, ids] of [
+      ['logit_bias', params.logit_bias?.keys()],
+      ['stop_token_ids', params.stop_token_ids],
+      ['allowed_token_ids', params.allowed_token_ids],
+      ['logprob_token_ids', params.logprob_token_ids],
+    ] as const) {
+      const wrongId = [...(ids ?? [])].find((id) => id >= num_sampled_ids)
+      if (wrongId === undefined) continue
       throw new ApiError(
         'invalid_value',
-        `'logit_bias' names the token id ${wrongId}; this model's ids end at ${num_sampled_ids - 1}.`,
-        'logit_bias',
+        `'${param}' names the token id ${wrongId}; this model's ids end at ${num_sampled_ids - 1}.`,
+        param,
       )
     }
+    const bad_word_ids = (params.bad_words ?? []).flatMap((word) => this.#badWordIds(word))
     const prompts = encoded.map((prompt) => truncated(prompt, params, limit))
     const max_tokens = prompts.map((prompt) => {
       const room = limit - prompt.length
@@ -238,7 +264,15 @@ export class Generation {
       return params.max_tokens
     })
     const num_prompt_tokens = prompts.reduce((sum, prompt) => sum + prompt.length, 0)
-    return { prompts, num_prompt_tokens, params, max_tokens, arrived }
+    return { prompts, num_prompt_tokens, params, max_tokens, bad_word_ids, arrived }
+  }
+}
+
+/** Token sequences as they cross to the engine. */
+function sequences(bad_word_ids: readonly number[][]): Pick<SamplingParams, 'bad_word_ids' | 'bad_word_sizes'> {
+  return {
+    bad_word_ids: Int32Array.from(bad_word_ids.flat()),
+    bad_word_sizes: Int32Array.from(bad_word_ids, (ids) => ids.length),
   }
 }
 

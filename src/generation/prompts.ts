@@ -105,6 +105,14 @@ export class Prompts {
     return new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(bytes))
   }
 
+  /** What clients ask of a tokenizer. */
+  tokenizerFacts() {
+    const { tokenizer, chatTemplate } = this.#model
+    const { bosToken, eosToken } = tokenizer
+    const addsSpecialTokens = tokenizer.encode('', { addSpecialTokens: true }).length > 0
+    return { bosToken, eosToken, addsSpecialTokens, chatTemplate }
+  }
+
   #pieces(messages: readonly ChatMessage[], options: RenderOptions, truncated: boolean): Piece[] {
     if (this.#template === null) {
       throw new ApiError(
@@ -115,6 +123,13 @@ export class Prompts {
       )
     }
     const unknown = Object.keys(options.variables ?? {}).find((name) => !this.#template?.knows(name))
+    if (unknown === 'reasoning_effort') {
+      throw new ApiError(
+        'unsupported_parameter',
+        "'reasoning_effort' is not supported by this model: its chat template does not use it. Leave it out.",
+        'reasoning_effort',
+      )
+    }
     if (unknown !== undefined) {
       throw new ApiError(
         'unsupported_value',

@@ -10,10 +10,21 @@ export interface GenerationParams {
   min_p?: number | undefined
   presence_penalty?: number | undefined
   frequency_penalty?: number | undefined
+  repetition_penalty?: number | undefined
   seed?: number | undefined
   ignore_eos?: boolean | undefined
   /** token id → bias */
   logit_bias?: ReadonlyMap<number, number> | undefined
+  /** no end before so many completion tokens */
+  min_tokens?: number | undefined
+  /** more ids that end a completion, beside the model's own */
+  stop_token_ids?: readonly number[] | undefined
+  /** the only tokens that may come */
+  allowed_token_ids?: readonly number[] | undefined
+  /** texts that may not come */
+  bad_words?: readonly string[] | undefined
+  /** tokens whose log-probabilities are shown in place of the most probable ones' */
+  logprob_token_ids?: readonly number[] | undefined
   /** the text ends before any of these */
   stop: readonly string[]
   /** completions per prompt */
@@ -45,6 +56,8 @@ export interface PreparedRequest {
   params: GenerationParams
   /** completion tokens, at most, for each prompt */
   max_tokens: number[]
+  /** token sequences that may not come */
+  bad_word_ids: number[][]
   /** performance.now() of the request's arrival */
   arrived: number
 }
@@ -61,6 +74,6 @@ export interface Delta {
   token_ids: number[]
   /** on a choice's last delta, and only there */
   finish_reason: 'stop' | 'length' | null
-  /** beside the finish reason 'stop': the stop string that was found; null for a token that ends a text */
-  stop_reason: string | null
+  /** beside the finish reason 'stop': the stop string that was found, or the request's stop token; null for the model's own end */
+  stop_reason: string | number | null
 }

@@ -1,14 +1,12 @@
 // POST /v1/completions
 
-import { randomUUID } from 'node:crypto'
 import type { ShownChoice, ShownToken } from '../generation/logprobs.js'
-import type { Delta } from '../generation/request.js'
-import { readJson } from './body.js'
-import type { Ctx } from './context.js'
+import type { Delta, PreparedRequest } from '../generation/request.js'
+import { answerHead, newId, type Shown, sharedParams, shownOf, spelled } from './answer.js'
+import type { Call, Reply } from './call.js'
 import { checkModel, needModel } from './ready.js'
 import { parseCompletion } from './schema.js'
-import { sse } from './sse.js'
-import { sharedParams, UsageCount } from './usage.js'
+import { UsageCount } from './usage.js'
 
 interface Logprobs {
   text_offset: number[]
@@ -17,88 +15,97 @@ interface Logprobs {
   top_logprobs: Record<string, number>[]
 }
 
-export async function createCompletion(c: Ctx): Promise<Response> {
-  const { generation, fingerprint } = needModel(c)
-  const state = c.get('state')
-  const body = parseCompletion(await readJson(c), state.log)
-  checkModel(c, body.model)
+interface Choice {
+  text: string
+  index: number
+  logprobs: Logprobs | null
+  finish_reason: Delta['finish_reason']
+  stop_reason?: string | number
+  prompt_token_ids?: number[]
+  token_ids?: number[]
+}
+
+export async function createCompletion(call: Call, input: unknown): Promise<Reply> {
+  const { generation, fingerprint } = needModel(call.state)
+  const body = parseCompletion(input, call.state.log)
+  checkModel(call.state, body.model)
   const prepared = await generation.prepareCompletion(body.prompt, {
     ...sharedParams(body),
     max_tokens: body.max_tokens,
     max_tokens_param: 'max_tokens',
     num_logprobs: body.logprobs,
   })
-  const count = new UsageCount(c, prepared)
-  const deltas = generation.generate(prepared, c.req.raw.signal)
-  const head = {
-    id: `cmpl-${randomUUID().replaceAll('-', '')}`,
-    object: 'text_completion',
-    created: Math.floor(Date.now() / 1000),
-    model: state.modelName,
-    system_fingerprint: fingerprint,
-  }
-  const withLogprobs = body.logprobs !== undefined
-  if (body.stream) {
-    const withUsage = body.stream_options?.include_usage === true
-    return sse(c, chunks(deltas, count, head, withLogprobs, withUsage))
-  }
-  const numChoices = prepared.prompts.length * prepared.params.n
-  const choices = Array.from({ length: numChoices }, (_, index) => ({
-    text: '',
-    index,
-    logprobs: withLogprobs ? emptyLogprobs() : null,
-    finish_reason: null as Delta['finish_reason'],
-  }))
+  const count = new UsageCount(call.record, prepared)
+  const deltas = generation.generate(prepared, call.signal)
+  const head = answerHead(call, newId('cmpl-'), 'text_completion', fingerprint, body)
+  const shown = shownOf(body, body.logprobs !== undefined)
+  if (body.stream) return { events: chunks(deltas, count, head, prepared, shown) }
+  const choices = Array.from({ length: prepared.prompts.length * prepared.params.n }, (_, index) =>
+    emptyChoice(index, prepared, shown, true),
+  )
   for await (const delta of deltas) {
     count.add(delta)
     const choice = choices[delta.index]
-    if (!choice) continue
-    choice.text += delta.text
-    choice.finish_reason = delta.finish_reason
-    if (choice.logprobs) addLogprobs(choice.logprobs, delta.tokens)
+    if (choice) addDelta(choice, delta, shown)
   }
-  return c.json({ ...head, choices, usage: count.usage })
+  return { json: { ...head, choices, usage: count.usage } }
 }
 
 async function* chunks(
   deltas: AsyncGenerator<Delta>,
   count: UsageCount,
   head: object,
-  withLogprobs: boolean,
-  withUsage: boolean,
+  prepared: PreparedRequest,
+  shown: Shown,
 ): AsyncGenerator<object> {
-  const usage = withUsage ? { usage: null } : {}
+  const begun = new Set<number>()
   for await (const delta of deltas) {
     count.add(delta)
-    if (delta.text === '' && delta.tokens.length === 0 && delta.finish_reason === null) continue
-    const logprobs = withLogprobs ? addLogprobs(emptyLogprobs(), delta.tokens) : null
-    yield {
-      ...head,
-      choices: [{ text: delta.text, index: delta.index, logprobs, finish_reason: delta.finish_reason }],
-      ...usage,
-    }
+    if (delta.text === '' && delta.tokens.length === 0 && delta.finish_reason === null && !shown.tokenIds) continue
+    const choice = emptyChoice(delta.index, prepared, shown, !begun.has(delta.index))
+    begun.add(delta.index)
+    addDelta(choice, delta, shown)
+    const usage = shown.usage === 'none' ? {} : { usage: shown.usage === 'always' ? count.usage : null }
+    yield { ...head, choices: [choice], ...usage }
   }
-  if (withUsage) yield { ...head, choices: [], usage: count.usage }
+  if (shown.usage !== 'none') yield { ...head, choices: [], usage: count.usage }
 }
 
-function emptyLogprobs(): Logprobs {
-  return { text_offset: [], token_logprobs: [], tokens: [], top_logprobs: [] }
+/** @param first the first that is told of this choice */
+function emptyChoice(index: number, prepared: PreparedRequest, shown: Shown, first: boolean): Choice {
+  const prompt = prepared.prompts[Math.floor(index / prepared.params.n)] ?? []
+  return {
+    text: '',
+    index,
+    logprobs: shown.logprobs ? { text_offset: [], token_logprobs: [], tokens: [], top_logprobs: [] } : null,
+    finish_reason: null,
+    ...(shown.tokenIds && first ? { prompt_token_ids: Array.from(prompt) } : {}),
+    ...(shown.tokenIds ? { token_ids: [] } : {}),
+  }
 }
 
-function addLogprobs(logprobs: Logprobs, tokens: readonly ShownChoice[]): Logprobs {
+function addDelta(choice: Choice, delta: Delta, shown: Shown): void {
+  choice.text += delta.text
+  choice.finish_reason = delta.finish_reason
+  if (delta.stop_reason !== null) choice.stop_reason = delta.stop_reason
+  choice.token_ids?.push(...delta.token_ids)
+  if (choice.logprobs) addLogprobs(choice.logprobs, delta.tokens, shown.namesAreIds)
+}
+
+function addLogprobs(logprobs: Logprobs, tokens: readonly ShownChoice[], namesAreIds: boolean): void {
   for (const token of tokens) {
     logprobs.text_offset.push(token.offset)
     logprobs.token_logprobs.push(token.logprob)
-    logprobs.tokens.push(tokenName(token))
+    logprobs.tokens.push(tokenName(token, namesAreIds))
     // Two ids with one text share a key: the more probable one stays. Best first, so the earlier wins.
     const top: Record<string, number> = Object.create(null)
-    for (const other of [...token.top, token]) top[tokenName(other)] ??= other.logprob
+    for (const other of [...token.top, token]) top[tokenName(other, namesAreIds)] ??= other.logprob
     logprobs.top_logprobs.push(top)
   }
-  return logprobs
 }
 
 /** A token as the legacy API names it: bytes that are no whole characters are spelled out. */
-function tokenName({ text, bytes }: ShownToken): string {
-  return text ?? `bytes:${Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')}`
+function tokenName(token: ShownToken, namesAreIds: boolean): string {
+  if (namesAreIds) return `token_id:${token.id}`
+  return token.text ?? `bytes:${spelled(token)}`
 }

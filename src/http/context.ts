@@ -6,6 +6,7 @@ import type { Engine } from '../engine/engine.js'
 import type { Generation } from '../generation/generate.js'
 import type { Log } from '../log.js'
 import type { Metrics } from '../metrics.js'
+import type { Wire } from './wire.js'
 
 /** What the server can do now. */
 export type Phase =
@@ -25,6 +26,8 @@ export interface ServerState {
   /** id of the model in the API */
   readonly modelName: string
   readonly apiKey: string | null
+  /** web pages that may ask from a browser: origins, 'localhost' for every page of this machine, '*' for all */
+  readonly allowedOrigins: readonly string[]
   readonly metrics: Metrics
   readonly log: Log
   /** requests that are not answered in full yet */
@@ -47,6 +50,6 @@ export interface RequestRecord {
   end(status: number): void
 }
 
-export type Variables = { state: ServerState; record: RequestRecord }
+export type Variables = { state: ServerState; record: RequestRecord; wire: Wire }
 export type Env = { Bindings: HttpBindings; Variables: Variables }
 export type Ctx = Context<Env>

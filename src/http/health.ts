@@ -9,7 +9,7 @@ const stalledAfterMs = 60_000
 
 /** Can this server answer requests now? */
 export function ready(c: Ctx): Response {
-  const { engine } = needModel(c)
+  const { engine } = needModel(c.get('state'))
   if (engine.stats().step_age_ms > stalledAfterMs) throw stalled()
   return c.json({ status: 'ready' })
 }

@@ -1,12 +1,13 @@
 // GET /v1/models and /v1/models/{id}
 
-import type { Ctx } from './context.js'
+import type { Ctx, ServerState } from './context.js'
 import { checkModel, needModel } from './ready.js'
+import { json } from './respond.js'
 
-function card(c: Ctx) {
-  const { generation, created } = needModel(c)
+function card(state: ServerState) {
+  const { generation, created } = needModel(state)
   return {
-    id: c.get('state').modelName,
+    id: state.modelName,
     object: 'model',
     created,
     owned_by: 'parley',
@@ -15,12 +16,12 @@ function card(c: Ctx) {
 }
 
 export function listModels(c: Ctx): Response {
-  return c.json({ object: 'list', data: [card(c)] })
+  return json(c, { object: 'list', data: [card(c.get('state'))] })
 }
 
-/** Ids may hold slashes; the route gives them whole and decoded. */
+/** Ids may hold slashes and a revision behind @; the route gives them whole and decoded. */
 export function retrieveModel(c: Ctx): Response {
-  const model = card(c)
-  checkModel(c, c.req.param('id'))
-  return c.json(model)
+  const model = card(c.get('state'))
+  checkModel(c.get('state'), c.req.param('id'))
+  return json(c, model)
 }

@@ -1,11 +1,10 @@
 // Requests that need the model: only once it is loaded, and not while the server shuts down.
 
 import { ApiError } from '../errors.js'
-import type { Ctx, Phase } from './context.js'
+import type { Phase, ServerState } from './context.js'
 
 /** @throws ApiError with what the client should wait for */
-export function needModel(c: Ctx): Extract<Phase, { name: 'ready' }> {
-  const { phase } = c.get('state')
+export function needModel({ phase }: ServerState): Extract<Phase, { name: 'ready' }> {
   if (phase.name === 'ready') return phase
   throw notReady(phase)
 }
@@ -21,8 +20,7 @@ export function notReady(phase: Exclude<Phase, { name: 'ready' }>): ApiError {
 }
 
 /** @throws ApiError unless the request names the served model or none */
-export function checkModel(c: Ctx, model: string | undefined): void {
-  const { modelName } = c.get('state')
+export function checkModel({ modelName }: ServerState, model: string | undefined): void {
   if (model === undefined || model === modelName) return
   const shown = model.length > 100 ? `${model.slice(0, 100)}…` : model
   throw new ApiError('model_not_found', `The model '${shown}' does not exist. This server has '${modelName}'.`, 'model')

@@ -1,24 +1,35 @@
 // The whole API on one screen.
 
-import { createChatCompletion } from './chat.js'
+import { createChatCompletion, renderChat } from './chat.js'
 import { createCompletion } from './completions.js'
 import type { Ctx } from './context.js'
 import { live, metrics, ready } from './health.js'
 import { listModels, retrieveModel } from './models.js'
+import { post } from './respond.js'
+import { detokenize, tokenize, tokenizerInfo } from './tokenize.js'
+import { showVersion } from './version.js'
+import type { Wire } from './wire.js'
 
 export interface Route {
-  method: 'GET' | 'POST'
+  method: 'GET' | 'POST' | 'DELETE'
   path: string
   /** may be asked without a key; every other route needs one */
   open?: true
+  /** how it writes errors and events; OpenAI's way unless told */
+  wire?: Wire
   handle(c: Ctx): Response | Promise<Response>
 }
 
 export const routes: readonly Route[] = [
-  { method: 'POST', path: '/v1/chat/completions', handle: createChatCompletion },
-  { method: 'POST', path: '/v1/completions', handle: createCompletion },
+  { method: 'POST', path: '/v1/chat/completions', handle: post(createChatCompletion) },
+  { method: 'POST', path: '/v1/completions', handle: post(createCompletion) },
+  { method: 'POST', path: '/v1/chat/completions/render', handle: post(renderChat) },
+  { method: 'POST', path: '/tokenize', handle: post(tokenize) },
+  { method: 'POST', path: '/detokenize', handle: post(detokenize) },
+  { method: 'GET', path: '/tokenizer_info', handle: tokenizerInfo },
   { method: 'GET', path: '/v1/models', handle: listModels },
   { method: 'GET', path: '/v1/models/:id{.+}', handle: retrieveModel },
+  { method: 'GET', path: '/version', handle: showVersion },
   { method: 'GET', path: '/metrics', handle: metrics },
   { method: 'GET', path: '/health', open: true, handle: ready },
   { method: 'GET', path: '/health/live', open: true, handle: live },

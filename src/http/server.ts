@@ -8,7 +8,10 @@ import { Hono } from 'hono'
 import { ApiError } from '../errors.js'
 import { checkKey } from './auth.js'
 import type { Ctx, Env, RequestRecord, ServerState } from './context.js'
+import { checkOrigin } from './origin.js'
 import { routes } from './routes.js'
+import { timed } from './timing.js'
+import { openaiWire } from './wire.js'
 
 /** The HTTP server, not listening yet. */
 export function createHttpServer(state: ServerState): Server {
@@ -40,13 +43,17 @@ function createApp(state: ServerState): Hono<Env> {
     const record = begin(c as Ctx, state)
     c.set('state', state)
     c.set('record', record)
+    c.set('wire', openaiWire)
     c.header('x-request-id', record.id)
-    await next()
+    const preflight = checkOrigin(c as Ctx)
+    if (preflight) c.res = preflight
+    else await next()
     if (!record.streaming) record.end(c.req.raw.signal.aborted ? 499 : c.res.status)
   })
 
-  for (const { method, path, open, handle } of routes) {
+  for (const { method, path, open, wire, handle } of routes) {
     app.on(method, path, (c) => {
+      if (wire) c.set('wire', wire)
       if (!open) checkKey(c)
       return handle(c)
     })
@@ -54,9 +61,14 @@ function createApp(state: ServerState): Hono<Env> {
   for (const path of new Set(routes.map((route) => route.path))) {
     app.all(path, (c) => {
       checkKey(c)
-      const allowed = routes.filter((route) => route.path === path).map((route) => route.method)
+      const allowed: string[] = routes.filter((route) => route.path === path).map((route) => route.method)
+      if (allowed.includes('GET')) allowed.push('HEAD')
       c.header('allow', allowed.join(', '))
-      throw new ApiError('method_not_allowed', `${c.req.method} is not allowed here; use ${allowed.join(' or ')}.`)
+      if (c.req.method === 'OPTIONS') return c.body(null, 204)
+      throw new ApiError(
+        'method_not_allowed',
+        `${c.req.method} is not allowed here; use ${allowed.filter((method) => method !== 'HEAD').join(' or ')}.`,
+      )
     })
   }
 
@@ -127,11 +139,15 @@ function answerError(error: unknown, c: Ctx): Response {
   }
   record.error = told.kind
   state.metrics.rejected(told.kind)
-  if (told.retryAfter !== null) c.header('retry-after', String(told.retryAfter))
+  if (told.retryAfter !== null) {
+    c.header('retry-after', String(Math.ceil(told.retryAfter)))
+    c.header('retry-after-ms', String(Math.round(told.retryAfter * 1000)))
+  }
   if (told.status === 401) c.header('www-authenticate', 'Bearer')
   // A socket that stays open would carry the next request into a server that is going.
   if (told.kind === 'server_shutting_down') c.header('connection', 'close')
-  return c.json(told.body(), told.status as 400)
+  timed(c)
+  return c.json(c.get('wire').error(told, record.id), told.status as 400)
 }
 
 function respond(error: ApiError, requestId: string): Response {

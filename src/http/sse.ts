@@ -2,11 +2,12 @@
 
 import { ApiError } from '../errors.js'
 import type { Ctx } from './context.js'
+import { timed } from './timing.js'
 
 const encoder = new TextEncoder()
 
 /**
- * Answers with one event per value and `[DONE]` at the end.
+ * Answers with one event per value and what the wire sends at the end.
  * The first value is awaited before anything is sent, so that an error before it still has its HTTP status; a later error is an event.
  * @param values is left early when the client goes away
  * @throws what `values` throws before its first value
@@ -14,6 +15,8 @@ const encoder = new TextEncoder()
 export async function sse(c: Ctx, values: AsyncGenerator<object>): Promise<Response> {
   const record = c.get('record')
   const state = c.get('state')
+  const wire = c.get('wire')
+  const bytes = (text: string) => encoder.encode(text)
   let next: Promise<IteratorResult<object>> | null = Promise.resolve(await values.next())
   record.streaming = true
   const body = new ReadableStream<Uint8Array>(
@@ -23,7 +26,7 @@ export async function sse(c: Ctx, values: AsyncGenerator<object>): Promise<Respo
           const { done, value } = await (next ?? values.next())
           next = null
           if (!done) {
-            controller.enqueue(event(value))
+            controller.enqueue(bytes(wire.event(value)))
             return
           }
         } catch (error) {
@@ -35,9 +38,9 @@ export async function sse(c: Ctx, values: AsyncGenerator<object>): Promise<Respo
           state.metrics.rejected(told.kind)
           if (told.cause !== undefined)
             state.log('error', 'stream_failed', { request_id: record.id, reason: String(told.cause) })
-          controller.enqueue(event(told.body()))
+          controller.enqueue(bytes(wire.event(wire.error(told, record.id))))
         }
-        controller.enqueue(encoder.encode('data: [DONE]\n\n'))
+        if (wire.end !== '') controller.enqueue(bytes(wire.end))
         controller.close()
         record.end(200)
       },
@@ -48,14 +51,11 @@ export async function sse(c: Ctx, values: AsyncGenerator<object>): Promise<Respo
     },
     { highWaterMark: 0 },
   )
+  timed(c)
   return c.body(body, 200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache',
     // Reverse proxies such as nginx would collect the events otherwise.
     'x-accel-buffering': 'no',
   })
-}
-
-function event(value: object): Uint8Array {
-  return encoder.encode(`data: ${JSON.stringify(value)}\n\n`)
 }

@@ -22,21 +22,10 @@ const both: Record<string, Test> = {
   guided_regex: anything,
   guided_choice: anything,
   guided_grammar: anything,
-  repetition_penalty: only(1),
   use_beam_search: only(false),
-  min_tokens: only(0),
-  stop_token_ids: emptyOr(),
-  include_stop_str_in_output: only(false),
-  skip_special_tokens: only(true),
   detokenize: only(true),
-  truncate_prompt_tokens: anything,
-  allowed_token_ids: emptyOr(),
-  bad_words: emptyOr(),
   logits_processors: emptyOr(),
   prompt_logprobs: anything,
-  logprob_token_ids: emptyOr(),
-  return_tokens_as_token_ids: only(false),
-  return_token_ids: only(false),
   prompt_embeds: anything,
   priority: only(0),
   kv_transfer_params: anything,
@@ -48,7 +37,6 @@ const completions: Record<string, Test> = {
   ...both,
   echo: only(false),
   suffix: only(''),
-  add_special_tokens: only(true),
 }
 
 const chat: Record<string, Test> = {
@@ -56,16 +44,15 @@ const chat: Record<string, Test> = {
   tools: anything,
   // Without tools these two change nothing.
   tool_choice: only('none', 'auto'),
+  web_search_options: anything,
+  moderation: anything,
+  verbosity: only('medium'),
   functions: anything,
   function_call: only('none', 'auto'),
   audio: anything,
   modalities: (value) => Array.isArray(value) && value.every((modality) => modality === 'text'),
   echo: only(false),
-  add_special_tokens: only(false),
-  add_generation_prompt: only(true),
-  continue_final_message: only(false),
   chat_template: anything,
-  chat_template_kwargs: (value) => typeof value === 'object' && value !== null && Object.keys(value).length === 0,
   documents: emptyOr(),
   thinking_token_budget: anything,
 }
@@ -80,8 +67,8 @@ export function refuseUnsupported(endpoint: keyof typeof tables, fields: Readonl
   const { best_of, n, stream_options } = fields
   // best_of equal to n asks for no more than n.
   if (best_of !== undefined && best_of !== 1 && best_of !== n) throw unsupported('best_of')
-  if ((stream_options as { continuous_usage_stats?: unknown } | undefined)?.continuous_usage_stats === true) {
-    throw unsupported('stream_options.continuous_usage_stats')
+  if ((stream_options as { include_obfuscation?: unknown } | undefined)?.include_obfuscation === true) {
+    throw unsupported('stream_options.include_obfuscation')
   }
 }
 

@@ -182,6 +182,132 @@ const shared = (base: object): Case[] => [
     'logit_bias',
     "'logit_bias' names the token id 999; this model's ids end at 266.",
   ],
+  [
+    'logit_bias, too many',
+    { ...base, logit_bias: Object.fromEntries(Array.from({ length: 1025 }, (_, id) => [id, 1])) },
+    'array_above_max_length',
+    'logit_bias',
+    "'logit_bias' must have at most 1024 entries, but got 1025.",
+  ],
+  [
+    'temperature, 1e309',
+    { ...base, temperature: 'INFINITY' },
+    'invalid_type',
+    'temperature',
+    "'temperature' must be a number, but got Infinity.",
+  ],
+  [
+    'best_of, huge',
+    { ...base, best_of: 1e9 },
+    'unsupported_parameter',
+    'best_of',
+    "'best_of' is not supported by this server yet. Leave it out.",
+  ],
+  [
+    'min_tokens above max_tokens',
+    { ...base, min_tokens: 5, max_tokens: 4 },
+    'invalid_value',
+    'min_tokens',
+    "'min_tokens' must be at most 4, the most tokens of this completion.",
+  ],
+  [
+    'min_tokens, negative',
+    { ...base, min_tokens: -1 },
+    'integer_below_min_value',
+    'min_tokens',
+    "'min_tokens' must be at least 0, but got -1.",
+  ],
+  [
+    'repetition_penalty, zero',
+    { ...base, repetition_penalty: 0 },
+    'decimal_below_min_value',
+    'repetition_penalty',
+    "'repetition_penalty' must be at least 0.001, but got 0.",
+  ],
+  [
+    'stop_token_ids, a string',
+    { ...base, stop_token_ids: ['a'] },
+    'invalid_type',
+    'stop_token_ids.0',
+    `'stop_token_ids.0' must be a token id, but got "a".`,
+  ],
+  [
+    'stop_token_ids, a number',
+    { ...base, stop_token_ids: 5 },
+    'invalid_type',
+    'stop_token_ids',
+    "'stop_token_ids' must be an array of token ids, but got 5.",
+  ],
+  [
+    'stop_token_ids, beyond the model',
+    { ...base, stop_token_ids: [267] },
+    'invalid_value',
+    'stop_token_ids',
+    "'stop_token_ids' names the token id 267; this model's ids end at 266.",
+  ],
+  [
+    'allowed_token_ids, too many',
+    { ...base, allowed_token_ids: Array(16385).fill(1) },
+    'array_above_max_length',
+    'allowed_token_ids',
+    "'allowed_token_ids' must have at most 16384 items, but got 16385.",
+  ],
+  [
+    'bad_words, an empty one',
+    { ...base, bad_words: [''] },
+    'empty_string',
+    'bad_words.0',
+    "'bad_words.0' must not be an empty string.",
+  ],
+  [
+    'bad_words, too many',
+    { ...base, bad_words: Array(65).fill('x') },
+    'array_above_max_length',
+    'bad_words',
+    "'bad_words' must have at most 64 items, but got an array of 65.",
+  ],
+  [
+    'logprob_token_ids alone',
+    { ...base, logprob_token_ids: [1] },
+    'invalid_value',
+    'logprob_token_ids',
+    "'logprob_token_ids' needs 'logprobs'.",
+  ],
+  [
+    'truncate_prompt_tokens, below -1',
+    { ...base, truncate_prompt_tokens: -2 },
+    'integer_below_min_value',
+    'truncate_prompt_tokens',
+    "'truncate_prompt_tokens' must be at least -1, but got -2.",
+  ],
+  [
+    'service_tier, nobody has it',
+    { ...base, service_tier: 'gold' },
+    'invalid_value',
+    'service_tier',
+    `'service_tier' must be one of "auto", "default", "flex", "scale", "priority", but got "gold".`,
+  ],
+  [
+    'metadata, a number in it',
+    { ...base, metadata: { a: 1 } },
+    'invalid_type',
+    'metadata.a',
+    "'metadata.a' must be a string, but got 1.",
+  ],
+  [
+    'metadata, too much of it',
+    { ...base, metadata: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [i, ''])) },
+    'array_above_max_length',
+    'metadata',
+    "'metadata' must have at most 16 entries, but got 17.",
+  ],
+  [
+    'metadata, a long key',
+    { ...base, metadata: { ['k'.repeat(65)]: '' } },
+    'string_above_max_length',
+    'metadata',
+    "'metadata' must have keys of at most 64 characters, but got 65.",
+  ],
   ['user, a number', { ...base, user: 5 }, 'invalid_type', 'user', "'user' must be a string, but got 5."],
   [
     'a long wrong value is cut',
@@ -414,6 +540,48 @@ const cases: Record<string, Case[]> = {
       "'top_logprobs' must be at most 20, but got 21.",
     ],
     [
+      'continue and begin at once',
+      { messages, continue_final_message: true, add_generation_prompt: true },
+      'invalid_value',
+      'continue_final_message',
+      "'continue_final_message' and 'add_generation_prompt' cannot both be true.",
+    ],
+    [
+      'chat_template_kwargs, a list',
+      { messages, chat_template_kwargs: [1] },
+      'invalid_type',
+      'chat_template_kwargs',
+      "'chat_template_kwargs' must be an object, but got an array of 1.",
+    ],
+    [
+      'chat_template_kwargs, an object in it',
+      { messages, chat_template_kwargs: { a: {} } },
+      'invalid_type',
+      'chat_template_kwargs.a',
+      "'chat_template_kwargs.a' must be a string, a number, true, false or null, but got an object.",
+    ],
+    [
+      'chat_template_kwargs, a name that the template does not use',
+      { messages, chat_template_kwargs: { enable_thinking: true } },
+      'unsupported_value',
+      'chat_template_kwargs',
+      "'chat_template_kwargs' names 'enable_thinking', which this model's chat template does not use.",
+    ],
+    [
+      'chat_template_kwargs, a name of the server',
+      { messages, chat_template_kwargs: { messages: 'x' } },
+      'unsupported_value',
+      'chat_template_kwargs',
+      "'chat_template_kwargs' names 'messages', which this model's chat template does not use.",
+    ],
+    [
+      'reasoning_effort of a model that does not reason',
+      { messages, reasoning_effort: 'high' },
+      'unsupported_parameter',
+      'reasoning_effort',
+      "'reasoning_effort' is not supported by this model: its chat template does not use it. Leave it out.",
+    ],
+    [
       'max_completion_tokens beyond the context',
       { messages, max_completion_tokens: 253 },
       'context_length_exceeded',
@@ -426,7 +594,8 @@ const cases: Record<string, Case[]> = {
 for (const [path, list] of Object.entries(cases)) {
   test.each(list)(`${path}: %s`, async (_, body, code, param, message) => {
     const { post, engine } = await startFakeServer()
-    const response = await post(path, body)
+    // JSON has no infinity of its own; 1e309 is one when it is read.
+    const response = await post(path, JSON.stringify(body).replace('"INFINITY"', '1e309'))
     expect(await response.json()).toEqual({ error: { message, type: invalid, param, code } })
     expect(response.status).toBe(400)
     expect(engine.seen).toEqual([])
@@ -441,26 +610,18 @@ test('what is not built is refused by name, and its default is not', async () =>
     best_of: [2, 1],
     tools: [[{ type: 'function' }], null],
     tool_choice: ['required', 'auto'],
+    verbosity: ['low', 'medium'],
+    web_search_options: [{}, null],
+    moderation: [{}, null],
     functions: [[{}], null],
     function_call: [{ name: 'x' }, 'none'],
     response_format: [{ type: 'json_object' }, { type: 'text' }],
     audio: [{ voice: 'alloy' }, null],
     modalities: [['text', 'audio'], ['text']],
-    repetition_penalty: [1.1, 1],
     use_beam_search: [true, false],
-    min_tokens: [1, 0],
-    stop_token_ids: [[1], []],
-    include_stop_str_in_output: [true, false],
-    skip_special_tokens: [false, true],
     detokenize: [false, true],
-    truncate_prompt_tokens: [5, null],
-    allowed_token_ids: [[1], []],
-    bad_words: [['x'], []],
     logits_processors: [['x'], []],
     prompt_logprobs: [1, null],
-    logprob_token_ids: [[1], []],
-    return_tokens_as_token_ids: [true, false],
-    return_token_ids: [true, false],
     prompt_embeds: ['x', null],
     priority: [1, 0],
     kv_transfer_params: [{}, null],
@@ -471,13 +632,9 @@ test('what is not built is refused by name, and its default is not', async () =>
     guided_regex: ['a', null],
     guided_choice: [['a'], null],
     guided_grammar: ['a', null],
-    add_generation_prompt: [false, true],
-    continue_final_message: [true, false],
     chat_template: ['{{ 1 }}', null],
-    chat_template_kwargs: [{ a: 1 }, {}],
     documents: [[{}], []],
     thinking_token_budget: [5, null],
-    add_special_tokens: ['x', null],
   }
   expect(Object.keys(values).sort()).toEqual([...unsupportedParameters])
   const refusals: string[] = []
@@ -499,7 +656,7 @@ test('what is not built is refused by name, and its default is not', async () =>
   }
   expect([...new Set(refusals)].sort()).toEqual([...unsupportedParameters])
   expect(
-    (await post('/v1/completions', { prompt: 'x', stream: true, stream_options: { continuous_usage_stats: true } }))
+    (await post('/v1/completions', { prompt: 'x', stream: true, stream_options: { include_obfuscation: true } }))
       .status,
   ).toBe(400)
   expect((await post('/v1/completions', { prompt: 'x', best_of: 3, n: 3 })).status).toBe(200)
@@ -507,11 +664,11 @@ test('what is not built is refused by name, and its default is not', async () =>
 
 test('fields that nobody knows are ignored, and noted at level debug', async () => {
   const { post, logged } = await startFakeServer()
-  const response = await post('/v1/completions', { prompt: 'Hi', top_a: 5, store: true, ['x'.repeat(500)]: 1 })
+  const response = await post('/v1/completions', { prompt: 'Hi', top_a: 5, typical_p: 1, ['x'.repeat(500)]: 1 })
   expect(response.status).toBe(200)
   const note = logged.find(({ event }) => event === 'fields_ignored')
   expect(note).toMatchObject({ level: 'debug' })
-  expect(String(note?.fields)).toMatch(/^top_a,store,x+$/)
+  expect(String(note?.fields)).toMatch(/^top_a,typical_p,x+$/)
   expect(String(note?.fields).length).toBeLessThanOrEqual(200)
 })
 
@@ -573,12 +730,24 @@ test('valid values arrive at the engine', async () => {
       user: 'me',
       stop: Array(64).fill('x'),
     },
+    ...{
+      repetition_penalty: 1.5,
+      min_tokens: 1,
+      stop_token_ids: [120],
+      allowed_token_ids: [7, 260, 256],
+      bad_words: ['ab', ' c'],
+      logprob_token_ids: [9],
+    },
   }
   expect((await post('/v1/completions', body)).status).toBe(200)
   expect(engine.seen[0]?.sampling).toEqual({
     ...{ max_tokens: 9, temperature: 0, top_p: 0.5, top_k: 7, min_p: 0.1, presence_penalty: 1, frequency_penalty: -1 },
     ...{ seed: 2 ** 53 - 1, choice: 0, num_logprobs: 0, ignore_eos: false, eos_token_ids: Int32Array.of(256, 259) },
     ...{ bias_ids: Int32Array.of(5, 7), bias_values: Float32Array.of(-100, 2.5) },
+    ...{ repetition_penalty: 1.5, min_tokens: 1, stop_token_ids: Int32Array.of(120) },
+    ...{ allowed_token_ids: Int32Array.of(7, 260, 256), logprob_token_ids: Int32Array.of(9) },
+    // The tokenizer of the fake makes a space a token of its own, so no word has another form behind one.
+    ...{ bad_word_ids: Int32Array.of(97, 98, 99), bad_word_sizes: Int32Array.of(2, 1) },
   })
 })
 
@@ -741,7 +910,14 @@ test('unknown addresses and wrong methods', async () => {
   ])
   expect((await ask('POST', '/v1/models'))[0]).toBe(405)
   expect((await ask('DELETE', '/v1/models/org/fake'))[0]).toBe(405)
-  expect((await ask('OPTIONS', '/health'))[0]).toBe(405)
+  const options = await fetch(`${url}/v1/models`, { method: 'OPTIONS' })
+  expect([options.status, options.headers.get('allow')]).toEqual([204, 'GET, HEAD'])
+  const head = await fetch(`${url}/v1/models`, { method: 'HEAD' })
+  expect([head.status, await head.text(), head.headers.get('x-request-id')]).toEqual([
+    200,
+    '',
+    expect.stringMatching(/^req_/),
+  ])
 })
 
 test('a bug in the server is 500 without its inside, and in the log with it', async () => {

@@ -53,13 +53,14 @@ interface Options {
   script?: Script
   model?: Partial<Model>
   apiKey?: string
+  allowedOrigins?: string[]
   modelName?: string
   phase?: 'loading' | 'ready'
 }
 
 /** Starts a server that ends with the test. */
 export async function startFakeServer(options: Options = {}): Promise<FakeServer> {
-  const { script = helloWorld, apiKey = null, modelName = 'org/fake' } = options
+  const { script = helloWorld, apiKey = null, allowedOrigins = ['localhost'], modelName = 'org/fake' } = options
   const model = fakeModel(options.model)
   const engine = new FakeEngine(script)
   const metrics = new Metrics(modelName)
@@ -78,6 +79,7 @@ export async function startFakeServer(options: Options = {}): Promise<FakeServer
           },
     modelName,
     apiKey,
+    allowedOrigins,
     metrics,
     log: createLog('debug', (line) => logged.push(JSON.parse(line)), false),
     inFlight: 0,

@@ -23,7 +23,7 @@ test('a completion', async () => {
   expect(text).toBe(
     `{"id":"${id}","object":"text_completion","created":${created},"model":"org/fake","system_fingerprint":"parley-test",` +
       '"choices":[{"text":"Hello world","index":0,"logprobs":null,"finish_reason":"stop"}],' +
-      '"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}',
+      '"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}',
   )
 })
 
@@ -35,7 +35,7 @@ test('a chat completion', async () => {
   expect(text).toBe(
     `{"id":"${id}","object":"chat.completion","created":${created},"model":"org/fake","system_fingerprint":"parley-test",` +
       '"choices":[{"index":0,"message":{"role":"assistant","content":"Hello world","refusal":null},"logprobs":null,"finish_reason":"stop"}],' +
-      '"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7}}',
+      '"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}',
   )
 })
 
@@ -55,7 +55,7 @@ test('a streamed completion: text with the reason on the last chunk, then usage,
     `data: ${head}"choices":[{"text":"Hello","index":0,"logprobs":null,"finish_reason":null}],"usage":null}\n\n` +
       `data: ${head}"choices":[{"text":" world","index":0,"logprobs":null,"finish_reason":null}],"usage":null}\n\n` +
       `data: ${head}"choices":[{"text":"","index":0,"logprobs":null,"finish_reason":"stop"}],"usage":null}\n\n` +
-      `data: ${head}"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}\n\n` +
+      `data: ${head}"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}\n\n` +
       'data: [DONE]\n\n',
   )
 })
@@ -77,7 +77,7 @@ test('a streamed chat: role, content, a chunk of its own for the reason, usage, 
       chunk('{"content":"Hello"}', 'null') +
       chunk('{"content":" world"}', 'null') +
       chunk('{}', '"stop"') +
-      `data: ${head}"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7}}\n\n` +
+      `data: ${head}"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}}\n\n` +
       'data: [DONE]\n\n',
   )
 })

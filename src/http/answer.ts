@@ -1,0 +1,78 @@
+// What completions and chats share: the first keys of their answers, and how a request asks to see them.
+
+import { randomUUID } from 'node:crypto'
+import type { ShownToken } from '../generation/logprobs.js'
+import type { GenerationParams } from '../generation/request.js'
+import type { Call } from './call.js'
+import type { ValidChat, ValidCompletion } from './schema.js'
+
+/** A new id such as chatcmpl-0123456789abcdef0123456789abcdef. */
+export function newId(prefix: string): string {
+  return `${prefix}${randomUUID().replaceAll('-', '')}`
+}
+
+/** Seconds since 1970, now. */
+export function now(): number {
+  return Math.floor(Date.now() / 1000)
+}
+
+/** The keys that every object of one answer begins with. */
+export function answerHead(
+  call: Call,
+  id: string,
+  object: string,
+  fingerprint: string,
+  body: ValidCompletion | ValidChat,
+) {
+  return {
+    id,
+    object,
+    created: now(),
+    model: call.state.modelName,
+    system_fingerprint: fingerprint,
+    // All requests are served alike.
+    ...(body.service_tier === undefined ? {} : { service_tier: 'default' }),
+  }
+}
+
+/** What a request wants to see of its tokens. */
+export interface Shown {
+  logprobs: boolean
+  /** token_ids beside the text */
+  tokenIds: boolean
+  /** tokens are called token_id:<id> instead of by their text */
+  namesAreIds: boolean
+  /** usage: in a last chunk of a stream, in every chunk of it, or in none */
+  usage: 'none' | 'end' | 'always'
+}
+
+export function shownOf(body: ValidCompletion | ValidChat, logprobs: boolean): Shown {
+  const { include_usage, continuous_usage_stats } = body.stream_options ?? {}
+  return {
+    logprobs,
+    tokenIds: body.return_token_ids === true,
+    namesAreIds: body.return_tokens_as_token_ids === true,
+    usage: include_usage !== true ? 'none' : continuous_usage_stats === true ? 'always' : 'end',
+  }
+}
+
+/** Bytes as text where they are no whole characters: \x and two digits for each. */
+export function spelled({ bytes }: ShownToken): string {
+  return Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')
+}
+
+/** The fields that both endpoints read alike. */
+export function sharedParams(
+  body: ValidCompletion | ValidChat,
+): Omit<GenerationParams, 'max_tokens' | 'max_tokens_param' | 'num_logprobs'> {
+  const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, ignore_eos, logit_bias } = body
+  const { repetition_penalty, min_tokens, stop_token_ids, allowed_token_ids, bad_words, logprob_token_ids } = body
+  const { include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens } = body
+  return {
+    ...{ temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, ignore_eos, logit_bias },
+    ...{ include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens },
+    ...{ repetition_penalty, min_tokens, stop_token_ids, allowed_token_ids, bad_words, logprob_token_ids },
+    stop: body.stop ?? [],
+    n: body.n ?? 1,
+  }
+}

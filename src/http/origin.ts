@@ -1,0 +1,47 @@
+// Web pages: which may ask from a browser, and the headers that tell the browser so (CORS).
+
+import { ApiError } from '../errors.js'
+import type { Ctx, ServerState } from './context.js'
+
+const loopback = new Set(['localhost', '127.0.0.1', '[::1]'])
+
+/**
+ * May a page of this origin ask? Its own server's pages always may.
+ * @param origin the header, such as https://example.org
+ * @param host the header of the same request
+ */
+export function originAllowed({ allowedOrigins }: ServerState, origin: string, host: string | undefined): boolean {
+  if (allowedOrigins.includes('*') || allowedOrigins.includes(origin)) return true
+  if (!URL.canParse(origin)) return false // 'null': a file, or a page in a sandbox
+  const url = new URL(origin)
+  if (url.host === host) return true
+  return allowedOrigins.includes('localhost') && (loopback.has(url.hostname) || url.hostname.endsWith('.localhost'))
+}
+
+/**
+ * Refuses pages that may not ask, tells the browser of those that may, and answers its question before the real request.
+ * @returns the answer to a preflight, or null for every other request
+ * @throws ApiError when a page of this origin may not ask
+ */
+export function checkOrigin(c: Ctx): Response | null {
+  const origin = c.req.header('origin')
+  if (origin === undefined) return null
+  if (!originAllowed(c.get('state'), origin, c.req.header('host'))) {
+    throw new ApiError(
+      'origin_not_allowed',
+      `Pages of ${origin.slice(0, 100)} may not use this server from a browser. The server's option --allowed-origins names those that may.`,
+    )
+  }
+  c.header('access-control-allow-origin', origin)
+  c.header('vary', 'origin')
+  c.header(
+    'access-control-expose-headers',
+    'x-request-id, openai-processing-ms, retry-after, retry-after-ms, request-id',
+  )
+  if (c.req.method !== 'OPTIONS' || c.req.header('access-control-request-method') === undefined) return null
+  c.header('access-control-allow-methods', 'GET, HEAD, POST, DELETE')
+  // The clients send many headers of their own; none of them gives rights that the key does not.
+  c.header('access-control-allow-headers', c.req.header('access-control-request-headers') ?? '*')
+  c.header('access-control-max-age', '86400')
+  return c.body(null, 204)
+}
