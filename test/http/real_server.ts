@@ -28,6 +28,7 @@ export async function startRealServer(folder: string, options: Partial<StartOpti
     phase: { name: 'ready', engine, generation, created: model.created, fingerprint: 'parley-test' },
     modelName: model.name,
     apiKey: null,
+    allowedOrigins: [],
     metrics,
     log: createLog('error', () => {}, false),
     inFlight: 0,
