@@ -41,6 +41,7 @@ const rows = {
   invalid_api_key: { status: 401, type: invalid, code: 'invalid_api_key' },
   origin_not_allowed: { status: 403, type: invalid, code: 'origin_not_allowed' },
   model_not_found: { status: 404, type: invalid, code: 'model_not_found' },
+  response_not_found: { status: 404, type: invalid, code: 'response_not_found' },
   unknown_url: { status: 404, type: invalid, code: 'unknown_url' },
   method_not_allowed: { status: 405, type: invalid, code: 'method_not_allowed' },
   // what the server cannot do now

@@ -9,6 +9,7 @@ import { flagOf, kvCacheBytes, OptionError, type ServeOptions, version } from '.
 import type { DType } from './engine/contract.js'
 import type { ServerState } from './http/context.js'
 import { createHttpServer } from './http/server.js'
+import { newState } from './http/state.js'
 import { createLog } from './log.js'
 import { Metrics } from './metrics.js'
 import { parseHubId } from './models/hub-id.js'
@@ -28,16 +29,13 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
   const hubId = existsSync(options.model) ? null : parseHubId(options.model)
   const modelName = options.served_model_name ?? hubId?.text ?? basename(resolve(options.model))
-  const state: ServerState = {
-    phase: { name: 'loading', progress: 0 },
+  const state = newState({
     modelName,
     apiKey: options.api_key,
     allowedOrigins: options.allowed_origins,
     metrics: new Metrics(modelName),
     log: createLog(options.log_level),
-    inFlight: 0,
-    onIdle: null,
-  }
+  })
   const server = createHttpServer(state)
   const address = await listen(server, options)
   stopOnSignals(server, state)

@@ -254,6 +254,7 @@ export class Generation {
         )
       }
       if (params.max_tokens === undefined) return Math.min(defaultTokens ?? room, room)
+      if (params.max_tokens > room && params.clamp_max_tokens) return room
       if (params.max_tokens > room) {
         throw new ApiError(
           'context_length_exceeded',

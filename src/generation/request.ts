@@ -31,6 +31,8 @@ export interface GenerationParams {
   n: number
   /** completion tokens, at most */
   max_tokens: number | undefined
+  /** a max_tokens that does not fit becomes what fits */
+  clamp_max_tokens?: boolean
   /** the request's field that said max_tokens, for messages */
   max_tokens_param: string
   /** most probable tokens shown beside each chosen one; undefined: no log-probabilities */

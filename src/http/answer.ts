@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import type { ShownToken } from '../generation/logprobs.js'
 import type { GenerationParams } from '../generation/request.js'
 import type { Call } from './call.js'
-import type { ValidChat, ValidCompletion } from './schema.js'
+import type { SamplingFields, ValidChat, ValidCompletion } from './schema.js'
 
 /** A new id such as chatcmpl-0123456789abcdef0123456789abcdef. */
 export function newId(prefix: string): string {
@@ -17,13 +17,22 @@ export function now(): number {
 }
 
 /** The keys that every object of one answer begins with. */
-export function answerHead(
+export interface AnswerHead<Kind extends string> {
+  id: string
+  object: Kind
+  created: number
+  model: string
+  system_fingerprint: string
+  service_tier?: 'default'
+}
+
+export function answerHead<const Kind extends string>(
   call: Call,
   id: string,
-  object: string,
+  object: Kind,
   fingerprint: string,
   body: ValidCompletion | ValidChat,
-) {
+): AnswerHead<Kind> {
   return {
     id,
     object,
@@ -61,18 +70,17 @@ export function spelled({ bytes }: ShownToken): string {
   return Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')
 }
 
-/** The fields that both endpoints read alike. */
-export function sharedParams(
-  body: ValidCompletion | ValidChat,
-): Omit<GenerationParams, 'max_tokens' | 'max_tokens_param' | 'num_logprobs'> {
+/** How the tokens are chosen, as generation reads it. */
+export function sampling(
+  body: SamplingFields,
+): Omit<GenerationParams, 'max_tokens' | 'max_tokens_param' | 'num_logprobs' | 'n'> {
   const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, ignore_eos, logit_bias } = body
   const { repetition_penalty, min_tokens, stop_token_ids, allowed_token_ids, bad_words, logprob_token_ids } = body
   const { include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens } = body
   return {
     ...{ temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, ignore_eos, logit_bias },
-    ...{ include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens },
     ...{ repetition_penalty, min_tokens, stop_token_ids, allowed_token_ids, bad_words, logprob_token_ids },
+    ...{ include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens },
     stop: body.stop ?? [],
-    n: body.n ?? 1,
   }
 }

@@ -16,13 +16,14 @@ export function checkKey(c: Ctx): void {
   const { apiKey } = c.get('state')
   if (apiKey === null) return
   const header = c.req.header('authorization')
-  if (header === undefined || header === '') {
+  const plain = c.req.header('x-api-key') // Anthropic's clients
+  if (!header && !plain) {
     throw new ApiError(
       'missing_api_key',
       'This server needs an API key. Send it in the header `Authorization: Bearer <key>`.',
     )
   }
-  const given = /^bearer +(.+)$/i.exec(header)?.[1]
+  const given = header ? /^bearer +(.+)$/i.exec(header)?.[1] : plain
   if (given === undefined || !timingSafeEqual(digest(given), digest(apiKey))) {
     throw new ApiError('invalid_api_key', 'The API key is wrong.')
   }

@@ -1,21 +1,16 @@
 // POST /v1/chat/completions, and /v1/chat/completions/render
 
-import type { ShownChoice, ShownToken } from '../generation/logprobs.js'
+import type { ShownChoice } from '../generation/logprobs.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
-import { answerHead, newId, type Shown, sharedParams, shownOf, spelled } from './answer.js'
+import { type AnswerHead, answerHead, newId, type Shown, sampling, shownOf } from './answer.js'
 import type { Call, Reply } from './call.js'
+import { type ChatTokenChoice, showTokens } from './chat_tokens.js'
 import { checkModel, needModel } from './ready.js'
 import { parseChat, renderOptions } from './schema.js'
-import { UsageCount } from './usage.js'
-
-interface ChatToken {
-  token: string
-  logprob: number
-  bytes: number[]
-}
+import { type Usage, UsageCount } from './usage.js'
 
 interface Logprobs {
-  content: (ChatToken & { top_logprobs: ChatToken[] })[]
+  content: ChatTokenChoice[]
   refusal: null
 }
 
@@ -23,9 +18,30 @@ interface Choice {
   index: number
   message: { role: 'assistant'; content: string; refusal: null }
   logprobs: Logprobs | null
+  finish_reason: 'stop' | 'length'
+  stop_reason?: string | number
+  token_ids?: number[]
+}
+
+interface ChunkChoice {
+  index: number
+  delta: { role?: 'assistant'; content?: string }
+  logprobs: Logprobs | null
   finish_reason: Delta['finish_reason']
   stop_reason?: string | number
   token_ids?: number[]
+}
+
+export interface ChatAnswer extends AnswerHead<'chat.completion'> {
+  choices: Choice[]
+  usage: Usage
+  prompt_token_ids?: number[]
+}
+
+export interface ChatChunk extends AnswerHead<'chat.completion.chunk'> {
+  choices: ChunkChoice[]
+  usage?: Usage | null
+  prompt_token_ids?: number[]
 }
 
 export async function createChatCompletion(call: Call, input: unknown): Promise<Reply> {
@@ -36,7 +52,8 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
   const prepared = await generation.prepareChat(
     body.messages,
     {
-      ...sharedParams(body),
+      ...sampling(body),
+      n: body.n ?? 1,
       max_tokens: body.max_completion_tokens ?? body.max_tokens,
       max_tokens_param: body.max_completion_tokens === undefined ? 'max_tokens' : 'max_completion_tokens',
       num_logprobs: shown.logprobs ? (body.top_logprobs ?? 0) : undefined,
@@ -45,16 +62,18 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
   )
   const count = new UsageCount(call.record, prepared)
   const deltas = generation.generate(prepared, call.signal)
-  const object = body.stream ? 'chat.completion.chunk' : 'chat.completion'
-  const head = answerHead(call, newId('chatcmpl-'), object, fingerprint, body)
-  if (body.stream) return { events: chunks(deltas, count, head, prepared, shown) }
+  const id = newId('chatcmpl-')
+  if (body.stream) {
+    const head = answerHead(call, id, 'chat.completion.chunk', fingerprint, body)
+    return { events: chunks(deltas, count, head, prepared, shown) }
+  }
   const choices = Array.from(
     { length: prepared.params.n },
     (_, index): Choice => ({
       index,
       message: { role: 'assistant', content: '', refusal: null },
-      logprobs: shown.logprobs ? showTokens([], shown) : null,
-      finish_reason: null,
+      logprobs: shown.logprobs ? showLogprobs([], shown) : null,
+      finish_reason: 'stop',
       ...(shown.tokenIds ? { token_ids: [] } : {}),
     }),
   )
@@ -63,12 +82,14 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
     const choice = choices[delta.index]
     if (!choice) continue
     choice.message.content += delta.text
-    choice.finish_reason = delta.finish_reason
+    if (delta.finish_reason !== null) choice.finish_reason = delta.finish_reason
     if (delta.stop_reason !== null) choice.stop_reason = delta.stop_reason
-    choice.logprobs?.content.push(...showTokens(delta.tokens, shown).content)
+    choice.logprobs?.content.push(...showTokens(delta.tokens, shown.namesAreIds))
     choice.token_ids?.push(...delta.token_ids)
   }
-  return { json: { ...head, choices, usage: count.usage, ...promptIds(prepared, shown) } }
+  const head = answerHead(call, id, 'chat.completion', fingerprint, body)
+  const answer: ChatAnswer = { ...head, choices, usage: count.usage, ...promptIds(prepared, shown) }
+  return { json: answer }
 }
 
 /** What a chat becomes before the model reads it: its text and its token ids. */
@@ -94,11 +115,11 @@ export async function renderChat(call: Call, input: unknown): Promise<Reply> {
 async function* chunks(
   deltas: AsyncGenerator<Delta>,
   count: UsageCount,
-  head: object,
+  head: AnswerHead<'chat.completion.chunk'>,
   prepared: PreparedRequest,
   shown: Shown,
-): AsyncGenerator<object> {
-  const chunk = (choice: object, more: object = {}) => ({
+): AsyncGenerator<ChatChunk> {
+  const chunk = (choice: ChunkChoice, more: { prompt_token_ids?: number[] } = {}): ChatChunk => ({
     ...head,
     choices: [choice],
     ...more,
@@ -110,7 +131,7 @@ async function* chunks(
       // Not before the first token: until then an error can still have its HTTP status.
       begun = true
       for (let index = 0; index < prepared.params.n; index++) {
-        const role = { role: 'assistant', content: '' }
+        const role = { role: 'assistant', content: '' } as const
         yield chunk(
           { index, delta: role, logprobs: null, finish_reason: null },
           index === 0 ? promptIds(prepared, shown) : {},
@@ -120,7 +141,7 @@ async function* chunks(
     count.add(delta)
     const { index, text, tokens, token_ids, finish_reason, stop_reason } = delta
     if (text !== '' || tokens.length > 0 || shown.tokenIds) {
-      const logprobs = shown.logprobs ? showTokens(tokens, shown) : null
+      const logprobs = shown.logprobs ? showLogprobs(tokens, shown) : null
       yield chunk({
         ...{ index, delta: { content: text }, logprobs, finish_reason: null },
         ...(shown.tokenIds ? { token_ids } : {}),
@@ -138,21 +159,6 @@ function promptIds(prepared: PreparedRequest, shown: Shown): { prompt_token_ids?
   return shown.tokenIds ? { prompt_token_ids: Array.from(prepared.prompts[0] ?? []) } : {}
 }
 
-function showTokens(tokens: readonly ShownChoice[], shown: Shown): Logprobs {
-  return {
-    content: tokens.map((token) => ({
-      ...showToken(token, shown),
-      top_logprobs: token.top.map((other) => showToken(other, shown)),
-    })),
-    refusal: null,
-  }
-}
-
-/** A token with its true bytes; where they are no whole characters, its text spells them out as OpenAI does. */
-function showToken(token: ShownToken, { namesAreIds }: Shown): ChatToken {
-  return {
-    token: namesAreIds ? `token_id:${token.id}` : (token.text ?? spelled(token)),
-    logprob: token.logprob,
-    bytes: Array.from(token.bytes),
-  }
+function showLogprobs(tokens: readonly ShownChoice[], shown: Shown): Logprobs {
+  return { content: showTokens(tokens, shown.namesAreIds), refusal: null }
 }

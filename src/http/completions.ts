@@ -2,11 +2,11 @@
 
 import type { ShownChoice, ShownToken } from '../generation/logprobs.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
-import { answerHead, newId, type Shown, sharedParams, shownOf, spelled } from './answer.js'
+import { type AnswerHead, answerHead, newId, type Shown, sampling, shownOf, spelled } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { checkModel, needModel } from './ready.js'
 import { parseCompletion } from './schema.js'
-import { UsageCount } from './usage.js'
+import { type Usage, UsageCount } from './usage.js'
 
 interface Logprobs {
   text_offset: number[]
@@ -19,10 +19,21 @@ interface Choice {
   text: string
   index: number
   logprobs: Logprobs | null
+  /** null only in a stream, before the last */
   finish_reason: Delta['finish_reason']
   stop_reason?: string | number
   prompt_token_ids?: number[]
   token_ids?: number[]
+}
+
+export interface CompletionChunk extends AnswerHead<'text_completion'> {
+  choices: Choice[]
+  usage?: Usage | null
+}
+
+export interface CompletionAnswer extends CompletionChunk {
+  choices: (Choice & { finish_reason: 'stop' | 'length' })[]
+  usage: Usage
 }
 
 export async function createCompletion(call: Call, input: unknown): Promise<Reply> {
@@ -30,7 +41,8 @@ export async function createCompletion(call: Call, input: unknown): Promise<Repl
   const body = parseCompletion(input, call.state.log)
   checkModel(call.state, body.model)
   const prepared = await generation.prepareCompletion(body.prompt, {
-    ...sharedParams(body),
+    ...sampling(body),
+    n: body.n ?? 1,
     max_tokens: body.max_tokens,
     max_tokens_param: 'max_tokens',
     num_logprobs: body.logprobs,
@@ -48,16 +60,17 @@ export async function createCompletion(call: Call, input: unknown): Promise<Repl
     const choice = choices[delta.index]
     if (choice) addDelta(choice, delta, shown)
   }
-  return { json: { ...head, choices, usage: count.usage } }
+  const answer = { ...head, choices, usage: count.usage } as CompletionAnswer // every choice has ended
+  return { json: answer }
 }
 
 async function* chunks(
   deltas: AsyncGenerator<Delta>,
   count: UsageCount,
-  head: object,
+  head: AnswerHead<'text_completion'>,
   prepared: PreparedRequest,
   shown: Shown,
-): AsyncGenerator<object> {
+): AsyncGenerator<CompletionChunk> {
   const begun = new Set<number>()
   for await (const delta of deltas) {
     count.add(delta)

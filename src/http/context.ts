@@ -6,6 +6,7 @@ import type { Engine } from '../engine/engine.js'
 import type { Generation } from '../generation/generate.js'
 import type { Log } from '../log.js'
 import type { Metrics } from '../metrics.js'
+import type { ResponseStore } from './response_store.js'
 import type { Wire } from './wire.js'
 
 /** What the server can do now. */
@@ -26,6 +27,7 @@ export interface ServerState {
   /** id of the model in the API */
   readonly modelName: string
   readonly apiKey: string | null
+  readonly responses: ResponseStore
   /** web pages that may ask from a browser: origins, 'localhost' for every page of this machine, '*' for all */
   readonly allowedOrigins: readonly string[]
   readonly metrics: Metrics

@@ -4,11 +4,14 @@ import { createChatCompletion, renderChat } from './chat.js'
 import { createCompletion } from './completions.js'
 import type { Ctx } from './context.js'
 import { live, metrics, ready } from './health.js'
+import { countTokens, createMessage } from './messages.js'
 import { listModels, retrieveModel } from './models.js'
 import { post } from './respond.js'
+import { countInputTokens, createResponse } from './responses.js'
+import { cancelResponse, deleteResponse, listInputItems, retrieveResponse } from './stored_responses.js'
 import { detokenize, tokenize, tokenizerInfo } from './tokenize.js'
 import { showVersion } from './version.js'
-import type { Wire } from './wire.js'
+import { anthropicWire, typedWire, type Wire } from './wire.js'
 
 export interface Route {
   method: 'GET' | 'POST' | 'DELETE'
@@ -24,6 +27,14 @@ export const routes: readonly Route[] = [
   { method: 'POST', path: '/v1/chat/completions', handle: post(createChatCompletion) },
   { method: 'POST', path: '/v1/completions', handle: post(createCompletion) },
   { method: 'POST', path: '/v1/chat/completions/render', handle: post(renderChat) },
+  { method: 'POST', path: '/v1/responses', wire: typedWire, handle: post(createResponse) },
+  { method: 'POST', path: '/v1/responses/input_tokens', handle: post(countInputTokens) },
+  { method: 'GET', path: '/v1/responses/:id', handle: retrieveResponse },
+  { method: 'DELETE', path: '/v1/responses/:id', handle: deleteResponse },
+  { method: 'POST', path: '/v1/responses/:id/cancel', handle: cancelResponse },
+  { method: 'GET', path: '/v1/responses/:id/input_items', handle: listInputItems },
+  { method: 'POST', path: '/v1/messages', wire: anthropicWire, handle: post(createMessage) },
+  { method: 'POST', path: '/v1/messages/count_tokens', wire: anthropicWire, handle: post(countTokens) },
   { method: 'POST', path: '/tokenize', handle: post(tokenize) },
   { method: 'POST', path: '/detokenize', handle: post(detokenize) },
   { method: 'GET', path: '/tokenizer_info', handle: tokenizerInfo },

@@ -21,9 +21,8 @@ import { fieldsOf, missing, parse } from './validate.js'
 
 const maxTokensSchema = z.int().min(1).max(16777216)
 
-const sharedFields = {
-  model: z.string().optional(),
-  max_tokens: maxTokensSchema.optional(),
+/** How tokens are chosen and where a text ends: alike wherever a body has these fields. */
+export const samplingFields = {
   min_tokens: z.int().min(0).max(16777216).optional(),
   temperature: z.number().min(0).max(2).optional(),
   top_p: z.number().min(0).max(1).optional(),
@@ -35,15 +34,6 @@ const sharedFields = {
   stop_token_ids: tokenIdsSchema(1024).optional(),
   include_stop_str_in_output: z.boolean().optional(),
   skip_special_tokens: z.boolean().optional(),
-  n: z.int().min(1).max(128).optional(),
-  stream: z.boolean().optional(),
-  stream_options: z
-    .object({
-      include_usage: z.boolean().nullish(),
-      continuous_usage_stats: z.boolean().nullish(),
-      include_obfuscation: z.boolean().nullish(),
-    })
-    .optional(),
   presence_penalty: z.number().min(-2).max(2).optional(),
   frequency_penalty: z.number().min(-2).max(2).optional(),
   repetition_penalty: z.number().min(0.001).max(1000).optional(),
@@ -54,9 +44,12 @@ const sharedFields = {
   ignore_eos: z.boolean().optional(),
   truncate_prompt_tokens: z.int().min(-1).max(16777216).optional(),
   add_special_tokens: z.boolean().optional(),
-  return_token_ids: z.boolean().optional(),
-  return_tokens_as_token_ids: z.boolean().optional(),
-  // Checked as OpenAI's specification says; they change nothing here.
+}
+
+export type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>
+
+/** Checked as OpenAI's specification says; they change nothing here. */
+export const accountFields = {
   user: z.string().optional(),
   metadata: metadataSchema.optional(),
   store: z.boolean().optional(),
@@ -64,6 +57,24 @@ const sharedFields = {
   safety_identifier: z.string().optional(),
   prompt_cache_key: z.string().optional(),
   prompt_cache_retention: z.string().optional(),
+}
+
+const sharedFields = {
+  ...samplingFields,
+  ...accountFields,
+  model: z.string().optional(),
+  max_tokens: maxTokensSchema.optional(),
+  n: z.int().min(1).max(128).optional(),
+  stream: z.boolean().optional(),
+  stream_options: z
+    .object({
+      include_usage: z.boolean().nullish(),
+      continuous_usage_stats: z.boolean().nullish(),
+      include_obfuscation: z.boolean().nullish(),
+    })
+    .optional(),
+  return_token_ids: z.boolean().optional(),
+  return_tokens_as_token_ids: z.boolean().optional(),
 }
 
 const completionSchema = z.object({

@@ -54,6 +54,7 @@ function createApp(state: ServerState): Hono<Env> {
   for (const { method, path, open, wire, handle } of routes) {
     app.on(method, path, (c) => {
       if (wire) c.set('wire', wire)
+      if (wire?.idHeader) c.header(wire.idHeader, c.get('record').id)
       if (!open) checkKey(c)
       return handle(c)
     })

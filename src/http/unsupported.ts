@@ -57,7 +57,41 @@ const chat: Record<string, Test> = {
   thinking_token_budget: anything,
 }
 
-const tables = { completions, chat }
+const emptyTextFormat: Test = (value) => {
+  const { format, verbosity } = (value ?? {}) as { format?: { type?: unknown } | null; verbosity?: unknown }
+  return (format == null || format.type === 'text') && (verbosity == null || verbosity === 'medium')
+}
+
+const responses: Record<string, Test> = {
+  ...both,
+  n: only(1),
+  tools: emptyOr(),
+  tool_choice: only('none', 'auto'),
+  text: emptyTextFormat,
+  truncation: only('disabled'),
+  conversation: anything,
+  prompt: anything,
+  context_management: emptyOr(),
+  moderation: anything,
+  max_tool_calls: anything,
+  echo: only(false),
+  return_token_ids: only(false),
+  return_tokens_as_token_ids: only(false),
+}
+
+const messages: Record<string, Test> = {
+  tools: emptyOr(),
+  tool_choice: (value) =>
+    (value as { type?: unknown }).type === 'none' || (value as { type?: unknown }).type === 'auto',
+  thinking: (value) => (value as { type?: unknown }).type === 'disabled',
+  mcp_servers: emptyOr(),
+  container: anything,
+  output_config: anything,
+  output_format: anything,
+  context_management: anything,
+}
+
+const tables = { completions, chat, responses, messages }
 
 /** @throws ApiError for the first field that asks for something that is not built */
 export function refuseUnsupported(endpoint: keyof typeof tables, fields: Readonly<Record<string, unknown>>): void {

@@ -8,6 +8,7 @@ import { Encoder } from '../../src/generation/encoder.js'
 import { Generation } from '../../src/generation/generate.js'
 import type { ServerState } from '../../src/http/context.js'
 import { createHttpServer } from '../../src/http/server.js'
+import { newState } from '../../src/http/state.js'
 import { createLog } from '../../src/log.js'
 import { Metrics } from '../../src/metrics.js'
 import type { Model } from '../../src/models/model.js'
@@ -66,25 +67,18 @@ export async function startFakeServer(options: Options = {}): Promise<FakeServer
   const metrics = new Metrics(modelName)
   metrics.engineReady({ version: '0', ...engine.info })
   const logged: Record<string, unknown>[] = []
-  const state: ServerState = {
-    phase:
-      options.phase === 'loading'
-        ? { name: 'loading', progress: 0.427 }
-        : {
-            name: 'ready',
-            engine,
-            generation: new Generation(model, engine, new Encoder(model.tokenizer, '', null), metrics),
-            created: model.created,
-            fingerprint: 'parley-test',
-          },
-    modelName,
-    apiKey,
-    allowedOrigins,
-    metrics,
-    log: createLog('debug', (line) => logged.push(JSON.parse(line)), false),
-    inFlight: 0,
-    onIdle: null,
-  }
+  const log = createLog('debug', (line) => logged.push(JSON.parse(line)), false)
+  const state = newState({ modelName, apiKey, allowedOrigins, metrics, log })
+  state.phase =
+    options.phase === 'loading'
+      ? { name: 'loading', progress: 0.427 }
+      : {
+          name: 'ready',
+          engine,
+          generation: new Generation(model, engine, new Encoder(model.tokenizer, '', null), metrics),
+          created: model.created,
+          fingerprint: 'parley-test',
+        }
   const server = createHttpServer(state)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   onTestFinished(() => {

@@ -5,8 +5,8 @@ import { onTestFinished } from 'vitest'
 import { type StartOptions, startEngine } from '../../src/engine/addon.js'
 import { Encoder } from '../../src/generation/encoder.js'
 import { Generation } from '../../src/generation/generate.js'
-import type { ServerState } from '../../src/http/context.js'
 import { createHttpServer } from '../../src/http/server.js'
+import { newState } from '../../src/http/state.js'
 import { createLog } from '../../src/log.js'
 import { Metrics } from '../../src/metrics.js'
 import { loadModel } from '../../src/models/load.js'
@@ -24,16 +24,9 @@ export async function startRealServer(folder: string, options: Partial<StartOpti
   const metrics = new Metrics(model.name)
   metrics.engineReady({ version: '0', ...engine.info })
   const generation = new Generation(model, engine, new Encoder(model.tokenizer, folder, null), metrics)
-  const state: ServerState = {
-    phase: { name: 'ready', engine, generation, created: model.created, fingerprint: 'parley-test' },
-    modelName: model.name,
-    apiKey: null,
-    allowedOrigins: [],
-    metrics,
-    log: createLog('error', () => {}, false),
-    inFlight: 0,
-    onIdle: null,
-  }
+  const log = createLog('error', () => {}, false)
+  const state = newState({ modelName: model.name, apiKey: null, allowedOrigins: [], metrics, log })
+  state.phase = { name: 'ready', engine, generation, created: model.created, fingerprint: 'parley-test' }
   const server = createHttpServer(state)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   onTestFinished(async () => {

@@ -1,0 +1,31 @@
+// Every answer and every chunk is what the clients' own types say it is. The compiler holds the first half, the clients the second.
+
+import type Anthropic from '@anthropic-ai/sdk'
+import type OpenAI from 'openai'
+import type OpenAI5 from 'openai-5'
+import { expectTypeOf, test } from 'vitest'
+import type { ErrorBody } from '../../src/errors.js'
+import type { ChatAnswer, ChatChunk } from '../../src/http/chat.js'
+import type { CompletionAnswer } from '../../src/http/completions.js'
+import type { Message, MessageEvent } from '../../src/http/messages.js'
+import type { InputMessage, OutputMessage, ResponseEvent, ResponseObject } from '../../src/http/response_shapes.js'
+
+test('the types of both majors of the openai package', () => {
+  expectTypeOf<ChatAnswer>().toExtend<OpenAI.Chat.ChatCompletion>()
+  expectTypeOf<ChatChunk>().toExtend<OpenAI.Chat.ChatCompletionChunk>()
+  expectTypeOf<CompletionAnswer>().toExtend<OpenAI.Completion>()
+  expectTypeOf<ResponseObject>().toExtend<OpenAI.Responses.Response>()
+  expectTypeOf<ResponseEvent>().toExtend<OpenAI.Responses.ResponseStreamEvent>()
+  expectTypeOf<InputMessage | OutputMessage>().toExtend<OpenAI.Responses.ResponseItem>()
+  expectTypeOf<ErrorBody['error']>().toExtend<OpenAI.ErrorObject>()
+  expectTypeOf<ChatAnswer>().toExtend<OpenAI5.Chat.ChatCompletion>()
+  expectTypeOf<ChatChunk>().toExtend<OpenAI5.Chat.ChatCompletionChunk>()
+  expectTypeOf<CompletionAnswer>().toExtend<OpenAI5.Completion>()
+  expectTypeOf<ResponseObject>().toExtend<OpenAI5.Responses.Response>()
+  expectTypeOf<ResponseEvent>().toExtend<OpenAI5.Responses.ResponseStreamEvent>()
+})
+
+test('the types of the Anthropic package', () => {
+  expectTypeOf<Message>().toExtend<Anthropic.Message>()
+  expectTypeOf<MessageEvent>().toExtend<Anthropic.RawMessageStreamEvent | { type: 'ping' }>()
+})
