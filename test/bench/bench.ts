@@ -1,5 +1,6 @@
 // `npm run bench`: decode and prefill speed as fractions of what this machine reads and multiplies in the same run, time to ready,
-// resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other.
+// resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other,
+// `--load` for loading alone (load.ts).
 
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -13,6 +14,7 @@ import { calibrate, startEngine } from '../../src/engine/addon.js'
 import type { ModelSpec } from '../../src/engine/contract.js'
 import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
+import { benchLoad } from './load.js'
 import { writeRandomCheckpoint } from './random_checkpoint.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -29,6 +31,7 @@ export async function main(args: string[]): Promise<void> {
       rounds: { type: 'string', default: '5' },
       model: { type: 'string', multiple: true },
       threads: { type: 'string' },
+      load: { type: 'boolean', default: false },
     },
   })
   const rounds = Number(values.rounds)
@@ -39,6 +42,7 @@ export async function main(args: string[]): Promise<void> {
 
   const temporary = mkdtempSync(join(tmpdir(), 'parley-bench-'))
   try {
+    if (values.load) return benchLoad(temporary, bundled, rounds, threads)
     const models = values.model ?? [bundled]
     if (!values.model) {
       console.log('writing a random checkpoint of the Pythia-160M shape ...')
