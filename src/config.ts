@@ -116,7 +116,7 @@ export const serveOptions = {
   dtype: row({
     kind: choice('auto', 'float16', 'bfloat16', 'float32'),
     default: 'auto' as const,
-    doc: "type of weights and KV pages; auto is the checkpoint's 16-bit type, float16 for a float32 checkpoint",
+    doc: "type of weights and KV pages; auto is the checkpoint's 16-bit type, float16 for a float32 checkpoint, bfloat16 where float16 is unsafe (T5)",
   }),
   max_model_len: row({
     kind: integer(1, 16777216),

@@ -87,6 +87,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
 
   say(`  model    ${modelName}: ${model.architecture}, ${short(info.num_parameters)} parameters in ${info.dtype}`)
+  if (model.float16Problem !== null) say(`           not float16, because ${model.float16Problem}`)
   say(
     `  context  ${info.max_model_len} tokens; KV cache ${mebibytes(info.kv_cache_bytes)} MiB, ${info.num_pages} pages of ${info.page_size} tokens`,
   )
@@ -95,11 +96,24 @@ export async function serve(options: ServeOptions): Promise<void> {
   say(`  ${example(address, options, hasTemplate)}`)
 }
 
+/**
+ * The type of weights and KV pages. `auto`: the checkpoint's, or the half of float32 that is safe for the model.
+ * @throws OptionError for float16 where it gives wrong numbers
+ */
+export function engineDtype(
+  option: DType | 'auto',
+  { checkpointDtype, float16Problem }: Pick<Model, 'checkpointDtype' | 'float16Problem'>,
+): DType {
+  if (option === 'float16' && float16Problem !== null)
+    throw new OptionError(`${flagOf('dtype')}: expected bfloat16 or float32, because ${float16Problem}, got float16`)
+  if (option !== 'auto') return option
+  return checkpointDtype === 'bfloat16' || float16Problem !== null ? 'bfloat16' : 'float16'
+}
+
 /** @throws OptionError for a context that the model was not made for */
 function engineOptions(options: ServeOptions, model: Model) {
-  const { spec, checkpointDtype } = model
-  const halfOf: Record<DType, DType> = { float16: 'float16', bfloat16: 'bfloat16', float32: 'float16' }
-  const dtype = options.dtype === 'auto' ? halfOf[checkpointDtype] : options.dtype
+  const { spec } = model
+  const dtype = engineDtype(options.dtype, model)
   const max_model_len = options.max_model_len ?? spec.max_position
   if (max_model_len > spec.max_position) {
     throw new OptionError(

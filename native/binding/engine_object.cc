@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -229,30 +230,46 @@ Napi::Value load_engine(const Napi::CallbackInfo& info) {
   });
 }
 
-// forwardLogits(spec, tensors, files, options, tokens: Int32Array): Float32Array [tokens, vocab]. For tests against references: the
-// logits of every position of one sequence, computed in chunks of max_num_batched_tokens.
+// forwardLogits(spec, tensors, files, options, tokens: Int32Array, prompt?: Int32Array): Float32Array [tokens, vocab]. For tests
+// against references: the logits of every position of one sequence, computed in chunks of max_num_batched_tokens. `prompt`: what the
+// encoder reads, where there is one.
 Napi::Value forward_logits(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const EngineOptions options = read_contract<EngineOptions>(info[3], "options");
     const std::vector<int32_t> tokens = read_tokens(info[4], "tokens");
+    const std::vector<int32_t> prompt = info[5].IsUndefined() ? std::vector<int32_t>() : read_tokens(info[5], "prompt");
     Worker worker(read_source(info[0], info[1], info[2]), options, [](double) {});
+    check(prompt.empty() == (worker.spec().num_encoder_layers == 0), "prompt: expected with an encoder, and only then");
     const int64_t num_tokens = static_cast<int64_t>(tokens.size());
+    const int64_t num_encoded = static_cast<int64_t>(prompt.size());
     const int64_t vocab = worker.spec().vocab_size;
-    const int64_t num_pages = ceil_div(num_tokens, kPageSize);
-    check(num_tokens <= static_cast<int64_t>(worker.info().max_model_len), "tokens: expected at most ", worker.info().max_model_len, ", got ", num_tokens);
-    for (const int32_t token : tokens) check(token >= 0 && token < vocab, "tokens: expected ids from 0 to ", vocab - 1, ", got ", token);
+    check(num_tokens + num_encoded <= static_cast<int64_t>(worker.info().max_model_len), "tokens: expected at most ",
+          worker.info().max_model_len, ", got ", num_tokens + num_encoded);
+    for (const auto* ids : {&tokens, &prompt}) {
+      for (const int32_t token : *ids) check(token >= 0 && token < vocab, "tokens: expected ids from 0 to ", vocab - 1, ", got ", token);
+    }
+    // The prompt's pages, then the tokens'.
+    std::vector<int32_t> pages(static_cast<size_t>(ceil_div(num_encoded, kPageSize) + ceil_div(num_tokens, kPageSize)));
+    std::iota(pages.begin(), pages.end(), 0);
+    const int64_t num_encoder_pages = ceil_div(num_encoded, kPageSize);
     auto result = Napi::Float32Array::New(info.Env(), tokens.size() * static_cast<size_t>(vocab));
     for (int64_t first = 0; first < num_tokens; first += options.max_num_batched_tokens) {
       Step step;
       for (int64_t i = first; i < std::min(num_tokens, first + options.max_num_batched_tokens); ++i) {
         step.tokens.push_back(tokens[static_cast<size_t>(i)]);
         step.positions.push_back(static_cast<int32_t>(i));
-        step.slots.push_back(static_cast<int32_t>(i));
+        step.slots.push_back(static_cast<int32_t>(num_encoder_pages * kPageSize + i));
         step.sequences.push_back(0);
+        step.encoder_positions.push_back(static_cast<int32_t>(num_encoded - 1));
       }
-      for (int64_t page = 0; page < num_pages; ++page) step.page_table.push_back(static_cast<int32_t>(page));
+      if (first == 0 && num_encoded > 0) {
+        step.encoder_jobs.push_back({{prompt.data(), num_encoded}, {pages.data(), num_encoder_pages}, 0, worker.spec().num_encoder_layers});
+      }
+      step.encoder_page_table.assign(pages.begin(), pages.begin() + num_encoder_pages);
+      step.page_table.assign(pages.begin() + num_encoder_pages, pages.end());
       step.num_sequences = 1;
-      step.max_pages = num_pages;
+      step.max_pages = static_cast<int64_t>(step.page_table.size());
+      step.max_encoder_pages = num_encoder_pages;
       const std::vector<float> logits = worker.logits(step);
       std::copy(logits.begin(), logits.end(), result.Data() + first * vocab);
     }

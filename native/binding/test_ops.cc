@@ -219,6 +219,7 @@ struct Argument<const AttentionRule&> {
     const Napi::Object object = value.As<Napi::Object>();
     if (object.Has("softcap")) rule.softcap = Argument<float>::read(object.Get("softcap"), call, where + ".softcap");
     if (object.Has("window")) rule.window = read_int(object.Get("window"), 0, kMaxSize, where + ".window");
+    if (object.Has("num_keys")) rule.num_keys = read_int(object.Get("num_keys"), 0, kMaxSize, where + ".num_keys");
     if (object.Has("bias")) rule.bias = Argument<Matrix<const float>>::read(object.Get("bias"), call, where + ".bias");
     return rule;
   }

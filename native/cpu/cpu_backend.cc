@@ -185,12 +185,14 @@ class CpuBackend final : public Backend {
                              rule.bias.data,
                              rule.bias.stride,
                              rule.bias.cols,
-                             rule.window};
+                             rule.window,
+                             rule.num_keys};
     int64_t context = 0;
     int64_t keys = 0;
     for (const int32_t position : positions) {
-      context = std::max<int64_t>(context, position + 1);
-      keys += position + 1;
+      const int64_t num_keys = rule.num_keys > 0 ? rule.num_keys : position + 1;
+      context = std::max(context, num_keys);
+      keys += num_keys;
     }
     const int64_t scratch_numbers = ceil_div(kernels_.attention_scratch(call, context), 16) * 16;
     float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());

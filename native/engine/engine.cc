@@ -56,7 +56,8 @@ Engine::Engine(std::unique_ptr<Worker> worker, const EngineOptions& options, OnE
       info_(worker_->info()),
       on_events_(std::move(on_events)),
       last_progress_(Clock::now()),
-      scheduler_(worker_->num_pages(), static_cast<int64_t>(info_.max_model_len), options.max_num_seqs, options.max_num_batched_tokens) {
+      scheduler_(worker_->num_pages(), static_cast<int64_t>(info_.max_model_len), options.max_num_seqs, options.max_num_batched_tokens,
+                 worker_->spec().num_encoder_layers) {
   publish_stats();
   thread_ = std::thread([this] { loop(); });
 }
@@ -72,7 +73,9 @@ Engine::~Engine() {
 
 uint32_t Engine::submit(std::vector<int32_t> prompt, SamplingParams params) {
   check_request(prompt, params);
-  auto request = std::make_unique<Request>(std::move(prompt), std::move(params));
+  const ModelSpec& spec = worker_->spec();
+  const int32_t decoder_start = spec.num_encoder_layers > 0 ? static_cast<int32_t>(spec.decoder_start_token) : -1;
+  auto request = std::make_unique<Request>(std::move(prompt), std::move(params), decoder_start);
   uint32_t id;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -108,6 +111,9 @@ void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingPar
   check(!prompt.empty(), "prompt: expected at least one token, got none");
   const int64_t longest = params.max_tokens == 0 ? max_model_len : max_model_len - 1;
   check(static_cast<int64_t>(prompt.size()) <= longest, "prompt: expected fewer than ", longest + 1, " tokens, got ", prompt.size());
+  const bool reports = params.pooling != Pooling::none || params.num_prompt_logprobs >= 0;
+  check(!reports || worker_->spec().num_encoder_layers == 0,
+        "num_prompt_logprobs, pooling: expected none, because this model's encoder reads the prompt and tells nothing of its tokens");
   check(params.pooling == Pooling::none || params.max_tokens == 0, "pooling: expected max_tokens 0, got ", params.max_tokens);
   auto check_ids = [vocab](const char* name, const std::vector<int32_t>& ids) {
     for (const int32_t id : ids) check(id >= 0 && id < vocab, name, ": expected token ids from 0 to ", vocab - 1, ", got ", id);
@@ -162,7 +168,7 @@ void Engine::loop() {
 void Engine::run_step() {
   scheduler_.schedule(step_);
   publish_stats();  // a scrape during a long prefill sees the requests running
-  if (step_.num_rows() > 0) {
+  if (!step_.empty()) {
     worker_->run(step_, result_);
     ++num_steps_;
     num_generation_tokens_ += static_cast<int64_t>(step_.samples.size());

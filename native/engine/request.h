@@ -5,21 +5,33 @@
 #include <utility>
 #include <vector>
 
+#include "base/arithmetic.h"
 #include "engine/token_rules.h"
 
 namespace parley {
 
 struct Request {
-  Request(std::vector<int32_t> prompt, SamplingParams sampling)
-      : params(std::move(sampling)), tokens(std::move(prompt)), prompt_size(static_cast<int64_t>(tokens.size())) {
+  // decoder_start: the token before the decoder's first in a model whose encoder reads the prompt; -1 in all others.
+  Request(std::vector<int32_t> prompt, SamplingParams sampling, int32_t decoder_start = -1)
+      : params(std::move(sampling)), tokens(std::move(prompt)) {
+    if (decoder_start >= 0) {
+      encoder_size = size();
+      tokens.resize(static_cast<size_t>(decoder_begin()), 0);
+      tokens.push_back(decoder_start);
+    }
+    prompt_size = size();
     if (params.repetition_penalty == 1) return;
-    for (const int32_t token : tokens) counts.add(token, 0);
+    for (auto token = tokens.begin() + decoder_begin(); token != tokens.end(); ++token) counts.add(*token, 0);
   }
 
   uint32_t id = 0;
   SamplingParams params;
-  std::vector<int32_t> tokens;  // prompt, then what was generated
-  int64_t prompt_size;
+  // Prompt, then what was generated. With an encoder: what it reads, filled up to a whole page, whose pages keep the keys and values of
+  // the decoder's cross-attention; then the decoder's tokens.
+  std::vector<int32_t> tokens;
+  int64_t prompt_size = 0;
+  int64_t encoder_size = 0;        // tokens that the encoder reads
+  int64_t num_encoded_layers = 0;  // encoder blocks that have read them
   int64_t num_computed = 0;  // leading tokens whose keys and values are in the pages
   std::vector<int32_t> pages;
   TokenCounts counts;              // kept only when a penalty needs them
@@ -38,6 +50,9 @@ struct Request {
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_generated() const { return size() - prompt_size; }
+  int64_t num_prompt_tokens() const { return encoder_size > 0 ? encoder_size : prompt_size; }
+  int64_t decoder_begin() const { return ceil_div(encoder_size, kPageSize) * kPageSize; }
+  bool is_encoded() const { return num_computed >= decoder_begin(); }
 
   // Tokens still to compute before the next one can be chosen. 1: decoding. More: prefill, or its repetition after a preemption.
   int64_t num_pending() const { return size() - num_computed; }

@@ -7,10 +7,12 @@
 
 namespace parley {
 
-Scheduler::Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens)
+Scheduler::Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens,
+                     int64_t num_encoder_layers)
     : max_model_len_(max_model_len),
       max_num_seqs_(max_num_seqs),
       max_num_batched_tokens_(max_num_batched_tokens),
+      num_encoder_layers_(num_encoder_layers),
       pages_(num_pages) {}
 
 void Scheduler::add(std::unique_ptr<Request> request) { waiting_.push_back(std::move(request)); }
@@ -19,7 +21,7 @@ bool Scheduler::cancel(uint32_t id) {
   const auto is_it = [id](const std::unique_ptr<Request>& request) { return request->id == id; };
   const auto running = std::find_if(running_.begin(), running_.end(), is_it);
   if (running != running_.end()) {
-    pages_.release((*running)->pages);
+    release(**running);
     running_.erase(running);
     return true;
   }
@@ -33,7 +35,7 @@ std::vector<uint32_t> Scheduler::clear() {
   std::vector<uint32_t> ids;
   for (const auto& request : running_) {
     ids.push_back(request->id);
-    pages_.release(request->pages);
+    release(*request);
   }
   for (const auto& request : waiting_) ids.push_back(request->id);
   running_.clear();
@@ -55,19 +57,29 @@ void Scheduler::schedule(Step& step) {
     for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
       Request& request = *running_[i];
       if (decoding ? request.num_pending() != 1 : request.num_pending() < 2) continue;
-      const int64_t num_tokens = std::min(request.num_pending(), budget);
-      if (!make_room(request, num_tokens)) break;
-      append_rows(request, num_tokens, step);
-      budget -= num_tokens;
+      if (!make_room(request, std::min(request.num_pending(), budget))) break;
+      budget -= read(request, budget, step);
     }
   }
   admit(budget, step);
 
+  write_page_tables(step);
+}
+
+void Scheduler::write_page_tables(Step& step) const {
   step.num_sequences = static_cast<int64_t>(scheduled_.size());
-  for (const Request* request : scheduled_) step.max_pages = std::max(step.max_pages, static_cast<int64_t>(request->pages.size()));
+  for (const Request* request : scheduled_) {
+    const int64_t num_encoder_pages = request->decoder_begin() / kPageSize;
+    step.max_encoder_pages = std::max(step.max_encoder_pages, num_encoder_pages);
+    step.max_pages = std::max(step.max_pages, static_cast<int64_t>(request->pages.size()) - num_encoder_pages);
+  }
   step.page_table.resize(static_cast<size_t>(step.num_sequences * step.max_pages), 0);
-  for (size_t s = 0; s < scheduled_.size(); ++s) {
-    std::copy(scheduled_[s]->pages.begin(), scheduled_[s]->pages.end(), step.page_table.begin() + static_cast<int64_t>(s) * step.max_pages);
+  step.encoder_page_table.resize(static_cast<size_t>(step.num_sequences * step.max_encoder_pages), 0);
+  for (int64_t s = 0; s < step.num_sequences; ++s) {
+    const Request& request = *scheduled_[static_cast<size_t>(s)];
+    const auto decoder_pages = request.pages.begin() + request.decoder_begin() / kPageSize;
+    std::copy(request.pages.begin(), decoder_pages, step.encoder_page_table.begin() + s * step.max_encoder_pages);
+    std::copy(decoder_pages, request.pages.end(), step.page_table.begin() + s * step.max_pages);
   }
 }
 
@@ -79,10 +91,33 @@ void Scheduler::admit(int64_t budget, Step& step) {
     const auto newer = std::find_if(running_.begin(), running_.end(), [&](const auto& other) { return other->id > request.id; });
     running_.insert(newer, std::move(waiting_.front()));
     waiting_.pop_front();
-    const int64_t num_tokens = std::min(request.num_pending(), budget);
-    append_rows(request, num_tokens, step);
-    budget -= num_tokens;
+    budget -= read(request, budget, step);
   }
+}
+
+// As much of what a request has pending as the budget allows. Returns what that costs.
+int64_t Scheduler::read(Request& request, int64_t budget, Step& step) {
+  if (!request.is_encoded()) return encode(request, budget, step);
+  const int64_t num_tokens = std::min(request.num_pending(), budget);
+  append_rows(request, num_tokens, step);
+  return num_tokens;
+}
+
+// A prompt goes through the encoder whole. One that is longer than the budget goes through some blocks in each step, at least one, and
+// until it is through no other one begins, because its hidden states wait in the encoder.
+int64_t Scheduler::encode(Request& request, int64_t budget, Step& step) {
+  if (encoding_ != nullptr && encoding_ != &request) return 0;
+  const int64_t first = request.num_encoded_layers;
+  const int64_t last = std::min(num_encoder_layers_, first + std::max<int64_t>(1, budget * num_encoder_layers_ / request.encoder_size));
+  step.encoder_jobs.push_back({{request.tokens.data(), request.encoder_size},
+                               {request.pages.data(), request.decoder_begin() / kPageSize},
+                               first,
+                               last});
+  request.num_encoded_layers = last;
+  const bool done = last == num_encoder_layers_;
+  encoding_ = done ? nullptr : &request;
+  if (done) request.num_computed = request.decoder_begin();  // its first row comes with the next step
+  return std::min(budget, ceil_div(request.encoder_size * (last - first), num_encoder_layers_));
 }
 
 bool Scheduler::ensure_pages(Request& request, int64_t num_tokens) {
@@ -105,10 +140,15 @@ bool Scheduler::make_room(Request& request, int64_t num_tokens) {
 void Scheduler::preempt_newest() {
   std::unique_ptr<Request> request = std::move(running_.back());
   running_.pop_back();
-  pages_.release(request->pages);
-  request->num_computed = 0;
+  release(*request);
   waiting_.push_front(std::move(request));  // whoever waits came later, for nobody overtakes
   ++num_preemptions_;
+}
+
+void Scheduler::release(Request& request) {
+  pages_.release(request.pages);
+  request.num_computed = request.num_encoded_layers = 0;
+  if (encoding_ == &request) encoding_ = nullptr;
 }
 
 void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
@@ -116,7 +156,8 @@ void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
     const int64_t position = request.num_computed + i;
     const int64_t page = request.pages[static_cast<size_t>(position / kPageSize)];
     step.tokens.push_back(request.tokens[static_cast<size_t>(position)]);
-    step.positions.push_back(static_cast<int32_t>(position));
+    step.positions.push_back(static_cast<int32_t>(position - request.decoder_begin()));
+    if (request.encoder_size > 0) step.encoder_positions.push_back(static_cast<int32_t>(request.encoder_size - 1));
     step.slots.push_back(static_cast<int32_t>(page * kPageSize + position % kPageSize));
     step.sequences.push_back(static_cast<int32_t>(scheduled_.size()));
   }
@@ -124,7 +165,7 @@ void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
   append_reports(request, num_tokens, step);
   request.num_computed += num_tokens;
   if (request.num_pending() > 0) return;  // more of the prompt to come
-  if (request.num_generated() == 0) num_prompt_tokens_ += request.prompt_size;
+  if (request.num_generated() == 0) num_prompt_tokens_ += request.num_prompt_tokens();
   if (request.params.max_tokens == 0) {
     finished_.push_back(&request);
     return;
@@ -194,7 +235,7 @@ FinishReason Scheduler::finish_reason(const Request& request) const {
   const auto last_is_in = [&](const std::vector<int32_t>& ids) { return std::find(ids.begin(), ids.end(), request.tokens.back()) != ids.end(); };
   const SamplingParams& params = request.params;
   if (last_is_in(params.stop_token_ids) || (!params.ignore_eos && last_is_in(params.eos_token_ids))) return FinishReason::stop;
-  const bool full = request.num_generated() >= request.params.max_tokens || request.size() >= max_model_len_;
+  const bool full = request.num_generated() >= request.params.max_tokens || request.num_prompt_tokens() + request.num_generated() >= max_model_len_;
   return full ? FinishReason::length : FinishReason::none;
 }
 

@@ -58,7 +58,8 @@ struct StepEvents {
 
 class Scheduler {
  public:
-  Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens);
+  // num_encoder_layers: blocks that read a prompt before the decoder begins; 0: none.
+  Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens, int64_t num_encoder_layers);
 
   // Puts a request at the end of the queue. It must fit into max_model_len and the pages: Engine::submit checks.
   void add(std::unique_ptr<Request> request);
@@ -90,16 +91,22 @@ class Scheduler {
   bool make_room(Request& request, int64_t num_tokens);
   void preempt_newest();
   void admit(int64_t budget, Step& step);
+  int64_t read(Request& request, int64_t budget, Step& step);
+  int64_t encode(Request& request, int64_t budget, Step& step);
   void append_rows(Request& request, int64_t num_tokens, Step& step);
+  void write_page_tables(Step& step) const;
+  void release(Request& request);
   void append_reports(Request& request, int64_t num_tokens, Step& step);
   FinishReason finish_reason(const Request& request) const;
 
   const int64_t max_model_len_;
   const int64_t max_num_seqs_;
   const int64_t max_num_batched_tokens_;
+  const int64_t num_encoder_layers_;
   PagePool pages_;
   std::deque<std::unique_ptr<Request>> waiting_;   // first come, first served
   std::vector<std::unique_ptr<Request>> running_;  // hold pages; oldest first
+  Request* encoding_ = nullptr;                    // whose prompt has passed some of the encoder's blocks
   std::vector<Request*> sampled_;                  // requests behind the step's sample rows
   std::vector<Request*> scheduled_;                // requests behind the step's sequences
   std::vector<Request*> finished_;                 // requests that end with the step without a token

@@ -3,40 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/block.h"
+#include "model/relative_bias.h"
+
 namespace parley {
 namespace {
 
-template <class T>
-Span<const T> span(const std::vector<T>& list) {
-  return {list.data(), static_cast<int64_t>(list.size())};
-}
-
 Matrix<float> first_rows(const Matrix<float>& matrix, int64_t rows) { return {matrix.data, rows, matrix.cols, matrix.stride}; }
-
-Epilogue epilogue_of(Activation activation) {
-  switch (activation) {
-    case Activation::gelu: return Epilogue::gelu;
-    case Activation::gelu_tanh: return Epilogue::gelu_tanh;
-    case Activation::relu: return Epilogue::relu;
-    case Activation::silu: return Epilogue::silu;
-  }
-  fail("activation ", static_cast<int>(activation), " has no epilogue");
-}
-
-// A workspace matrix and its shape.
-struct Plan {
-  Matrix<float>* matrix;
-  int64_t rows;
-  int64_t cols;
-};
-
-int64_t workspace_bytes(const std::vector<Plan>& plans) {
-  int64_t bytes = 0;
-  for (const Plan& plan : plans) {
-    bytes = checked_add(bytes, checked_add(checked_mul(checked_mul(plan.rows, plan.cols), 4), Arena::kCacheLine));
-  }
-  return bytes;
-}
 
 // Angles and their parts are rounded to float32 where transformers rounds them: at position 2000 the difference would show.
 void fill_cos_sin(Matrix<float> table, const std::vector<float>& frequencies, double scale) {
@@ -62,7 +35,7 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
   const bool projected = weights.embedding.cols != spec.hidden_size;
   const bool has_branch = spec.position_embedding || spec.norm_placement == NormPlacement::after ||
                           spec.norm_placement == NormPlacement::around;
-  const std::vector<Plan> plans = {
+  const std::vector<MatrixPlan> plans = {
       {&hidden_, max_rows, spec.hidden_size},
       {&normed_, max_rows, spec.hidden_size},
       {&branch_, has_branch ? max_rows : 0, spec.hidden_size},
@@ -77,11 +50,10 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
       {&cos_sin_, heads_.rope_dims > 0 ? max_positions : 0, heads_.rope_dims},
       {&local_cos_sin_, spec.local_rope_frequencies.empty() ? 0 : max_positions, heads_.rope_dims},
       {&position_bias_, spec.alibi_slopes.empty() ? 0 : spec.num_heads, max_positions},
+      {&relative_bias_, spec.relative_buckets > 0 ? spec.num_heads : 0, relative_bias_cols(spec, false)},
   };
   workspace_ = std::make_unique<Arena>(workspace_bytes(plans));
-  for (const Plan& plan : plans) {
-    *plan.matrix = Matrix<float>(static_cast<float*>(workspace_->take(plan.rows * plan.cols * 4)), plan.rows, plan.cols);
-  }
+  take_workspace(plans, *workspace_);
 
   // The reference multiplies by a number of the weights' type: Gemma's sqrt(3072) is 55.5 in bfloat16.
   char rounded[4];
@@ -97,11 +69,13 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
           -spec.alibi_slopes[static_cast<size_t>(head)] * static_cast<float>(distance);
     }
   }
+  if (relative_bias_.rows > 0) fill_relative_bias(relative_bias_, spec, weights.relative_bias, false);
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     AttentionRule rule;
     rule.scale = static_cast<float>(spec.attention_scale / (spec.attention_scale_by_layer ? static_cast<double>(layer + 1) : 1.0));
     rule.softcap = static_cast<float>(spec.attention_softcap);
     if (position_bias_.rows > 0) rule.bias = position_bias_;
+    if (relative_bias_.rows > 0) rule.bias = relative_bias_;
     if (!spec.layer_windows.empty()) rule.window = spec.layer_windows[static_cast<size_t>(layer)];
     rules_.push_back(rule);
     layer_cos_sin_.push_back(rule.window > 0 && local_cos_sin_.rows > 0 ? local_cos_sin_ : cos_sin_);
@@ -129,8 +103,9 @@ void Decoder::forward(const Step& step) {
     Matrix<float> mlp_input = normed;
     if (spec_.topology == Topology::parallel) mlp_input = input_of(layer.mlp_norm);
     add_branch(first_rows(attention_, num_rows_), layer.attention_out, layer.attention_norm, layer.attention_output_norm);
+    if (spec_.num_encoder_layers > 0) attend_encoder(step, i);
     if (spec_.topology == Topology::sequential) mlp_input = input_of(layer.mlp_norm);
-    run_mlp(layer, mlp_input);
+    run_mlp(spec_, backend_, layer, mlp_input, gate_up_.rows > 0 ? first_rows(gate_up_, num_rows_) : gate_up_, first_rows(mlp_, num_rows_));
     add_branch(first_rows(mlp_, num_rows_), layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
   }
 }
@@ -168,16 +143,22 @@ void Decoder::attend(const Step& step, int64_t index, Matrix<const float> input)
                      rules_[static_cast<size_t>(index)]);
 }
 
-// input -> mlp_, the hidden layer.
-void Decoder::run_mlp(const LayerWeights& layer, Matrix<const float> input) {
-  const auto mlp = first_rows(mlp_, num_rows_);
-  if (spec_.gated_mlp) {
-    const auto gate_up = first_rows(gate_up_, num_rows_);
-    backend_.linear(gate_up, input, layer.mlp_up.weight, span(layer.mlp_up.bias), Epilogue::store);
-    backend_.gate(mlp, gate_up, spec_.activation);
-  } else {
-    backend_.linear(mlp, input, layer.mlp_up.weight, span(layer.mlp_up.bias), epilogue_of(spec_.activation));
-  }
+// hidden_ += attention to the keys and values of the encoded prompt, which the encoder left in this layer's pages.
+void Decoder::attend_encoder(const Step& step, int64_t index) {
+  const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  const auto hidden = first_rows(hidden_, num_rows_);
+  const auto normed = first_rows(normed_, num_rows_);
+  const auto attention = first_rows(attention_, num_rows_);
+  const Matrix<float> query(qkv_.data, num_rows_, heads_.query_size(), qkv_.stride);
+  const Matrix<const int32_t> page_table(step.encoder_page_table.data(), step.num_sequences, step.max_encoder_pages);
+  AttentionRule rule;
+  rule.scale = static_cast<float>(spec_.attention_scale);
+  norm(normed, hidden, layer.cross_norm);
+  backend_.linear(query, normed, layer.cross_query.weight, {}, Epilogue::store);
+  // Causal up to the prompt's last token is all of it.
+  backend_.attention(attention, query, kv_cache_.layer(index), span(step.encoder_positions), span(step.sequences), page_table, heads_,
+                     rule);
+  backend_.linear(hidden, attention, layer.cross_out.weight, {}, Epilogue::accumulate);
 }
 
 void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights) {
@@ -224,6 +205,12 @@ Matrix<float> Decoder::final_hidden(Span<const int32_t> rows) {
     std::copy_n(hidden_.row(row), spec_.hidden_size, gathered.row(r));
   }
   if (spec_.final_norm) norm(gathered, gathered, weights_.final_norm);
+  if (spec_.unembedding_scale != 1) {
+    const float scale = static_cast<float>(spec_.unembedding_scale);
+    for (int64_t r = 0; r < rows.size; ++r) {
+      std::for_each(gathered.row(r), gathered.row(r) + spec_.hidden_size, [scale](float& x) { x *= scale; });
+    }
+  }
   return gathered;
 }
 

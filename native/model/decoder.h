@@ -33,7 +33,7 @@ class Decoder {
  private:
   void embed(const Step& step);
   void attend(const Step& step, int64_t layer, Matrix<const float> input);
-  void run_mlp(const LayerWeights& layer, Matrix<const float> input);
+  void attend_encoder(const Step& step, int64_t layer);
   void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
   void norm_heads(Matrix<float> heads, const NormWeights& weights);
   void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm, const NormWeights& output_norm);
@@ -63,6 +63,7 @@ class Decoder {
   Matrix<float> cos_sin_;        // [P, rope_dims]: cosines, then sines
   Matrix<float> local_cos_sin_;  // [P, rope_dims] of layers with a window
   Matrix<float> position_bias_;  // [num_heads, P]; see AttentionRule
+  Matrix<float> relative_bias_;  // [num_heads, distances]; see relative_bias.h
 };
 
 }  // namespace parley

@@ -9,7 +9,18 @@
 
 namespace parley {
 
+// A prompt on its way through the encoder's blocks [first_layer, last_layer).
+struct EncoderJob {
+  Span<const int32_t> tokens;
+  Span<const int32_t> pages;  // for what the decoder reads; written behind the last block
+  int64_t first_layer;
+  int64_t last_layer;
+};
+
 struct Step {
+  // Done before the rows. One that stops before the last block goes on in the next step, before any other.
+  std::vector<EncoderJob> encoder_jobs;
+
   // One entry a row; rows of one sequence stand together in order of position. [T]
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
@@ -20,6 +31,11 @@ struct Step {
   std::vector<int32_t> page_table;
   int64_t num_sequences = 0;
   int64_t max_pages = 0;
+
+  // With an encoder: the last token of each row's encoded prompt [T], and the prompts' pages [num_sequences, max_encoder_pages].
+  std::vector<int32_t> encoder_positions;
+  std::vector<int32_t> encoder_page_table;
+  int64_t max_encoder_pages = 0;
 
   // Rows that choose a token, and how. [R] each
   std::vector<int32_t> sample_rows;
@@ -33,14 +49,19 @@ struct Step {
   std::vector<int32_t> pool_rows;
   std::vector<std::vector<double>*> pool_sums;
 
+  bool empty() const { return tokens.empty() && encoder_jobs.empty(); }
   int64_t num_rows() const { return static_cast<int64_t>(tokens.size()); }
 
   void clear() {
-    for (auto* list : {&tokens, &positions, &slots, &sequences, &page_table, &sample_rows, &score_rows, &pool_rows}) list->clear();
+    for (auto* list : {&tokens, &positions, &slots, &sequences, &page_table, &encoder_positions, &encoder_page_table, &sample_rows,
+                       &score_rows, &pool_rows}) {
+      list->clear();
+    }
+    encoder_jobs.clear();
     samples.clear();
     scores.clear();
     pool_sums.clear();
-    num_sequences = max_pages = 0;
+    num_sequences = max_pages = max_encoder_pages = 0;
   }
 };
 

@@ -23,14 +23,22 @@ struct Destination {
   int64_t num_parts = 1;  // tensors that share the role
 };
 
-constexpr size_t kNumRoles = static_cast<size_t>(TensorRole::mlp_down_bias) + 1;
+constexpr size_t kNumRoles = static_cast<size_t>(TensorRole::cross_out_weight) + 1;
 
 bool outside_blocks(TensorRole role) { return role < TensorRole::attention_norm_weight; }
+bool of_cross_attention(TensorRole role) { return role >= TensorRole::cross_norm_weight; }
 
 int64_t embedding_size(const ModelSpec& spec) { return spec.embedding_size > 0 ? spec.embedding_size : spec.hidden_size; }
 
+// A table of biases by bucket and head, kept row by row.
+Destination relative_bias(const ModelSpec& spec, std::vector<float>& to) {
+  return {"relative_bias", spec.relative_buckets, spec.num_heads, nullptr, spec.relative_buckets > 0 ? &to : nullptr, 0,
+          spec.relative_buckets, 1};
+}
+
 // The table of roles. `layer` is not looked at for roles outside the blocks.
 Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer) {
+  const bool crosses = spec.num_encoder_layers > 0;
   const int64_t hidden = spec.hidden_size, mlp = spec.intermediate_size, vocab = spec.vocab_size, embedding = embedding_size(spec);
   const int64_t query = spec.num_heads * spec.head_dim, kv = spec.num_kv_heads * spec.head_dim;
   const bool projected = embedding != hidden;
@@ -67,6 +75,7 @@ Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights
       return vector("embedding_norm_bias", hidden, weights.embedding_norm.bias, spec.embedding_norm);
     case TensorRole::final_norm_weight: return vector("final_norm_weight", hidden, weights.final_norm.weight, spec.final_norm);
     case TensorRole::final_norm_bias: return vector("final_norm_bias", hidden, weights.final_norm.bias, spec.final_norm);
+    case TensorRole::relative_bias: return relative_bias(spec, weights.relative_bias);
     case TensorRole::attention_norm_weight:
       return vector("attention_norm_weight", hidden, layer.attention_norm.weight, norm_before);
     case TensorRole::attention_norm_bias: return vector("attention_norm_bias", hidden, layer.attention_norm.bias, norm_before);
@@ -96,15 +105,31 @@ Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights
     case TensorRole::mlp_up_bias: return vector("mlp_up_bias", mlp, layer.mlp_up.bias, true, up, up + mlp);
     case TensorRole::mlp_down_weight: return matrix("mlp_down_weight", hidden, mlp, layer.mlp_down.weight);
     case TensorRole::mlp_down_bias: return vector("mlp_down_bias", hidden, layer.mlp_down.bias);
+    case TensorRole::cross_norm_weight: return vector("cross_norm_weight", hidden, layer.cross_norm.weight, crosses);
+    case TensorRole::cross_query_weight: return matrix("cross_query_weight", query, hidden, layer.cross_query.weight, crosses);
+    case TensorRole::cross_key_weight: return matrix("cross_key_weight", kv, hidden, layer.cross_kv.weight, crosses);
+    case TensorRole::cross_value_weight: return matrix("cross_value_weight", kv, hidden, layer.cross_kv.weight, crosses, kv);
+    case TensorRole::cross_out_weight: return matrix("cross_out_weight", hidden, query, layer.cross_out.weight, crosses);
   }
   fail("tensor role ", static_cast<int>(role), " has no destination");
 }
 
-std::string tensor_name(const Destination& destination, TensorRole role, int64_t layer) {
-  return outside_blocks(role) ? destination.name : "layer " + std::to_string(layer) + " " + destination.name;
+// The same for the encoder, whose blocks are the decoder's without cross-attention.
+Destination encoder_destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer) {
+  if (role == TensorRole::final_norm_weight) {
+    return {"final_norm_weight", spec.hidden_size, 1, nullptr, &weights.encoder_final_norm.weight, 0, spec.hidden_size, 1};
+  }
+  if (role == TensorRole::relative_bias) return relative_bias(spec, weights.encoder_relative_bias);
+  if (outside_blocks(role) || of_cross_attention(role)) return {};
+  return destination(spec, role, weights, layer);
 }
 
-// Every number that will be read lies inside the file, and the shape is the decoder's.
+std::string tensor_name(const Destination& destination, TensorRole role, bool encoder, int64_t layer) {
+  const std::string name = outside_blocks(role) ? destination.name : "layer " + std::to_string(layer) + " " + destination.name;
+  return encoder ? "encoder " + name : name;
+}
+
+// Every number that will be read lies inside the file, and the shape is the model's.
 void check_source(const TensorSource& source, const Destination& to, const std::string& name, const MappedFile& file) {
   const int64_t rows = checked_mul(source.group_rows, source.num_groups);
   check(rows == to.rows && source.cols == to.cols, file.path(), ": ", name, ": expected shape [", to.rows, ", ", to.cols,
@@ -120,12 +145,13 @@ void check_source(const TensorSource& source, const Destination& to, const std::
 }
 
 void copy_vector(const TensorSource& source, const Destination& to, const char* stored) {
-  to.vector->resize(static_cast<size_t>(to.total_rows), 0.0f);
-  const int64_t first_row = to.first_row + source.part * to.rows;
+  to.vector->resize(static_cast<size_t>(checked_mul(to.total_rows, to.cols)), 0.0f);
+  float* numbers = to.vector->data() + (to.first_row + source.part * to.rows) * to.cols;
   for (int64_t i = 0; i < to.rows; ++i) {
     const int64_t stored_row = source.first_row + (i / source.group_rows) * source.group_stride + i % source.group_rows;
-    (*to.vector)[static_cast<size_t>(first_row + i)] =
-        static_cast<float>(source.addend) + load_number(stored, stored_row, source.dtype);
+    for (int64_t k = 0; k < to.cols; ++k) {
+      *numbers++ = static_cast<float>(source.addend) + load_number(stored, stored_row * to.cols + k, source.dtype);
+    }
   }
 }
 
@@ -185,11 +211,18 @@ void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Wei
   plan(weights.embedding, spec.vocab_size, embedding);
   if (embedding != hidden) plan(weights.embedding_projection, hidden, embedding);
   if (spec.position_embedding) plan(weights.position_embedding, spec.max_position, hidden);
-  for (LayerWeights& layer : weights.layers) {
-    plan(layer.qkv.weight, qkv, hidden);
-    plan(layer.attention_out.weight, hidden, query);
-    plan(layer.mlp_up.weight, (spec.gated_mlp ? 2 : 1) * spec.intermediate_size, hidden);
-    plan(layer.mlp_down.weight, hidden, spec.intermediate_size);
+  for (auto* layers : {&weights.encoder_layers, &weights.layers}) {
+    for (LayerWeights& layer : *layers) {
+      plan(layer.qkv.weight, qkv, hidden);
+      plan(layer.attention_out.weight, hidden, query);
+      if (layers == &weights.layers && spec.num_encoder_layers > 0) {
+        plan(layer.cross_query.weight, query, hidden);
+        plan(layer.cross_kv.weight, 2 * spec.num_kv_heads * spec.head_dim, hidden);
+        plan(layer.cross_out.weight, hidden, query);
+      }
+      plan(layer.mlp_up.weight, (spec.gated_mlp ? 2 : 1) * spec.intermediate_size, hidden);
+      plan(layer.mlp_down.weight, hidden, spec.intermediate_size);
+    }
   }
   if (embedding != hidden) plan(weights.output_projection, embedding, hidden);
   if (!spec.tie_word_embeddings) plan(weights.unembedding.weight, spec.vocab_size, embedding);
@@ -208,6 +241,7 @@ Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sou
                      DType dtype, Backend& backend, const std::function<void(double)>& progress) {
   Weights weights;
   weights.layers.resize(static_cast<size_t>(spec.num_layers));
+  weights.encoder_layers.resize(static_cast<size_t>(spec.num_encoder_layers));
   allocate_matrices(spec, dtype, backend, weights);
 
   std::vector<std::unique_ptr<MappedFile>> mapped;
@@ -216,30 +250,40 @@ Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sou
   // First every check, then the copying: a broken checkpoint is refused at once.
   int64_t total_bytes = 0;
   std::vector<Destination> destinations;
-  std::set<std::tuple<TensorRole, int64_t, int64_t>> filled;
+  std::set<std::tuple<bool, TensorRole, int64_t, int64_t>> filled;
+  const auto find = [&](bool encoder, TensorRole role, int64_t layer) {
+    auto& layers = encoder ? weights.encoder_layers : weights.layers;
+    return (encoder ? encoder_destination : destination)(spec, role, weights, layers[static_cast<size_t>(layer)]);
+  };
   for (const TensorSource& source : sources) {
-    check(source.layer < spec.num_layers, "tensor of layer ", source.layer, ": the model has ", spec.num_layers, " layers");
+    const int64_t num_layers = source.encoder ? spec.num_encoder_layers : spec.num_layers;
+    check(source.layer < num_layers, "tensor of ", source.encoder ? "encoder " : "", "layer ", source.layer, ": the model has ", num_layers,
+          " layers");
     check(static_cast<size_t>(source.file) < files.size(), "tensor of file ", source.file, ": there are ", files.size(), " files");
-    const Destination to = destination(spec, source.role, weights, weights.layers[static_cast<size_t>(source.layer)]);
-    const std::string name = tensor_name(to, source.role, source.layer);
+    const Destination to = find(source.encoder, source.role, source.layer);
+    const std::string name = tensor_name(to, source.role, source.encoder, source.layer);
     const MappedFile& file = *mapped[static_cast<size_t>(source.file)];
     check(!outside_blocks(source.role) || source.layer == 0, file.path(), ": ", name, ": expected layer 0, found ", source.layer);
     check(source.part < to.num_parts, file.path(), ": ", name, ": expected a part below ", to.num_parts, ", found ", source.part);
-    check(filled.emplace(source.role, source.layer, source.part).second, file.path(), ": ", name, ": expected once, found again");
+    check(filled.emplace(source.encoder, source.role, source.layer, source.part).second, file.path(), ": ", name, ": expected once, found again");
     check(to.matrix != nullptr || to.vector != nullptr, file.path(), ": ", name, ": expected none in this model, found one",
           source.role == TensorRole::unembedding ? ": its embeddings are tied" : "");
     check_source(source, to, name, file);
     total_bytes = checked_add(total_bytes, to.rows * to.cols * dtype_bytes(source.dtype));
     destinations.push_back(to);
   }
-  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
-    for (size_t i = 0; i < kNumRoles; ++i) {
-      const TensorRole role = static_cast<TensorRole>(i);
-      if (outside_blocks(role) && layer > 0) continue;
-      const Destination to = destination(spec, role, weights, weights.layers[static_cast<size_t>(layer)]);
-      for (int64_t part = 0; part < to.num_parts; ++part) {
-        check(to.matrix == nullptr || filled.count({role, layer, part}) > 0, tensor_name(to, role, layer),
-              ": expected in the checkpoint, found nothing");
+  for (const bool encoder : {false, true}) {
+    const int64_t num_layers = encoder ? spec.num_encoder_layers : spec.num_layers;
+    for (int64_t layer = 0; layer < num_layers; ++layer) {
+      for (size_t i = 0; i < kNumRoles; ++i) {
+        const TensorRole role = static_cast<TensorRole>(i);
+        if (outside_blocks(role) && layer > 0) continue;
+        const Destination to = find(encoder, role, layer);
+        const bool required = to.matrix != nullptr || (role == TensorRole::relative_bias && to.vector != nullptr);
+        for (int64_t part = 0; part < to.num_parts; ++part) {
+          check(!required || filled.count({encoder, role, layer, part}) > 0, tensor_name(to, role, encoder, layer),
+                ": expected in the checkpoint, found nothing");
+        }
       }
     }
   }

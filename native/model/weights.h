@@ -35,6 +35,10 @@ struct LayerWeights {
   LinearWeights attention_out;        // [H, Q]
   LinearWeights mlp_up;               // [F, H], or gate and up [2 F, H]
   LinearWeights mlp_down;             // [H, F]
+  NormWeights cross_norm;             // [H]; what follows: only a decoder's with an encoder
+  LinearWeights cross_query;          // [Q, H]
+  LinearWeights cross_kv;             // [2 KV, H] of the encoder's output
+  LinearWeights cross_out;            // [H, Q]
 };
 
 struct Weights {
@@ -45,7 +49,11 @@ struct Weights {
   NormWeights embedding_norm;         // [H]
   NormWeights final_norm;             // [H]
   LinearWeights unembedding;          // [V, E]; the embedding's memory when tied
+  std::vector<float> relative_bias;  // [relative_buckets, num_heads] or nothing
   std::vector<LayerWeights> layers;
+  NormWeights encoder_final_norm;            // [H]
+  std::vector<float> encoder_relative_bias;  // as the decoder's
+  std::vector<LayerWeights> encoder_layers;
   int64_t num_parameters = 0;
   int64_t num_bytes = 0;
   std::unique_ptr<Arena> arena;  // owns the packed memory

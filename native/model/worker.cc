@@ -28,6 +28,14 @@ const ModelSpec& checked(const ModelSpec& spec) {
         "layer_windows: expected ", spec.num_layers, ", got ", spec.layer_windows.size());
   check(spec.topology == Topology::sequential || spec.norm_placement == NormPlacement::before,
         "a parallel topology: expected its norms before the branches");
+  check(spec.decoder_start_token < spec.vocab_size, "decoder_start_token ", spec.decoder_start_token, ": expected below vocab_size ",
+        spec.vocab_size);
+  check(spec.relative_buckets % 4 == 0, "relative_buckets ", spec.relative_buckets, ": expected a multiple of 4");
+  check(spec.relative_buckets == 0 || spec.relative_max_distance > spec.relative_buckets / 2, "relative_max_distance ",
+        spec.relative_max_distance, ": expected more than half of the ", spec.relative_buckets, " buckets");
+  check(spec.num_encoder_layers == 0 || (spec.norm == Norm::rms && spec.norm_placement == NormPlacement::before &&
+                                         spec.topology == Topology::sequential && spec.relative_buckets > 0),
+        "an encoder: expected sequential blocks with an RMSNorm before each branch and relative biases");
   return spec;
 }
 
@@ -40,13 +48,21 @@ Worker::Worker(const ModelSource& source, const EngineOptions& options, const st
       backend_(make_cpu_backend(isa_, static_cast<int>(options.num_threads))),
       weights_(load_weights(spec_, source.tensors, source.files, options.dtype, *backend_, progress)),
       kv_cache_(std::make_unique<KvCache>(spec_, options.dtype, options.kv_cache_bytes)) {
-  options_.max_model_len = std::min({options.max_model_len, spec_.max_position, kv_cache_->num_pages() * kPageSize});
+  // A prompt that is encoded and its completion each begin with a page of their own.
+  const int64_t num_pages = kv_cache_->num_pages() - (spec_.num_encoder_layers > 0 ? 2 : 0);
+  check(num_pages > 0, "KV cache of ", kv_cache_->num_pages(), " pages: expected at least 3 for a model with an encoder");
+  options_.max_model_len = std::min({options.max_model_len, spec_.max_position, num_pages * kPageSize});
   decoder_ = std::make_unique<Decoder>(spec_, weights_, *kv_cache_, *backend_, options_.dtype, options_.max_num_batched_tokens,
                                        options_.max_model_len, std::max(options_.max_num_seqs, kMinLogitRows));
+  if (spec_.num_encoder_layers > 0) {
+    encoder_ = std::make_unique<Encoder>(spec_, weights_, *kv_cache_, *backend_, options_.dtype, options_.max_num_batched_tokens,
+                                         options_.max_model_len);
+  }
 }
 
 void Worker::run(const Step& step, StepResult& result) {
-  decoder_->forward(step);
+  for (const EncoderJob& job : step.encoder_jobs) encoder_->run(job);
+  if (step.num_rows() > 0) decoder_->forward(step);
   sample(step, result);
   score(step, result);
   pool(step);
@@ -100,6 +116,7 @@ void Worker::pool(const Step& step) {
 }
 
 std::vector<float> Worker::logits(const Step& step) {
+  for (const EncoderJob& job : step.encoder_jobs) encoder_->run(job);
   decoder_->forward(step);
   std::vector<float> all(static_cast<size_t>(step.num_rows() * spec_.vocab_size));
   std::vector<int32_t> row(1);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/decoder.h"
+#include "model/encoder.h"
 
 namespace parley {
 
@@ -45,6 +46,7 @@ class Worker {
   std::unique_ptr<Backend> backend_;
   Weights weights_;
   std::unique_ptr<KvCache> kv_cache_;
+  std::unique_ptr<Encoder> encoder_;  // null without encoder blocks
   std::unique_ptr<Decoder> decoder_;
 };
 

@@ -53,6 +53,9 @@ struct AttentionRule {
   // reaches take column 0. [num_heads, distances]
   Matrix<const float> bias;
   int64_t window = 0;  // keys that a query sees, its own included; 0: all
+  // Not 0: nothing is causal. Every query sees the keys 0..num_keys - 1, and the middle column of `bias` is distance 0, so that keys
+  // behind a query have the columns to its right.
+  int64_t num_keys = 0;
 };
 
 // What `linear` does with y = x W^T + bias: out = y, out = activation(y), or out += y.

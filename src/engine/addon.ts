@@ -54,6 +54,7 @@ interface Addon {
     files: string[],
     options: StartOptions,
     tokens: Int32Array,
+    prompt?: Int32Array,
   ): Float32Array
   calibrate(isa: Isa, numThreads: number, bytes: number, seconds: number): Calibration
   tryLockFile(fd: number): boolean
@@ -101,10 +102,16 @@ export async function startEngine(
 
 /**
  * Logits of every position of one sequence, [tokens, vocab_size]: for tests against references.
+ * @param prompt what the encoder reads, where there is one
  * @throws Error as startEngine does
  */
-export function forwardLogits(model: ModelSource, options: StartOptions, tokens: Int32Array): Float32Array {
-  return addon.forwardLogits(model.spec, model.tensors, model.files, options, tokens)
+export function forwardLogits(
+  model: ModelSource,
+  options: StartOptions,
+  tokens: Int32Array,
+  prompt?: Int32Array,
+): Float32Array {
+  return addon.forwardLogits(model.spec, model.tensors, model.files, options, tokens, prompt)
 }
 
 /** Measures the machine for the benchmark: the best of the passes over `bytes` of memory that fit into `seconds`. */

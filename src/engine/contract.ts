@@ -24,7 +24,7 @@ export type QkNorm = (typeof QkNormValues)[number]
 export const RopeLayoutValues = ['half_split', 'interleaved'] as const
 export type RopeLayout = (typeof RopeLayoutValues)[number]
 
-export const TensorRoleValues = ['embedding', 'unembedding', 'unembedding_bias', 'position_embedding', 'embedding_projection', 'output_projection', 'embedding_norm_weight', 'embedding_norm_bias', 'final_norm_weight', 'final_norm_bias', 'attention_norm_weight', 'attention_norm_bias', 'attention_output_norm_weight', 'mlp_norm_weight', 'mlp_norm_bias', 'mlp_output_norm_weight', 'query_weight', 'query_bias', 'key_weight', 'key_bias', 'value_weight', 'value_bias', 'query_norm_weight', 'query_norm_bias', 'key_norm_weight', 'key_norm_bias', 'attention_out_weight', 'attention_out_bias', 'mlp_gate_weight', 'mlp_gate_bias', 'mlp_up_weight', 'mlp_up_bias', 'mlp_down_weight', 'mlp_down_bias'] as const
+export const TensorRoleValues = ['embedding', 'unembedding', 'unembedding_bias', 'position_embedding', 'embedding_projection', 'output_projection', 'embedding_norm_weight', 'embedding_norm_bias', 'final_norm_weight', 'final_norm_bias', 'relative_bias', 'attention_norm_weight', 'attention_norm_bias', 'attention_output_norm_weight', 'mlp_norm_weight', 'mlp_norm_bias', 'mlp_output_norm_weight', 'query_weight', 'query_bias', 'key_weight', 'key_bias', 'value_weight', 'value_bias', 'query_norm_weight', 'query_norm_bias', 'key_norm_weight', 'key_norm_bias', 'attention_out_weight', 'attention_out_bias', 'mlp_gate_weight', 'mlp_gate_bias', 'mlp_up_weight', 'mlp_up_bias', 'mlp_down_weight', 'mlp_down_bias', 'cross_norm_weight', 'cross_query_weight', 'cross_key_weight', 'cross_value_weight', 'cross_out_weight'] as const
 export type TensorRole = (typeof TensorRoleValues)[number]
 
 export const FinishReasonValues = ['none', 'stop', 'length', 'cancelled', 'error'] as const
@@ -104,14 +104,26 @@ export interface ModelSpec {
   activation: Activation
   /** the hidden layer is activation(gate) * up instead of activation(up) (default false) */
   gated_mlp: boolean
+  /** factor of the hidden states before the unembedding (1e-6 to 1e6, default 1) */
+  unembedding_scale: number
+  /** blocks of the encoder, which reads the prompt for the decoder; 0: the decoder reads it itself (0 to 1024, default 0) */
+  num_encoder_layers: number
+  /** where there is an encoder: the token before the decoder's first (0 to 4194303, default 0) */
+  decoder_start_token: number
+  /** rows of a learned table of biases of attention scores by distance, one table a stack; 0: none (0 to 4096, default 0) */
+  relative_buckets: number
+  /** the distances from here on share the last of the buckets (1 to 16777216, default 128) */
+  relative_max_distance: number
   /** the unembedding is the embedding (default false) */
   tie_word_embeddings: boolean
 }
 
 /** where one canonical tensor's numbers lie in the checkpoint; matrices are [rows, cols], vectors have cols 1 */
 export interface TensorSource {
-  /** which tensor of the decoder; default embedding */
+  /** which tensor of the model; default embedding */
   role: TensorRole
+  /** the encoder's tensor of this role instead of the decoder's (default false) */
+  encoder: boolean
   /** decoder block; 0 for tensors outside the blocks (0 to 1023, default 0) */
   layer: number
   /** which of the tensors that share a role: the head of a norm that each head has for itself (0 to 1023, default 0) */

@@ -66,11 +66,11 @@ export class Generation {
   ): Promise<PreparedRequest> {
     const arrived = performance.now()
     const { truncate_prompt_tokens, add_special_tokens } = params
-    // The template holds BOS and its like already.
+    // The template holds BOS and its like already; but the end of an encoder's input no template writes.
     const tokens = await this.prompts.chat(
       messages,
       options,
-      add_special_tokens ?? false,
+      add_special_tokens ?? this.#model.spec.num_encoder_layers > 0,
       truncate_prompt_tokens !== undefined,
     )
     return this.#prepare([tokens], params, null, 'messages', arrived)

@@ -38,6 +38,12 @@ export interface Architecture {
   /** Roles that this config has no tensors for; none when left out. */
   absent?(config: Fields): TensorRole[]
   tensors: Partial<Record<TensorRole, StoredName>> & Record<'embedding' | 'unembedding', StoredName>
+  /** Of an encoder's blocks, by the role that the decoder's tensors have. */
+  encoderTensors?: Partial<Record<TensorRole, StoredName>>
+  /** An unembedding that differs from the embedding is used although the config ties them. */
+  storedUnembeddingWins?: true
+  /** Why float16 gives wrong numbers, where it does. */
+  float16Problem?: string
   /** Buffers that old checkpoints store and that are computed instead. */
   ignored: RegExp
 }
@@ -59,12 +65,18 @@ export function canonicalShape(role: TensorRole, spec: ModelSpec): [rows: number
       return [spec.hidden_size, embedding]
     case 'output_projection':
       return [embedding, spec.hidden_size]
+    case 'relative_bias':
+      return [spec.relative_buckets, spec.num_heads]
     case 'query_weight':
+    case 'cross_query_weight':
       return [query, spec.hidden_size]
     case 'key_weight':
     case 'value_weight':
+    case 'cross_key_weight':
+    case 'cross_value_weight':
       return [kv, spec.hidden_size]
     case 'attention_out_weight':
+    case 'cross_out_weight':
       return [spec.hidden_size, query]
     case 'mlp_gate_weight':
     case 'mlp_up_weight':

@@ -4,6 +4,7 @@
 import type { Architecture } from './architecture.js'
 import { gptNeox } from './families/gpt_neox.js'
 import { llama, mistral, qwen2, qwen3 } from './families/llama.js'
+import { mt5, t5 } from './families/t5.js'
 import type { Fields } from './fields.js'
 import { list, ModelError } from './model-error.js'
 
@@ -13,6 +14,8 @@ export const architectures: Record<string, Architecture> = {
   MistralForCausalLM: mistral,
   Qwen2ForCausalLM: qwen2,
   Qwen3ForCausalLM: qwen3,
+  T5ForConditionalGeneration: t5,
+  MT5ForConditionalGeneration: mt5,
 }
 
 /** The row for a config.json. */

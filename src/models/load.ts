@@ -46,6 +46,7 @@ export async function loadModel(path: string): Promise<Model> {
     architecture,
     spec,
     checkpointDtype: dtype,
+    float16Problem: row.float16Problem ?? null,
     tensors,
     files,
     tokenizer,

@@ -14,6 +14,8 @@ export interface Model {
   spec: ModelSpec
   /** Type of the stored matrices: what `--dtype auto` means (float32 checkpoints become float16). */
   checkpointDtype: DType
+  /** Why float16 gives wrong numbers, or null where it does not: `--dtype auto` then means bfloat16. */
+  float16Problem: string | null
   tensors: TensorSource[]
   /** Absolute paths, indexed by TensorSource.file. */
   files: string[]

@@ -43,15 +43,18 @@ export async function findSources(
   const files: string[] = []
   const tensors: TensorSource[] = []
   const missing = new Set<string>()
-  for (const [index, role] of TensorRoleValues.entries()) {
-    const stored = row.tensors[role]
-    if (stored === undefined || absent.has(role)) continue
-    const layers = index < FIRST_OF_BLOCK ? 1 : spec.num_layers
-    for (let layer = 0; layer < layers; layer++) {
-      for (let part = 0; part < numParts(role, spec); part++) {
-        const tensor = names.find(stored, layer, part)
-        if (typeof tensor === 'string') missing.add(tensor)
-        else tensors.push(source({ role, layer, part }, tensor, stored, spec, files))
+  for (const encoder of [false, true]) {
+    for (const [index, role] of TensorRoleValues.entries()) {
+      const stored = (encoder ? row.encoderTensors : row.tensors)?.[role]
+      if (stored === undefined || absent.has(role)) continue
+      const blocks = encoder ? spec.num_encoder_layers : spec.num_layers
+      const layers = index < FIRST_OF_BLOCK ? 1 : blocks
+      for (let layer = 0; layer < layers; layer++) {
+        for (let part = 0; part < numParts(role, spec); part++) {
+          const tensor = names.find(stored, layer, part)
+          if (typeof tensor === 'string') missing.add(tensor)
+          else tensors.push(source({ role, encoder, layer, part }, tensor, stored, spec, files))
+        }
       }
     }
   }
@@ -119,6 +122,7 @@ async function tie(
   if (typeof stored === 'string' || typeof embedding === 'string' || (await sameBytes(stored, embedding))) {
     return { tied: true, warning: null }
   }
+  if (row.storedUnembeddingWins) return { tied: false, warning: null }
   return {
     tied: true,
     warning: `${file}: ${stored.name} differs from the embedding and is ignored, because the config ties them`,
@@ -126,7 +130,7 @@ async function tie(
 }
 
 function source(
-  which: Pick<TensorSource, 'role' | 'layer' | 'part'>,
+  which: Pick<TensorSource, 'role' | 'encoder' | 'layer' | 'part'>,
   tensor: StoredTensor,
   stored: StoredName,
   spec: ModelSpec,

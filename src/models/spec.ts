@@ -27,6 +27,11 @@ export const plain = {
   final_norm: true,
   topology: 'sequential',
   gated_mlp: false,
+  unembedding_scale: 1,
+  num_encoder_layers: 0,
+  decoder_start_token: 0,
+  relative_buckets: 0,
+  relative_max_distance: 128,
 } satisfies Partial<ConfigSpec>
 
 /** The first of several names of one setting that a config has, or the first name. */
@@ -109,10 +114,13 @@ const ACTIVATIONS: Record<string, Activation> = {
 }
 
 export function activation(config: Fields, key: string, fallback: string): Activation {
-  const name = config.text(key) ?? fallback
-  const found = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined
+  const found = activationNamed(config.text(key) ?? fallback)
   if (found !== undefined) return found
   throw config.error(key, `one of ${Object.keys(ACTIVATIONS).join(', ')}`)
+}
+
+export function activationNamed(name: string): Activation | undefined {
+  return Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined
 }
 
 /** Refuses a setting that changes the numbers and is not built. */

@@ -86,6 +86,7 @@ export function makeRandomModel(
     writeSync(file, bytes)
     tensors.push({
       role,
+      encoder: false,
       layer,
       part: 0,
       dtype,

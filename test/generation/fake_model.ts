@@ -98,6 +98,7 @@ export function fakeModel(overrides: Partial<Model> = {}): Model {
       tie_word_embeddings: false,
     },
     checkpointDtype: 'float16',
+    float16Problem: null,
     tensors: [],
     files: [],
     chatTemplate,

@@ -43,6 +43,7 @@ export interface AttentionRule {
   scale: number
   softcap?: number
   window?: number
+  num_keys?: number
   bias?: Matrix
 }
 

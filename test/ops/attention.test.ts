@@ -98,8 +98,9 @@ function reference(c: Case, t: number): { expected: Float64Array; size: number; 
   for (let h = 0; h < num_heads; h++) {
     const kvHead = Math.floor(h / (num_heads / num_kv_heads))
     const weights: number[] = []
-    const { scale, softcap = 0, window = 0, bias } = c.rule
-    const count = at(c.positions, t) + 1
+    const { scale, softcap = 0, window = 0, num_keys = 0, bias } = c.rule
+    const position = at(c.positions, t)
+    const count = num_keys || position + 1
     const start = window ? Math.max(0, count - window) : 0
     const base = (j: number) =>
       (at(c.pageTable.data, at(c.sequences, t) * c.pageTable.cols + Math.floor(j / pageSize)) * num_kv_heads + kvHead) *
@@ -116,7 +117,11 @@ function reference(c: Case, t: number): { expected: Float64Array; size: number; 
       }
       score *= scale
       if (softcap) score = softcap * Math.tanh(score / softcap)
-      if (bias) score += at(bias.data, h * bias.cols + Math.max(0, bias.cols - count + j))
+      if (bias) {
+        const zero = num_keys ? Math.floor(bias.cols / 2) : bias.cols - 1
+        const column = Math.min(Math.max(0, zero - position + j), bias.cols - 1)
+        score += at(bias.data, h * bias.cols + column)
+      }
       weights.push(score)
       largestScore = Math.max(largestScore, parts * scale, Math.abs(score))
     }
@@ -210,6 +215,26 @@ describeBackends('attention', (ops) => {
       }
     })
   }
+
+  test.each([undefined, 41, 151])(
+    'sees keys behind a row too where nothing is causal, with a bias of %s columns',
+    (cols) => {
+      for (const heads of layouts) {
+        for (const length of [1, 16, 70]) {
+          const c = makeCase(ops, heads, 'float16', [length])
+          c.rule = { scale: 0.2, num_keys: length, ...(cols && { bias: biasTable(heads, cols) }) }
+          const out = attend(ops, c, 0, length)
+          for (let t = 0; t < length; t += 1 + random.below(6)) {
+            const { expected, size, scores } = reference(c, t)
+            const bound = epsilon * size * (4 * heads.head_dim * scores + 4 * length + 32)
+            for (let i = 0; i < out.cols; i++)
+              expect(Math.abs(at(row(out, t), i) - at(expected, i)), `row ${t}, ${i}`).toBeLessThan(bound)
+            expect(bits(attend(ops, c, t, t + 1).data)).toEqual(bits(row(out, t)))
+          }
+        }
+      }
+    },
+  )
 
   test('never touches keys and values before the window, not even unwritten ones', () => {
     for (const window of [1, 5, 16, 33]) {

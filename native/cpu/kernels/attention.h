@@ -1,4 +1,4 @@
-// Causal attention over KV pages.
+// Attention over KV pages.
 //
 // A page holds 16 keys side by side, [head_dim][16], so 16 scores are one vector and need no horizontal sum. Several query vectors
 // that read the same pages (neighbouring rows of a prompt, query heads that share a key/value head) go together and share the loads.
@@ -38,6 +38,10 @@ PARLEY_INLINE int64_t first_key_of(const AttentionCall& call, int64_t position) 
   return call.window > 0 && position >= call.window ? position - call.window + 1 : 0;
 }
 
+PARLEY_INLINE int64_t num_keys_of(const AttentionCall& call, int64_t position) {
+  return call.num_keys > 0 ? call.num_keys : position + 1;
+}
+
 // The group that starts at `row`. Only speed depends on where groups end.
 PARLEY_INLINE RowGroup group_at(const AttentionCall& call, int64_t row) {
   const int64_t sharing = heads_per_kv(call);
@@ -45,7 +49,7 @@ PARLEY_INLINE RowGroup group_at(const AttentionCall& call, int64_t row) {
   RowGroup group{row, row, 0};
   while (group.last_row < call.num_rows && group.last_row - row < most &&
          call.sequences[group.last_row] == call.sequences[row]) {
-    const int64_t last_key = call.positions[group.last_row++];
+    const int64_t last_key = num_keys_of(call, call.positions[group.last_row++]) - 1;
     group.cost += last_key - first_key_of(call, last_key) + 33;  // 32 keys' worth of work that every row has
   }
   return group;
@@ -316,9 +320,9 @@ void attend_group(const AttentionCall& call, const RowGroup& group, int64_t kv_h
     query[count++] = {call.qkv + row * call.qkv_stride + head * call.head_dim,
                       call.out + row * call.out_stride + head * call.head_dim,
                       call.bias ? call.bias + head * call.bias_stride : nullptr,
-                      call.bias_cols - 1 - position,
+                      (call.num_keys > 0 ? call.bias_cols / 2 : call.bias_cols - 1) - position,
                       first_key_of(call, position),
-                      position + 1};
+                      num_keys_of(call, position)};
     if (count == kAttentionRows || i + 1 == num_queries) {
       table[count - 1](call, query, kv_head, page_table, scratch);
       count = 0;

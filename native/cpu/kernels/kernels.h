@@ -63,6 +63,7 @@ struct AttentionCall {
   int64_t bias_stride;
   int64_t bias_cols;
   int64_t window;     // 0: none
+  int64_t num_keys;   // 0: causal
 };
 
 // One row of `sample`; the meaning of the fields is SamplingParams' and SampleRow's.

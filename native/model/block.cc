@@ -1,0 +1,28 @@
+#include "model/block.h"
+
+namespace parley {
+namespace {
+
+Epilogue epilogue_of(Activation activation) {
+  switch (activation) {
+    case Activation::gelu: return Epilogue::gelu;
+    case Activation::gelu_tanh: return Epilogue::gelu_tanh;
+    case Activation::relu: return Epilogue::relu;
+    case Activation::silu: return Epilogue::silu;
+  }
+  fail("activation ", static_cast<int>(activation), " has no epilogue");
+}
+
+}  // namespace
+
+void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,
+             Matrix<float> hidden) {
+  if (spec.gated_mlp) {
+    backend.linear(gate_up, input, layer.mlp_up.weight, span(layer.mlp_up.bias), Epilogue::store);
+    backend.gate(hidden, gate_up, spec.activation);
+  } else {
+    backend.linear(hidden, input, layer.mlp_up.weight, span(layer.mlp_up.bias), epilogue_of(spec.activation));
+  }
+}
+
+}  // namespace parley

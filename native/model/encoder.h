@@ -1,0 +1,53 @@
+// The encoder of encoder-decoders (T5 family): a whole prompt in, the keys and values that the decoder's cross-attention reads out.
+//
+// Every token sees every other, so a prompt cannot be cut into chunks of tokens as a decoder's can. It can be cut by blocks: a long
+// prompt takes several steps, some blocks in each, and in between its hidden states wait here. One prompt at a time can be so cut.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/arena.h"
+#include "model/kv_cache.h"
+#include "model/step.h"
+#include "model/weights.h"
+
+namespace parley {
+
+class Encoder {
+ public:
+  // max_rows: tokens that go through a block together; max_tokens: longest prompt.
+  Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype, int64_t max_rows,
+          int64_t max_tokens);
+
+  // Runs the job's blocks. Behind the last one, writes keys and values of all the decoder's blocks into the job's pages.
+  void run(const EncoderJob& job);
+
+ private:
+  void run_block(const LayerWeights& layer);
+  void write_cross_kv(const EncoderJob& job);
+
+  const ModelSpec& spec_;
+  const Weights& weights_;
+  const KvCache& kv_cache_;
+  Backend& backend_;
+  HeadLayout heads_;
+  int64_t max_rows_;
+  int64_t num_tokens_ = 0;  // of the prompt whose hidden states are in hidden_
+  std::unique_ptr<Arena> workspace_;
+  KvLayer kv_;                        // of the block that runs
+  std::vector<int32_t> positions_;    // 0, 1, 2 ...: also the slots of kv_
+  std::vector<int32_t> sequences_;    // 0, 0, 0 ...
+  std::vector<int32_t> page_table_;   // 0, 1, 2 ...
+  std::vector<int32_t> slots_;        // of a job's tokens in its pages
+  // Workspace. P is max_tokens, T max_rows.
+  Matrix<float> hidden_;     // [P, H] the residual stream
+  Matrix<float> qkv_;        // [P, Q + 2 KV]
+  Matrix<float> normed_;     // [T, H]
+  Matrix<float> attention_;  // [T, Q]
+  Matrix<float> gate_up_;    // [T, 2 F]
+  Matrix<float> mlp_;        // [T, F]
+  Matrix<float> bias_;       // [num_heads, distances]; see relative_bias.h
+};
+
+}  // namespace parley
