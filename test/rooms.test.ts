@@ -33,7 +33,6 @@ const libraries: Record<string, string[]> = {
   '@hono/node-server': ['http'],
   zod: ['http'],
   '@huggingface/jinja': ['generation'],
-  '@huggingface/tokenizers': ['models'],
   'prom-client': ['metrics'],
   commander: ['main'],
 }

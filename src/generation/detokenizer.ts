@@ -1,13 +1,36 @@
-// Bytes in, text out. The text of all calls together is what TextDecoder makes of all bytes together, however they were split.
+// Token ids in, text out. The text of all calls together is what the tokenizer makes of all ids together: no call gives out part of a
+// character, and a completion goes on where its prompt ends.
 
-/** One completion's text. It never gives out part of a character; bytes that are no UTF-8 become U+FFFD. */
+import type { Tokenizer } from '../models/tokenizer.js'
+
+/** One completion's text. Bytes that are no UTF-8 become U+FFFD. */
 export class Detokenizer {
   // A byte order mark is text that the model wrote, so it stays.
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  readonly #tokenizer: Pick<Tokenizer, 'tokenBytes' | 'firstTokenBytes' | 'isSpecial'>
+  #atStart: boolean
 
-  /** Text that these bytes complete; '' while a character is still open. */
-  push(bytes: Uint8Array): string {
-    return bytes.length === 0 ? '' : this.#decoder.decode(bytes, { stream: true })
+  /** @param prompt what the completion continues; none for the answer of an encoder-decoder, which begins a text */
+  constructor(
+    tokenizer: Pick<Tokenizer, 'tokenBytes' | 'firstTokenBytes' | 'isSpecial'>,
+    prompt: Iterable<number> = [],
+  ) {
+    this.#tokenizer = tokenizer
+    this.#atStart = true
+    for (const id of prompt) {
+      if (tokenizer.isSpecial(id) || tokenizer.tokenBytes(id).length === 0) continue
+      this.#atStart = false
+      break
+    }
+  }
+
+  /** Text that this token completes; '' while a character is still open. */
+  push(id: number): string {
+    const bytes = this.#tokenizer.tokenBytes(id)
+    if (bytes.length === 0) return ''
+    const first = this.#atStart
+    this.#atStart = false
+    return this.#decoder.decode(first ? this.#tokenizer.firstTokenBytes(id) : bytes, { stream: true })
   }
 
   /** What is left at the end: U+FFFD where a character was cut off. */

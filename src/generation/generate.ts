@@ -95,7 +95,7 @@ export class Generation {
         for (let i = 0; i < params.n; i++) {
           const sampling = this.#sampling(request, request.max_tokens[promptIndex] ?? 1, seed, i)
           const events = this.#engine.submit({ prompt, sampling }, controller.signal)
-          choices.push(this.#choice(events, promptIndex * params.n + i, request, prompt.length, controller.signal))
+          choices.push(this.#choice(events, promptIndex * params.n + i, request, prompt, controller.signal))
         }
       })
       yield* merge(choices)
@@ -114,12 +114,12 @@ export class Generation {
     events: AsyncIterable<TokenEvent>,
     index: number,
     request: PreparedRequest,
-    numPromptTokens: number,
+    prompt: Int32Array,
     signal: AbortSignal,
   ): AsyncGenerator<Delta> {
     const { tokenizer } = this.#model
     const { params, arrived } = request
-    const detokenizer = new Detokenizer()
+    const detokenizer = new Detokenizer(tokenizer, prompt)
     const { include_stop_str_in_output = false, skip_special_tokens = true } = params
     const stops = new StopMatcher(params.stop, include_stop_str_in_output)
     const shown = new ShownTokens()
@@ -144,7 +144,7 @@ export class Generation {
         const silent =
           (event.finish === 'stop' && !include_stop_str_in_output) ||
           (skip_special_tokens && tokenizer.isSpecial(event.token))
-        let piece = silent ? '' : detokenizer.push(tokenizer.tokenBytes(event.token))
+        let piece = silent ? '' : detokenizer.push(event.token)
         if (last) piece += detokenizer.end()
         decoded += piece.length
         codePoints += countCodePoints(piece)
@@ -174,7 +174,7 @@ export class Generation {
       reason = 'error'
       throw error
     } finally {
-      this.#metrics.finished(reason, (performance.now() - arrived) / 1000, numPromptTokens, numTokens)
+      this.#metrics.finished(reason, (performance.now() - arrived) / 1000, prompt.length, numTokens)
     }
   }
 

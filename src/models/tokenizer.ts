@@ -1,19 +1,38 @@
-// Text to ids and ids to bytes. Merging is @huggingface/tokenizers' work; here are the choices around it: special tokens are found by
-// our own scan, so that they can stay plain text inside a user's words, and ids become bytes instead of text, so that a character
-// split over tokens can be put together again.
+// Text to ids and ids to bytes, as Hugging Face's tokenizers do it: added tokens are found, the text between them is normalized, split
+// into words, and each word encoded by the model. Ids become bytes instead of text, so that a character split over tokens can be put
+// together again.
 
-import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
-import { type AddedToken, readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js'
+import { AddedTokens, type Section } from './tokenizer/added-tokens.js'
+import { Bpe } from './tokenizer/bpe.js'
+import { byteStringOf } from './tokenizer/byte-strings.js'
+import { compileTokenizer, type TokenizerData } from './tokenizer/compile.js'
+import type { AddedToken } from './tokenizer/definition.js'
+import { readTokenizer } from './tokenizer/folder.js'
+import { IdList } from './tokenizer/id-list.js'
+import { makeNormalizer } from './tokenizer/normalizer.js'
+import { makePreTokenizer } from './tokenizer/pre-tokenizer.js'
+import { Unigram } from './tokenizer/unigram.js'
+
+export type { TokenizerData } from './tokenizer/compile.js'
+
+export interface EncodeOptions {
+  /** put the ids around the text that the model was trained with, such as a BOS (default true) */
+  addSpecialTokens?: boolean
+  /** the name of a special token becomes its id; otherwise it is text like any other (default false) */
+  allowSpecial?: boolean
+  /** UTF-16 ranges, in order, where it is text all the same */
+  plain?: readonly (readonly [start: number, end: number])[]
+  /** more ids than these are not worth the work: the result may end after them */
+  maxTokens?: number
+}
 
 export interface Tokenizer {
-  /**
-   * Ids of a text.
-   * @param options addSpecialTokens: put the ids around the text that the model was trained with, such as a BOS (default true).
-   * allowSpecial: the name of a special token becomes its id; otherwise it is text like any other (default false).
-   */
-  encode(text: string, options?: { addSpecialTokens?: boolean; allowSpecial?: boolean }): number[]
+  /** Ids of a text. Half a surrogate pair counts as U+FFFD. */
+  encode(text: string, options?: EncodeOptions): number[]
   /** Bytes that a token contributes to a text, to be read only. Special tokens: their name's; ids without a token: none. */
   tokenBytes(id: number): Uint8Array
+  /** The same for the token that begins a text: SentencePiece's models leave a space out there. */
+  firstTokenBytes(id: number): Uint8Array
   isSpecial(id: number): boolean
   /** One more than the highest id. */
   size: number
@@ -22,123 +41,116 @@ export interface Tokenizer {
   bosToken: string | null
   eosToken: string | null
   bosTokenId: number | null
+  /** What another thread needs to make the same tokenizer. */
+  data?: TokenizerData
 }
 
-// Hugging Face's regular expressions take Unicode's white space where JavaScript's \s also takes U+FEFF and leaves out U+0085.
-const BYTE_LEVEL_WORDS =
-  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu
-
-/** What is used of the library's tokenizer (its own types do not resolve under Node's module rules). */
-interface Merger {
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] }
-  pre_tokenizer: { pattern: RegExp; add_prefix_space: boolean }
+/** A tokenizer whose encoding can pause. */
+export interface SteppingTokenizer extends Tokenizer {
+  /** `encode` in steps of a few milliseconds. */
+  encodeSteps(text: string, options?: EncodeOptions): Generator<void, Int32Array>
+  data: TokenizerData
 }
 
 /**
- * Reads tokenizer.json and tokenizer_config.json. Byte-level BPE is built so far; other kinds are refused by name.
+ * Reads a folder's tokenizer.
  * @throws ModelError
  */
-export async function loadTokenizer(folder: string): Promise<Tokenizer> {
-  const files = await readTokenizerFiles(folder)
-  const merger = makeMerger(files)
-  const special = new Map(files.specialTokens.map((token) => [token.content, token]))
-  const specialIds = new Set(files.specialTokens.map(({ id }) => id))
-  const specialPattern = makeSpecialPattern(files.specialTokens)
-  const { bytes, starts, longest } = makeTokenBytes(files)
-  const size = starts.length - 1
+export async function loadTokenizer(folder: string): Promise<SteppingTokenizer> {
+  return makeTokenizer(compileTokenizer(await readTokenizer(folder)))
+}
 
-  function encodePlain(text: string): number[] {
-    return text === '' ? [] : merger.encode(text, { add_special_tokens: false }).ids
+export function makeTokenizer(data: TokenizerData): SteppingTokenizer {
+  const normalize = makeNormalizer(data.normalizer)
+  const preTokenizer = makePreTokenizer(data.preTokenizer)
+  const model = data.model.type === 'BPE' ? new Bpe(data.model) : new Unigram(data.model)
+  const specialIds = new Set(data.added.filter(({ special }) => special).map(({ id }) => id))
+  const inText = data.added.filter(({ normalized }) => !normalized)
+  const inNormalized = data.added.filter(({ normalized }) => normalized)
+  const finders = {
+    raw: new AddedTokens(inText.map((token) => [token.content, token])),
+    /** where some special tokens are text, the others are looked for before places move */
+    rawAndSpecial: new AddedTokens(
+      [...inText, ...inNormalized.filter(({ special }) => special)].map((token) => [token.content, token]),
+    ),
+    normalized: new AddedTokens(inNormalized.map((token) => [normalize(token.content), token])),
   }
 
-  function encodeWithSpecial(text: string): number[] {
-    if (specialPattern === null) return encodePlain(text)
-    // Splitting by a pattern with one group gives text, name, text, name, ..., text.
-    const pieces = text.split(specialPattern)
-    return pieces.flatMap((piece, index) => {
-      if (index % 2 === 1) return special.get(piece)?.id ?? []
-      const before = special.get(pieces[index - 1] ?? '')
-      const after = special.get(pieces[index + 1] ?? '')
-      const right = before?.rstrip ? piece.trimStart() : piece
-      return encodePlain(after?.lstrip ? right.trimEnd() : right)
-    })
+  function* encodeText(text: string, atStart: boolean, out: IdList, maxTokens: number): Generator<void> {
+    let words = 0
+    for (const word of preTokenizer.split(text, atStart)) {
+      const rest = model.encode(word, out)
+      if (rest !== null) yield* rest
+      if ((++words & 0x3ff) === 0) yield
+      if (out.length > maxTokens) return
+    }
   }
 
+  function* encodeSteps(given: string, options: EncodeOptions = {}): Generator<void, Int32Array> {
+    const { addSpecialTokens = true, allowSpecial = false, plain = [], maxTokens = Number.POSITIVE_INFINITY } = options
+    const text = given.toWellFormed()
+    const out = new IdList()
+    if (addSpecialTokens) out.pushAll(data.idsBefore)
+    const inPlain = overlaps(plain)
+    const [raw, inner] = allowSpecial && plain.length > 0 ? [finders.rawAndSpecial, false] : [finders.raw, allowSpecial]
+    const sections = raw.split(text, (token, start, end) => !token.special || (allowSpecial && !inPlain(start, end)))
+    for (const section of sections) {
+      if (out.length > maxTokens) break
+      if ('id' in section) {
+        out.push(section.id)
+        continue
+      }
+      const normalized = normalize(text.slice(section.start, section.end))
+      let atStart = section.start === 0
+      const allowed = (token: AddedToken) => !token.special || inner
+      const parts: Section[] =
+        inNormalized.length === 0
+          ? [{ start: 0, end: normalized.length }]
+          : finders.normalized.split(normalized, allowed)
+      for (const part of parts) {
+        if ('id' in part) out.push(part.id)
+        else if (part.end > part.start)
+          yield* encodeText(normalized.slice(part.start, part.end), atStart, out, maxTokens)
+        atStart = false
+      }
+    }
+    if (addSpecialTokens) out.pushAll(data.idsAfter)
+    return out.slice()
+  }
+
+  const size = data.tokens.starts.length - 1
+  const tokenBytes = (id: number) => byteStringOf(data.tokens, id)
   return {
-    encode(text, { addSpecialTokens = true, allowSpecial = false } = {}) {
-      const ids = allowSpecial ? encodeWithSpecial(text) : encodePlain(text)
-      return addSpecialTokens ? [...files.idsBefore, ...ids, ...files.idsAfter] : ids
+    encode(text, options) {
+      const steps = encodeSteps(text, options)
+      for (;;) {
+        const step = steps.next()
+        if (step.done) return Array.from(step.value)
+      }
     },
-    tokenBytes: (id) => bytes.subarray(starts[id] ?? 0, starts[id + 1] ?? 0),
+    encodeSteps,
+    tokenBytes,
+    firstTokenBytes(id) {
+      const bytes = tokenBytes(id)
+      if (data.start === 'keep' || specialIds.has(id)) return bytes
+      if (data.start === 'strip first token') return bytes.filter((byte) => byte !== 0x20)
+      return bytes[0] === 0x20 ? bytes.subarray(1) : bytes
+    },
     isSpecial: (id) => specialIds.has(id),
     size,
-    maxTokenBytes: longest,
-    bosToken: files.bosToken,
-    eosToken: files.eosToken,
-    bosTokenId: files.bosTokenId,
+    maxTokenBytes: data.maxTokenBytes,
+    bosToken: data.bosToken,
+    eosToken: data.eosToken,
+    bosTokenId: data.bosTokenId,
+    data,
   }
 }
 
-/** The library's tokenizer without special tokens: text goes in, no name of a special token is ever found in it. */
-function makeMerger(files: TokenizerFiles): Merger {
-  const { normalizer, pre_tokenizer, decoder, model } = files.json
-  const merger: Merger = new HuggingFaceTokenizer(
-    { normalizer, pre_tokenizer, decoder, model, post_processor: null, added_tokens: files.plainAddedTokens },
-    {}, // what tokenizer_config.json asks for is applied here, not by the library
-  )
-  merger.pre_tokenizer.pattern = BYTE_LEVEL_WORDS
-  merger.pre_tokenizer.add_prefix_space = files.addPrefixSpace
-  return merger
-}
-
-/** Finds the names of special tokens, of two that begin alike the longer one. */
-function makeSpecialPattern(tokens: AddedToken[]): RegExp | null {
-  const names = tokens.map(({ content }) => content).toSorted((a, b) => b.length - a.length)
-  return names.length === 0
-    ? null
-    : new RegExp(`(${names.map((name) => name.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')).join('|')})`)
-}
-
-/** The bytes of all tokens back to back, and where each one starts. */
-function makeTokenBytes(files: TokenizerFiles): { bytes: Uint8Array; starts: Uint32Array; longest: number } {
-  const table = byteTable()
-  const tokens = new Map<number, Uint8Array>()
-  for (const [token, id] of files.vocab) tokens.set(id, byteLevelBytes(token, table))
-  for (const { id, content } of [...files.plainAddedTokens, ...files.specialTokens])
-    tokens.set(id, Buffer.from(content))
-
-  let size = 0
-  for (const id of tokens.keys()) size = Math.max(size, id + 1)
-  const starts = new Uint32Array(size + 1)
-  let longest = 0
-  for (let id = 0; id < size; id++) {
-    const length = tokens.get(id)?.length ?? 0
-    starts[id + 1] = (starts[id] ?? 0) + length
-    longest = Math.max(longest, length)
+/** Whether a range overlaps one of a list's. Ranges must be asked for in order, so that each of the list is passed once. */
+function overlaps(list: readonly (readonly [start: number, end: number])[]): (start: number, end: number) => boolean {
+  let next = 0
+  return (start, end) => {
+    while (next < list.length && (list[next]?.[1] ?? 0) <= start) next++
+    return next < list.length && (list[next]?.[0] ?? 0) < end
   }
-  const bytes = new Uint8Array(starts[size] ?? 0)
-  for (const [id, token] of tokens) bytes.set(token, starts[id] ?? 0)
-  return { bytes, starts, longest }
-}
-
-/** A byte-level token's characters stand for bytes; a token with any other character is text as it is. */
-function byteLevelBytes(token: string, table: Map<string, number>): Uint8Array {
-  const bytes = new Uint8Array(token.length)
-  for (let at = 0; at < token.length; at++) {
-    const byte = table.get(token[at] as string)
-    if (byte === undefined) return Buffer.from(token)
-    bytes[at] = byte
-  }
-  return bytes
-}
-
-/** GPT-2's table: printable Latin-1 stands for itself, the other 68 bytes in order for U+0100, U+0101, ... */
-function byteTable(): Map<string, number> {
-  const table = new Map<string, number>()
-  let other = 256
-  for (let byte = 0; byte < 256; byte++) {
-    const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174
-    table.set(String.fromCharCode(printable ? byte : other++), byte)
-  }
-  return table
 }

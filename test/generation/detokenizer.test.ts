@@ -18,9 +18,15 @@ const samples: Record<string, Uint8Array> = {
   'beyond U+10FFFF': bytes([0xf4, 0x90, 0x80, 0x80, 0xf8, 0xff]),
 }
 
+/** The pieces are the tokens. */
+function of(pieces: Uint8Array[]): Detokenizer {
+  const tokenBytes = (id: number) => pieces[id] ?? new Uint8Array()
+  return new Detokenizer({ tokenBytes, firstTokenBytes: tokenBytes, isSpecial: () => false })
+}
+
 function stream(pieces: Uint8Array[]): string[] {
-  const detokenizer = new Detokenizer()
-  return [...pieces.map((piece) => detokenizer.push(piece)), detokenizer.end()]
+  const detokenizer = of(pieces)
+  return [...pieces.map((_, id) => detokenizer.push(id)), detokenizer.end()]
 }
 
 function whole(all: Uint8Array): string {
@@ -62,7 +68,24 @@ test('random bytes, split at random', () => {
 })
 
 test('a character is given out as soon as it is complete, and not before', () => {
-  const detokenizer = new Detokenizer()
-  const texts = [...Buffer.from('😀é')].map((byte) => detokenizer.push(Uint8Array.of(byte)))
+  const pieces = [...Buffer.from('😀é')].map((byte) => Uint8Array.of(byte))
+  const detokenizer = of(pieces)
+  const texts = pieces.map((_, id) => detokenizer.push(id))
   expect(texts).toEqual(['', '', '', '😀', '', 'é'])
+})
+
+test('SentencePiece’s space is left out where a text begins, and only there', () => {
+  const tokens = [' a', '<s>', '', ' b'].map((text) => bytes(text))
+  const tokenizer = {
+    tokenBytes: (id: number) => tokens[id] ?? new Uint8Array(),
+    firstTokenBytes: (id: number) => (tokens[id] ?? new Uint8Array()).subarray(1),
+    isSpecial: (id: number) => id === 1,
+  }
+  const after = (prompt: number[], ...ids: number[]) => {
+    const detokenizer = new Detokenizer(tokenizer, prompt)
+    return ids.map((id) => detokenizer.push(id)).join('') + detokenizer.end()
+  }
+  expect(after([], 0, 3)).toBe('a b')
+  expect(after([1, 2], 2, 0, 3)).toBe('a b')
+  expect(after([1, 0], 3, 0)).toBe(' b a')
 })

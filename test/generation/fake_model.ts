@@ -54,6 +54,7 @@ export function fakeTokenizer(overrides: Partial<Tokenizer> = {}, seen: SeenEnco
       return text.split(/(<\|\w+\|>)/).flatMap((part) => specials.get(part) ?? bytesOf(part))
     },
     tokenBytes,
+    firstTokenBytes: tokenBytes,
     isSpecial: (id) => [...specials.values()].includes(id),
     size: FIRST_WORD + words.length,
     maxTokenBytes: 13,

@@ -476,47 +476,92 @@ const breaks: Break[] = [
     what: 'no tokenizer.json',
     change: without('tokenizer.json'),
     file: 'tokenizer.json',
-    message: 'expected a tokenizer (vocab.json with merges.txt is not built yet), found no such file',
+    message: 'expected a tokenizer, found no such file, nor tokenizer.model, spiece.model, vocab.json with merges.txt',
   },
   {
     what: 'another kind of tokenizer',
     change: tokenizer(({ model }) => {
-      model.type = 'Unigram'
+      model.type = 'WordPiece'
     }),
     file: 'tokenizer.json',
-    message: 'model.type: expected "BPE" (other kinds of tokenizer are not built yet), found "Unigram"',
+    message: 'model.type: expected "BPE" or "Unigram" (other kinds of tokenizer are not built yet), found "WordPiece"',
   },
   {
     what: 'another pre-tokenizer',
     change: tokenizer((json) => {
-      json.pre_tokenizer = { type: 'Metaspace' }
+      json.pre_tokenizer = { type: 'Sequence', pretokenizers: [{ type: 'BertPreTokenizer' }] }
     }),
     file: 'tokenizer.json',
-    message: 'pre_tokenizer.type: expected ByteLevel (other kinds of tokenizer are not built yet), found "Metaspace"',
+    message:
+      'pre_tokenizer.pretokenizers[0].type: expected ByteLevel, Metaspace, Split, Digits, Punctuation, Whitespace',
   },
   {
     what: 'another normalizer',
     change: tokenizer((json) => {
-      json.normalizer = { type: 'NFKC' }
+      json.normalizer = { type: 'Nmt' }
     }),
     file: 'tokenizer.json',
-    message: 'normalizer.type: expected NFC or none (other kinds of tokenizer are not built yet), found "NFKC"',
+    message:
+      'normalizer.type: expected NFC, NFD, NFKC, NFKD, Lowercase, ByteLevel, Prepend, Replace, Strip, Precompiled',
   },
   {
     what: 'another post-processor',
     change: tokenizer((json) => {
-      json.post_processor = { type: 'RobertaProcessing' }
+      json.post_processor = { type: 'RobertaProcessing', cls: ['<s>'] }
     }),
     file: 'tokenizer.json',
-    message: 'post_processor.type: expected ByteLevel or TemplateProcessing or Sequence or none',
+    message: 'post_processor.cls: expected a token and its id, found ["<s>"]',
   },
   {
-    what: 'byte fallback',
-    change: tokenizer(({ model }) => {
-      model.byte_fallback = true
+    what: 'a pattern that is not known',
+    change: tokenizer((json) => {
+      json.pre_tokenizer = { type: 'Split', pattern: { Regex: '\\p{Nothing}' }, behavior: 'Isolated' }
     }),
     file: 'tokenizer.json',
-    message: 'model.byte_fallback: expected false (not built yet), found true',
+    message:
+      'pre_tokenizer.pattern.Regex: expected a regular expression with a property that JavaScript knows instead of',
+  },
+  {
+    what: 'a charsmap that is none',
+    change: tokenizer((json) => {
+      json.normalizer = { type: 'Precompiled', precompiled_charsmap: 'AAAAAAAA' }
+    }),
+    file: 'tokenizer.json',
+    message: 'normalizer.precompiled_charsmap: expected a trie and its texts in base64, found "AAAAAAAA"',
+  },
+  {
+    what: 'a decoder that is none',
+    change: tokenizer((json) => {
+      json.decoder = null
+    }),
+    file: 'tokenizer.json',
+    message: 'decoder: expected ByteLevel, Metaspace or a Sequence of Replace, ByteFallback, Fuse and Strip',
+  },
+  {
+    what: 'a unigram piece without a score',
+    change: tokenizer((json) => {
+      json.model = { type: 'Unigram', vocab: [['a', -1], ['b']], unk_id: 0 } as unknown as Json
+    }),
+    file: 'tokenizer.json',
+    message: 'model.vocab[1]: expected a piece and its score, found ["b"]',
+  },
+  {
+    what: 'a SentencePiece model that is cut off',
+    change: (folder) => {
+      rmSync(join(folder, 'tokenizer.json'))
+      writeFileSync(join(folder, 'tokenizer.model'), Buffer.from([0x0a, 0x40, 1, 2, 3]))
+    },
+    file: 'tokenizer.model',
+    message: 'expected a SentencePiece model, found bytes that are none at 2',
+  },
+  {
+    what: 'a vocabulary without merges',
+    change: (folder) => {
+      rmSync(join(folder, 'tokenizer.json'))
+      writeFileSync(join(folder, 'vocab.json'), '{"a": 0}')
+    },
+    file: 'merges.txt',
+    message: 'expected the merges of vocab.json, found no such file',
   },
   {
     what: 'an id that is none',
@@ -532,7 +577,7 @@ const breaks: Break[] = [
       ;(model.merges as unknown[])[3] = ['q', 'q']
     }),
     file: 'tokenizer.json',
-    message: 'model.merges[3]: expected two tokens that join to a third, found ["q","q"]',
+    message: 'merges[3]: expected two tokens that join to a third, found ["q","q"]',
   },
   {
     what: 'an added token without text',

@@ -1,0 +1,101 @@
+// SentencePiece's table of replacements ("precompiled charsmap"): a double-array trie (Darts) over UTF-8, whose values are places in a
+// list of texts that end with a zero byte. T5 and mT5 normalize with it.
+
+const segmenter = new Intl.Segmenter('und', { granularity: 'grapheme' })
+
+/** Bytes of the trie, which come first; NaN where there cannot be one. */
+function trieBytesOf(charsmap: Uint8Array): number {
+  if (charsmap.length < 8) return Number.NaN
+  const bytes = new DataView(charsmap.buffer, charsmap.byteOffset).getUint32(0, true)
+  return bytes >= 4 && bytes % 4 === 0 && bytes <= charsmap.length - 4 ? bytes : Number.NaN
+}
+
+export function isCharsmap(charsmap: Uint8Array): boolean {
+  return !Number.isNaN(trieBytesOf(charsmap))
+}
+
+/** @param charsmap u32 size of the trie in bytes, the trie's u32 units, the texts; all little-endian */
+export function makeCharsmap(charsmap: Uint8Array): (text: string) => string {
+  const trieBytes = trieBytesOf(charsmap)
+  const view = new DataView(charsmap.buffer, charsmap.byteOffset, charsmap.byteLength)
+  const units = new Uint32Array(trieBytes / 4)
+  for (let i = 0; i < units.length; i++) units[i] = view.getUint32(4 + 4 * i, true)
+  const texts = charsmap.subarray(4 + trieBytes)
+
+  /** What replaces the text's shortest prefix that the trie has, and with it the whole text; null: the trie has none. */
+  function search(text: string): string | null {
+    let node = offsetOf(units[0] ?? 0)
+    for (const byte of Buffer.from(text)) {
+      if (byte === 0) return null
+      node ^= byte
+      const unit = units[node] ?? 0
+      if ((unit & 0x800000ff) >>> 0 !== byte) return null
+      node ^= offsetOf(unit)
+      if ((unit & 0x100) !== 0) {
+        const start = (units[node] ?? 0) & 0x7fffffff
+        const end = texts.indexOf(0, start)
+        return Buffer.from(texts.subarray(start, end < 0 ? texts.length : end)).toString()
+      }
+    }
+    return null
+  }
+
+  const ofCharacter = new Map<string, string | null>()
+  function replaceCharacter(char: string): string {
+    let found = ofCharacter.get(char)
+    if (found === undefined) {
+      found = search(char)
+      ofCharacter.set(char, found)
+    }
+    return found ?? char
+  }
+
+  /** Hugging Face's rule: a short grapheme is looked up whole, else each of its characters is. */
+  function replaceGrapheme(grapheme: string): string {
+    const whole = Buffer.byteLength(grapheme) < 6 ? search(grapheme) : null
+    if (whole !== null) return whole
+    let out = ''
+    for (const char of grapheme) out += replaceCharacter(char)
+    return out
+  }
+
+  return (text) => {
+    let out = ''
+    let at = 0
+    while (at < text.length) {
+      if (isSimple(text.charCodeAt(at)) && (at + 1 === text.length || isSimple(text.charCodeAt(at + 1)))) {
+        out += replaceCharacter(text[at] as string)
+        at++
+        continue
+      }
+      // Up to where two simple characters meet, which is a border of graphemes.
+      let end = at + 1
+      while (end < text.length && !(isSimple(text.charCodeAt(end - 1)) && isSimple(text.charCodeAt(end)))) end++
+      for (const { segment } of segmenter.segment(text.slice(at, end))) out += replaceGrapheme(segment)
+      at = end
+    }
+    return out
+  }
+}
+
+/** Darts: how far a unit's children are. */
+function offsetOf(unit: number): number {
+  return ((unit >>> 10) << ((unit & 0x200) >>> 6)) >>> 0
+}
+
+/** UTF-16 units that are characters by themselves and never join one another to a grapheme: most of what is written. */
+function isSimple(unit: number): boolean {
+  return (
+    (unit < 0x300 && unit !== 0x0d) ||
+    (unit >= 0x370 && unit < 0x483) || // Greek, Cyrillic
+    (unit >= 0x48a && unit < 0x530) ||
+    (unit >= 0x620 && unit < 0x64b) || // Arabic letters
+    (unit >= 0x2010 && unit < 0x2028) || // punctuation
+    (unit >= 0x3001 && unit < 0x302a) ||
+    (unit >= 0x3041 && unit < 0x3097) || // Kana
+    (unit >= 0x309b && unit < 0x3100) ||
+    (unit >= 0x4e00 && unit < 0xa000) || // Han
+    (unit >= 0xac00 && unit < 0xd7a4) || // Hangul syllables
+    (unit >= 0xff01 && unit < 0xff9e) // full-width forms
+  )
+}
