@@ -89,6 +89,15 @@ const memory: Kind<MemorySize> = {
   },
 }
 
+const bytes: Kind<number> = {
+  placeholder: '<size>',
+  expected: 'bytes such as 536870912, 512MiB or 2GB',
+  parse: (value) => {
+    const size = memory.parse(value)
+    return size !== undefined && 'bytes' in size ? size.bytes : undefined
+  },
+}
+
 function row<T, D>(value: Row<T, D>): Row<T, D> {
   return value
 }
@@ -158,6 +167,18 @@ export const serveOptions = {
     default: ['localhost'],
     defaultText: 'localhost',
     doc: 'web pages that may ask from a browser',
+  }),
+  files_dir: row({
+    kind: text,
+    default: null,
+    defaultText: 'none: no files, no batches',
+    doc: 'folder for /v1/files and /v1/batches, which go on there after a restart',
+  }),
+  files_limit: row({
+    kind: bytes,
+    default: 2 ** 30,
+    defaultText: '1GiB',
+    doc: 'bytes of all files together, at most',
   }),
   log_level: row({
     kind: choice('debug', 'info', 'warn', 'error'),

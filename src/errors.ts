@@ -42,6 +42,11 @@ const rows = {
   origin_not_allowed: { status: 403, type: invalid, code: 'origin_not_allowed' },
   model_not_found: { status: 404, type: invalid, code: 'model_not_found' },
   response_not_found: { status: 404, type: invalid, code: 'response_not_found' },
+  file_not_found: { status: 404, type: invalid, code: 'file_not_found' },
+  batch_not_found: { status: 404, type: invalid, code: 'batch_not_found' },
+  files_disabled: { status: 404, type: invalid, code: 'files_disabled' },
+  files_full: { status: 413, type: invalid, code: 'files_full' },
+  file_in_use: { status: 400, type: invalid, code: 'file_in_use' },
   unknown_url: { status: 404, type: invalid, code: 'unknown_url' },
   method_not_allowed: { status: 405, type: invalid, code: 'method_not_allowed' },
   // what the server cannot do now

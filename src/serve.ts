@@ -29,13 +29,16 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
   const hubId = existsSync(options.model) ? null : parseHubId(options.model)
   const modelName = options.served_model_name ?? hubId?.text ?? basename(resolve(options.model))
-  const state = newState({
-    modelName,
-    apiKey: options.api_key,
-    allowedOrigins: options.allowed_origins,
-    metrics: new Metrics(modelName),
-    log: createLog(options.log_level),
-  })
+  const state = newState(
+    {
+      modelName,
+      apiKey: options.api_key,
+      allowedOrigins: options.allowed_origins,
+      metrics: new Metrics(modelName),
+      log: createLog(options.log_level),
+    },
+    options.files_dir === null ? null : { folder: resolve(options.files_dir), limit: options.files_limit },
+  )
   const server = createHttpServer(state)
   const address = await listen(server, options)
   stopOnSignals(server, state)
@@ -85,6 +88,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     created: model.created,
     fingerprint: `parley-${version}-${info.dtype}-${info.isa}`,
   }
+  state.batches?.start()
 
   say(`  model    ${modelName}: ${model.architecture}, ${short(info.num_parameters)} parameters in ${info.dtype}`)
   if (model.float16Problem !== null) say(`           not float16, because ${model.float16Problem}`)
@@ -161,6 +165,7 @@ function stopOnSignals(server: Server, state: ServerState): void {
     stopping = true
     const engine = state.phase.name === 'ready' ? state.phase.engine : null
     state.phase = { name: 'draining', engine }
+    state.batches?.stop()
     server.close()
     server.closeIdleConnections()
     await idle(state, drainMs)

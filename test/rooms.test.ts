@@ -32,6 +32,7 @@ const libraries: Record<string, string[]> = {
   hono: ['http'],
   '@hono/node-server': ['http'],
   zod: ['http'],
+  '@fastify/busboy': ['http'],
   '@huggingface/jinja': ['generation'],
   'prom-client': ['metrics'],
   commander: ['main'],

@@ -6,6 +6,8 @@ import type { Engine } from '../engine/engine.js'
 import type { Generation } from '../generation/generate.js'
 import type { Log } from '../log.js'
 import type { Metrics } from '../metrics.js'
+import type { Batches } from './batch_runner.js'
+import type { FileStore } from './file_store.js'
 import type { ResponseStore } from './response_store.js'
 import type { Wire } from './wire.js'
 
@@ -28,6 +30,10 @@ export interface ServerState {
   readonly modelName: string
   readonly apiKey: string | null
   readonly responses: ResponseStore
+  /** null: the server keeps no files */
+  readonly files: FileStore | null
+  /** there where files are */
+  readonly batches: Batches | null
   /** web pages that may ask from a browser: origins, 'localhost' for every page of this machine, '*' for all */
   readonly allowedOrigins: readonly string[]
   readonly metrics: Metrics

@@ -1,8 +1,10 @@
 // The whole API on one screen.
 
+import { cancelBatch, createBatch, listBatches, retrieveBatch } from './batches.js'
 import { createChatCompletion, renderChat } from './chat.js'
 import { createCompletion } from './completions.js'
 import type { Ctx } from './context.js'
+import { deleteFile, fileContent, listFiles, retrieveFile, uploadFile } from './files.js'
 import { live, metrics, ready } from './health.js'
 import { countTokens, createMessage } from './messages.js'
 import { listModels, retrieveModel } from './models.js'
@@ -35,6 +37,15 @@ export const routes: readonly Route[] = [
   { method: 'GET', path: '/v1/responses/:id/input_items', handle: listInputItems },
   { method: 'POST', path: '/v1/messages', wire: anthropicWire, handle: post(createMessage) },
   { method: 'POST', path: '/v1/messages/count_tokens', wire: anthropicWire, handle: post(countTokens) },
+  { method: 'POST', path: '/v1/files', handle: uploadFile },
+  { method: 'GET', path: '/v1/files', handle: listFiles },
+  { method: 'GET', path: '/v1/files/:id', handle: retrieveFile },
+  { method: 'DELETE', path: '/v1/files/:id', handle: deleteFile },
+  { method: 'GET', path: '/v1/files/:id/content', handle: fileContent },
+  { method: 'POST', path: '/v1/batches', handle: post(createBatch) },
+  { method: 'GET', path: '/v1/batches', handle: listBatches },
+  { method: 'GET', path: '/v1/batches/:id', handle: retrieveBatch },
+  { method: 'POST', path: '/v1/batches/:id/cancel', handle: cancelBatch },
   { method: 'POST', path: '/tokenize', handle: post(tokenize) },
   { method: 'POST', path: '/detokenize', handle: post(detokenize) },
   { method: 'GET', path: '/tokenizer_info', handle: tokenizerInfo },

@@ -2,6 +2,7 @@
 
 import { ApiError } from '../errors.js'
 import type { Ctx } from './context.js'
+import { page } from './page.js'
 import { json } from './respond.js'
 import type { InputMessage, OutputMessage } from './response_shapes.js'
 import type { StoredResponse } from './response_store.js'
@@ -55,30 +56,4 @@ export function listInputItems(c: Ctx): Response {
         : { id, type: 'message', role, status: 'completed', content: [{ type: 'input_text', text: content }] }
     })
   return json(c, page(c, items))
-}
-
-/** A page of a list, as OpenAI's cursors ask for it: `order` (desc unless told), `after` an id, `limit` 1 to 100. */
-export function page<T extends { id: string }>(c: Ctx, ascending: readonly T[]) {
-  const order = c.req.query('order') ?? 'desc'
-  if (order !== 'asc' && order !== 'desc') {
-    throw new ApiError('invalid_value', `'order' must be "asc" or "desc".`, 'order')
-  }
-  const limit = Number(c.req.query('limit') ?? 20)
-  if (!Number.isInteger(limit) || limit < 1 || limit > 100) {
-    throw new ApiError('invalid_value', "'limit' must be an integer from 1 to 100.", 'limit')
-  }
-  const items = order === 'asc' ? ascending : ascending.toReversed()
-  const after = c.req.query('after')
-  const start = after === undefined ? 0 : items.findIndex(({ id }) => id === after) + 1
-  if (after !== undefined && start === 0) {
-    throw new ApiError('invalid_value', "'after' is no id of this list.", 'after')
-  }
-  const data = items.slice(start, start + limit)
-  return {
-    object: 'list',
-    data,
-    first_id: data[0]?.id ?? null,
-    last_id: data.at(-1)?.id ?? null,
-    has_more: start + data.length < items.length,
-  }
 }

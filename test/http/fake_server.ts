@@ -55,20 +55,27 @@ interface Options {
   model?: Partial<Model>
   apiKey?: string
   allowedOrigins?: string[]
+  storage?: { folder: string; limit: number }
   modelName?: string
   phase?: 'loading' | 'ready'
 }
 
 /** Starts a server that ends with the test. */
 export async function startFakeServer(options: Options = {}): Promise<FakeServer> {
-  const { script = helloWorld, apiKey = null, allowedOrigins = ['localhost'], modelName = 'org/fake' } = options
+  const {
+    script = helloWorld,
+    apiKey = null,
+    allowedOrigins = ['localhost'],
+    storage = null,
+    modelName = 'org/fake',
+  } = options
   const model = fakeModel(options.model)
   const engine = new FakeEngine(script)
   const metrics = new Metrics(modelName)
   metrics.engineReady({ version: '0', ...engine.info })
   const logged: Record<string, unknown>[] = []
   const log = createLog('debug', (line) => logged.push(JSON.parse(line)), false)
-  const state = newState({ modelName, apiKey, allowedOrigins, metrics, log })
+  const state = newState({ modelName, apiKey, allowedOrigins, metrics, log }, storage)
   state.phase =
     options.phase === 'loading'
       ? { name: 'loading', progress: 0.427 }
@@ -79,6 +86,8 @@ export async function startFakeServer(options: Options = {}): Promise<FakeServer
           created: model.created,
           fingerprint: 'parley-test',
         }
+  state.batches?.start()
+  onTestFinished(() => state.batches?.stop())
   const server = createHttpServer(state)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   onTestFinished(() => {
