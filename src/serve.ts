@@ -118,7 +118,9 @@ export function engineDtype(
 function engineOptions(options: ServeOptions, model: Model) {
   const { spec } = model
   const dtype = engineDtype(options.dtype, model)
-  const max_model_len = options.max_model_len ?? spec.max_position
+  // A longer context would change the rotation of short requests too: it is for those who ask for it.
+  const usual = spec.long_rope_above > 0 ? Math.min(spec.long_rope_above, spec.max_position) : spec.max_position
+  const max_model_len = options.max_model_len ?? usual
   if (max_model_len > spec.max_position) {
     throw new OptionError(
       `${flagOf('max_model_len')}: expected at most ${spec.max_position}, the model's context, got ${max_model_len}`,

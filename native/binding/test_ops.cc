@@ -210,7 +210,7 @@ struct Argument<RopeLayout> {
   static RopeLayout read(Napi::Value value, Call&, const std::string& where) { return read_enum<RopeLayout>(value, where); }
 };
 
-// {scale, softcap?, window?, bias?: matrix}
+// {scale, softcap?, window?, bias?: matrix, bias_by_key?: true}
 template <>
 struct Argument<const AttentionRule&> {
   static AttentionRule read(Napi::Value value, Call& call, const std::string& where) {
@@ -221,6 +221,7 @@ struct Argument<const AttentionRule&> {
     if (object.Has("window")) rule.window = read_int(object.Get("window"), 0, kMaxSize, where + ".window");
     if (object.Has("num_keys")) rule.num_keys = read_int(object.Get("num_keys"), 0, kMaxSize, where + ".num_keys");
     if (object.Has("bias")) rule.bias = Argument<Matrix<const float>>::read(object.Get("bias"), call, where + ".bias");
+    rule.bias_by_key = object.Has("bias_by_key");
     return rule;
   }
 };

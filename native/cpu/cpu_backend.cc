@@ -185,6 +185,7 @@ class CpuBackend final : public Backend {
                              rule.bias.data,
                              rule.bias.stride,
                              rule.bias.cols,
+                             rule.bias_by_key,
                              rule.window,
                              rule.num_keys};
     int64_t context = 0;

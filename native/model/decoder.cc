@@ -23,6 +23,20 @@ void fill_cos_sin(Matrix<float> table, const std::vector<float>& frequencies, do
   }
 }
 
+// One head's row of AttentionRule::bias. Falcon rounds the product with the key's position, so that it is no function of the distance.
+void fill_alibi(float* row, int64_t positions, int64_t head, const ModelSpec& spec) {
+  const float slope = spec.alibi_slopes[static_cast<size_t>(head)];
+  const auto rounded = [](float value) { return bf16_to_float(float_to_bf16(value)); };
+  for (int64_t i = 0; i < positions; ++i) {
+    const float position = static_cast<float>(i);
+    if (spec.alibi_in_bfloat16) {
+      row[i] = rounded(rounded(slope) * rounded(position)) * static_cast<float>(spec.attention_scale);
+    } else {
+      row[positions - 1 - i] = -slope * position;
+    }
+  }
+}
+
 }  // namespace
 
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
@@ -63,18 +77,16 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
   const bool is_long = !spec.long_rope_frequencies.empty() && max_positions > spec.long_rope_above;
   fill_cos_sin(cos_sin_, is_long ? spec.long_rope_frequencies : spec.rope_frequencies, spec.rope_scale);
   fill_cos_sin(local_cos_sin_, spec.local_rope_frequencies, 1);
-  for (int64_t head = 0; head < position_bias_.rows; ++head) {
-    for (int64_t distance = 0; distance < max_positions; ++distance) {
-      position_bias_.row(head)[max_positions - 1 - distance] =
-          -spec.alibi_slopes[static_cast<size_t>(head)] * static_cast<float>(distance);
-    }
-  }
+  for (int64_t head = 0; head < position_bias_.rows; ++head) fill_alibi(position_bias_.row(head), max_positions, head, spec);
   if (relative_bias_.rows > 0) fill_relative_bias(relative_bias_, spec, weights.relative_bias, false);
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     AttentionRule rule;
     rule.scale = static_cast<float>(spec.attention_scale / (spec.attention_scale_by_layer ? static_cast<double>(layer + 1) : 1.0));
     rule.softcap = static_cast<float>(spec.attention_softcap);
-    if (position_bias_.rows > 0) rule.bias = position_bias_;
+    if (position_bias_.rows > 0) {
+      rule.bias = position_bias_;
+      rule.bias_by_key = spec.alibi_in_bfloat16;
+    }
     if (relative_bias_.rows > 0) rule.bias = relative_bias_;
     if (!spec.layer_windows.empty()) rule.window = spec.layer_windows[static_cast<size_t>(layer)];
     rules_.push_back(rule);

@@ -50,8 +50,9 @@ struct AttentionRule {
   float scale = 1;    // score = product * scale
   float softcap = 0;  // then, if not 0: score = softcap * tanh(score / softcap)
   // Then, if not empty: score += bias[head, cols - 1 - distance], distance = query's position - key's; keys farther away than the table
-  // reaches take column 0. [num_heads, distances]
+  // reaches take column 0. Or, if bias_by_key, score += bias[head, key's position]. [num_heads, distances or positions]
   Matrix<const float> bias;
+  bool bias_by_key = false;
   int64_t window = 0;  // keys that a query sees, its own included; 0: all
   // Not 0: nothing is causal. Every query sees the keys 0..num_keys - 1, and the middle column of `bias` is distance 0, so that keys
   // behind a query have the columns to its right.

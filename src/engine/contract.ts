@@ -78,6 +78,8 @@ export interface ModelSpec {
   rope_layout: RopeLayout
   /** one a head: each key's score falls by this for each position of distance; empty: none (0 to 1e3) */
   alibi_slopes: Float32Array
+  /** Falcon's ALiBi: slope * key's position, rounded to bfloat16, is added to the product before the scale (default false) */
+  alibi_in_bfloat16: boolean
   /** one a layer: keys that a token sees there, itself included; 0: all; empty: all in every layer (0 to 16777216) */
   layer_windows: Int32Array
   /** factor of the attention scores, usually 1/sqrt(head_dim) (1e-6 to 1e6, required) */

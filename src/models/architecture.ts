@@ -32,8 +32,8 @@ export interface StoredName {
 export interface Architecture {
   /** `model_type` in config.json, used when `architectures` is absent. */
   modelType: string
-  /** Before the names of the base model's tensors; checkpoints saved from the base model lack it. */
-  prefix: string
+  /** Before the names of the base model's tensors, tried in turn; checkpoints saved from the base model have none. */
+  prefixes: [string, ...string[]]
   spec(config: Fields): ConfigSpec
   /** Roles that this config has no tensors for; none when left out. */
   absent?(config: Fields): TensorRole[]

@@ -2,18 +2,39 @@
 // and in which order of rows, a checkpoint stores the decoder's tensors. Rows of one lineage stand in one file of families/.
 
 import type { Architecture } from './architecture.js'
+import { bloom, falcon } from './families/bloom.js'
+import { gemma, gemma2, gemma3, gemma3WithVision } from './families/gemma.js'
+import { codeGen, gpt2, gptJ, gptNeo } from './families/gpt.js'
 import { gptNeox } from './families/gpt_neox.js'
 import { llama, mistral, qwen2, qwen3 } from './families/llama.js'
+import { olmo2, stableLm } from './families/llama_kin.js'
+import { opt } from './families/opt.js'
+import { phi, phi3 } from './families/phi.js'
 import { mt5, t5 } from './families/t5.js'
 import type { Fields } from './fields.js'
 import { list, ModelError } from './model-error.js'
 
 export const architectures: Record<string, Architecture> = {
+  BloomForCausalLM: bloom,
+  CodeGenForCausalLM: codeGen,
+  FalconForCausalLM: falcon,
+  GemmaForCausalLM: gemma,
+  Gemma2ForCausalLM: gemma2,
+  Gemma3ForCausalLM: gemma3,
+  Gemma3ForConditionalGeneration: gemma3WithVision,
+  GPT2LMHeadModel: gpt2,
+  GPTJForCausalLM: gptJ,
+  GPTNeoForCausalLM: gptNeo,
   GPTNeoXForCausalLM: gptNeox,
   LlamaForCausalLM: llama,
   MistralForCausalLM: mistral,
+  Olmo2ForCausalLM: olmo2,
+  OPTForCausalLM: opt,
+  PhiForCausalLM: phi,
+  Phi3ForCausalLM: phi3,
   Qwen2ForCausalLM: qwen2,
   Qwen3ForCausalLM: qwen3,
+  StableLmForCausalLM: stableLm,
   T5ForConditionalGeneration: t5,
   MT5ForConditionalGeneration: mt5,
 }

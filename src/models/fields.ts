@@ -60,6 +60,17 @@ export class Fields {
     throw this.error(key, 'a string')
   }
 
+  /** The same object with other values for keys that it does not have. */
+  withDefaults(defaults: Record<string, unknown>): Fields {
+    return new Fields(this.file, { ...defaults, ...this.values }, this.path)
+  }
+
+  /** The same object without some keys. */
+  without(...keys: string[]): Fields {
+    const kept = Object.entries(this.values).filter(([key]) => !keys.includes(key))
+    return new Fields(this.file, Object.fromEntries(kept), this.path)
+  }
+
   /** A nested object, or undefined when absent. */
   object(key: string): Fields | undefined {
     const value = this.raw(key)

@@ -17,6 +17,8 @@ export interface RopeKeys {
   /** Its own name of the rotated fraction of a head, before `partial_rotary_factor`. Without `defaultFactor` whole heads are rotated. */
   factor?: string
   defaultFactor?: number
+  /** Phi-3's second name for longrope. */
+  yarnIsLongrope?: true
 }
 
 /** Rotation of heads of `head_dim` dims, from `rope_parameters` of transformers 5, else `rope_scaling` and keys of the top level. */
@@ -37,6 +39,8 @@ export function rope(config: Fields, head_dim: number, keys: RopeKeys = {}): Rop
     )
   }
   const theta = thetaFields.real(thetaKey, 1, 1e12, keys.defaultTheta ?? 10000)
+  if (keys.yarnIsLongrope && scaling?.text(scaling.has('rope_type') ? 'rope_type' : 'type') === 'yarn')
+    return longrope(config, scaling, theta, dims)
   return scaled(config, scaling, theta, dims)
 }
 

@@ -76,7 +76,9 @@ class Names {
     private readonly row: Architecture,
     readonly checkpoint: Checkpoint,
   ) {
-    this.prefix = checkpoint.tensors.has(row.tensors.embedding.names[0]) ? '' : row.prefix
+    const [embedding] = row.tensors.embedding.names
+    const known = [...row.prefixes, ''].find((prefix) => checkpoint.tensors.has(prefix + embedding))
+    this.prefix = known ?? row.prefixes[0]
   }
 
   /** The stored tensor, or the name under which it was looked for. */
@@ -97,7 +99,7 @@ class Names {
   /** A warning about tensors that nothing reads. */
   unused(): string | null {
     const extra = [...this.checkpoint.tensors.keys()].filter((name) => {
-      const base = name.startsWith(this.row.prefix) ? name.slice(this.row.prefix.length) : name
+      const base = name.startsWith(this.prefix) ? name.slice(this.prefix.length) : name
       return !this.used.has(name) && !this.row.ignored.test(base)
     })
     return extra.length === 0

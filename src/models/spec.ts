@@ -17,6 +17,7 @@ export const plain = {
   rope_scale: 1,
   rope_layout: 'half_split',
   alibi_slopes: new Float32Array(0),
+  alibi_in_bfloat16: false,
   layer_windows: new Int32Array(0),
   attention_scale_by_layer: false,
   attention_softcap: 0,
@@ -121,6 +122,12 @@ export function activation(config: Fields, key: string, fallback: string): Activ
 
 export function activationNamed(name: string): Activation | undefined {
   return Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined
+}
+
+/** A number that is 0 where a config has null, and `fallback` where it has no such key. */
+export function optionalReal(config: Fields, key: string, min: number, max: number, fallback: number): number {
+  if (config.isNull(key)) return 0
+  return config.has(key) ? config.real(key, min, max) : fallback
 }
 
 /** Refuses a setting that changes the numbers and is not built. */

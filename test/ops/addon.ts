@@ -45,6 +45,7 @@ export interface AttentionRule {
   window?: number
   num_keys?: number
   bias?: Matrix
+  bias_by_key?: true
 }
 
 export interface SampleRow {

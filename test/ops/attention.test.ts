@@ -98,7 +98,7 @@ function reference(c: Case, t: number): { expected: Float64Array; size: number; 
   for (let h = 0; h < num_heads; h++) {
     const kvHead = Math.floor(h / (num_heads / num_kv_heads))
     const weights: number[] = []
-    const { scale, softcap = 0, window = 0, num_keys = 0, bias } = c.rule
+    const { scale, softcap = 0, window = 0, num_keys = 0, bias, bias_by_key } = c.rule
     const position = at(c.positions, t)
     const count = num_keys || position + 1
     const start = window ? Math.max(0, count - window) : 0
@@ -119,7 +119,7 @@ function reference(c: Case, t: number): { expected: Float64Array; size: number; 
       if (softcap) score = softcap * Math.tanh(score / softcap)
       if (bias) {
         const zero = num_keys ? Math.floor(bias.cols / 2) : bias.cols - 1
-        const column = Math.min(Math.max(0, zero - position + j), bias.cols - 1)
+        const column = bias_by_key ? j : Math.min(Math.max(0, zero - position + j), bias.cols - 1)
         score += at(bias.data, h * bias.cols + column)
       }
       weights.push(score)
@@ -153,6 +153,7 @@ const rules: Record<string, (heads: Heads) => AttentionRule> = {
   'a softcap': () => ({ scale: 1, softcap: 5 }),
   'a bias for every distance': (heads) => ({ scale: 0.2, bias: biasTable(heads, 128) }),
   'a bias that ends before the keys do': (heads) => ({ scale: 0.2, bias: biasTable(heads, 21) }),
+  'a bias for every key': (heads) => ({ scale: 0.2, bias: biasTable(heads, 70), bias_by_key: true }),
   'all of them': (heads) => ({ scale: 1, softcap: 8, window: 30, bias: biasTable(heads, 25) }),
 }
 

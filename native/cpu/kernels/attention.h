@@ -304,6 +304,12 @@ constexpr Attend kAttend[kAttentionRows] = {
 #endif
 };
 
+// The column of AttentionRule::bias that belongs to key 0; it may lie outside the table.
+PARLEY_INLINE int64_t column_of_first_key(const AttentionCall& call, int64_t position) {
+  if (call.bias_by_key) return 0;
+  return (call.num_keys > 0 ? call.bias_cols / 2 : call.bias_cols - 1) - position;
+}
+
 void attend_group(const AttentionCall& call, const RowGroup& group, int64_t kv_head, float* scratch) {
   const Attend* table = call.dtype == NumberType::float32   ? kAttend<float>
                         : call.dtype == NumberType::float16 ? kAttend<Fp16>
@@ -320,7 +326,7 @@ void attend_group(const AttentionCall& call, const RowGroup& group, int64_t kv_h
     query[count++] = {call.qkv + row * call.qkv_stride + head * call.head_dim,
                       call.out + row * call.out_stride + head * call.head_dim,
                       call.bias ? call.bias + head * call.bias_stride : nullptr,
-                      (call.num_keys > 0 ? call.bias_cols / 2 : call.bias_cols - 1) - position,
+                      column_of_first_key(call, position),
                       first_key_of(call, position),
                       num_keys_of(call, position)};
     if (count == kAttentionRows || i + 1 == num_queries) {

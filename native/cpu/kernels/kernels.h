@@ -62,6 +62,7 @@ struct AttentionCall {
   const float* bias;  // [num_heads][bias_cols] or null; see AttentionRule
   int64_t bias_stride;
   int64_t bias_cols;
+  bool bias_by_key;
   int64_t window;     // 0: none
   int64_t num_keys;   // 0: causal
 };

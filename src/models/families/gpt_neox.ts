@@ -7,7 +7,7 @@ import { activation, intermediateSize, maxPosition, plain, shape } from '../spec
 
 export const gptNeox: Architecture = {
   modelType: 'gpt_neox',
-  prefix: 'gpt_neox.',
+  prefixes: ['gpt_neox.'],
   spec(config) {
     const sizes = shape(config, {
       hidden: ['hidden_size'],

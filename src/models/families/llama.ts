@@ -55,24 +55,25 @@ export const qkvBiases: TensorRole[] = ['query_bias', 'key_bias', 'value_bias']
 export const attentionBiases: TensorRole[] = [...qkvBiases, 'attention_out_bias']
 export const mlpBiases: TensorRole[] = ['mlp_gate_bias', 'mlp_up_bias', 'mlp_down_bias']
 
-const ignored = /^layers\.\d+\.self_attn\.rotary_emb\.inv_freq$/
+/** What old files store of the rotation. */
+export const rotaryBuffers = /^layers\.\d+\.self_attn\.rotary_emb\.inv_freq$/
 
 export const llama: Architecture = {
   modelType: 'llama',
-  prefix: 'model.',
+  prefixes: ['model.'],
   spec: (config) => llamaSpec(config),
   absent: (config) => [
     ...(config.flag('attention_bias', false) ? [] : attentionBiases),
     ...(config.flag('mlp_bias', false) ? [] : mlpBiases),
   ],
   tensors: llamaTensors,
-  ignored,
+  ignored: rotaryBuffers,
 }
 
 /** Llama whose layers see only a window of the last keys; 4096 where a config does not say. */
 export const mistral: Architecture = {
   modelType: 'mistral',
-  prefix: 'model.',
+  prefixes: ['model.'],
   spec(config) {
     const spec = llamaSpec(config, { kvHeads: 8 })
     const window = slidingWindow(config, 4096)
@@ -83,7 +84,7 @@ export const mistral: Architecture = {
   },
   absent: () => [...attentionBiases, ...mlpBiases],
   tensors: llamaTensors,
-  ignored,
+  ignored: rotaryBuffers,
 }
 
 /** The layers from max_window_layers on, or those that layer_types names, see only a window. */
@@ -96,20 +97,20 @@ export function qwenWindows(config: Fields, num_layers: number): Int32Array {
 /** Llama with biases of query, key and value. */
 export const qwen2: Architecture = {
   modelType: 'qwen2',
-  prefix: 'model.',
+  prefixes: ['model.'],
   spec(config) {
     const spec = llamaSpec(config)
     return { ...spec, layer_windows: qwenWindows(config, spec.num_layers) }
   },
   absent: () => ['attention_out_bias', ...mlpBiases],
   tensors: llamaTensors,
-  ignored,
+  ignored: rotaryBuffers,
 }
 
 /** Llama with a norm of every query and key head. */
 export const qwen3: Architecture = {
   modelType: 'qwen3',
-  prefix: 'model.',
+  prefixes: ['model.'],
   spec(config) {
     const spec = llamaSpec(config, { headDim: 128 })
     return { ...spec, qk_norm: 'head', layer_windows: qwenWindows(config, spec.num_layers) }
@@ -120,5 +121,5 @@ export const qwen3: Architecture = {
     ...weight('query_norm', 'layers.{layer}.self_attn.q_norm'),
     ...weight('key_norm', 'layers.{layer}.self_attn.k_norm'),
   },
-  ignored,
+  ignored: rotaryBuffers,
 }

@@ -77,7 +77,7 @@ function blocks(stack: string, mlp: number) {
 function t5Of(modelType: string, mt5: boolean): Architecture {
   return {
     modelType,
-    prefix: '',
+    prefixes: [''],
     spec: (config) => t5Spec(config, mt5),
     absent: (config) => (feedForward(config, mt5 ? 'gated-gelu' : 'relu').gated_mlp ? [] : ['mlp_gate_weight']),
     tensors: {
