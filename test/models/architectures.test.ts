@@ -221,6 +221,20 @@ test.each<[string, Json, number, number[]]>([
   }
 })
 
+test("Phi-3's first names for longrope, su and yarn, mean longrope", () => {
+  const frequenciesOf = (type: string) => {
+    const factors = { short_factor: [1, 2], long_factor: [3, 4], original_max_position_embeddings: 64 }
+    const config = { max_position_embeddings: 128, rope_scaling: { type, ...factors } }
+    return rope(new Fields('config.json', config), 4, { defaultFactor: 1, yarnIsLongrope: true })
+  }
+  expect(frequenciesOf('su')).toEqual(frequenciesOf('longrope'))
+  expect(frequenciesOf('yarn')).toEqual(frequenciesOf('longrope'))
+  expect(frequenciesOf('su')).toMatchObject({
+    long_rope_above: 64,
+    rope_scale: Math.sqrt(1 + Math.log(2) / Math.log(64)),
+  })
+})
+
 test('every row names the matrices that every decoder has', () => {
   const roles = ['embedding', 'unembedding', 'query_weight', 'key_weight', 'value_weight', 'attention_out_weight']
   for (const [name, row] of Object.entries(architectures))
