@@ -129,8 +129,8 @@ export class FakeEngine implements Engine {
         if (finish === 'none' && seen.num_generated >= max_tokens) finish = 'length'
         if (finish === 'none') this.#changed()
         else end('finished')
-        const { token, logprob = Number.NaN, rank = 0, top = [] } = event
-        yield { token, logprob, rank, top, finish }
+        const token = max_tokens === 0 ? -1 : event.token
+        yield { logprob: Number.NaN, rank: 0, top: [], ...event, token, finish }
         if (finish !== 'none') return
       }
     } catch (error) {

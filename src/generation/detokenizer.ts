@@ -38,3 +38,13 @@ export class Detokenizer {
     return this.#decoder.decode()
   }
 }
+
+/** The length that Python and OpenAI count: characters beyond U+FFFF are one. */
+export function countCodePoints(text: string): number {
+  let count = text.length
+  for (let i = 0; i < text.length; i++) {
+    // The second half of a surrogate pair is no code point of its own.
+    if ((text.charCodeAt(i) & 0xfc00) === 0xdc00) count--
+  }
+  return count
+}

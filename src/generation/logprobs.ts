@@ -26,7 +26,8 @@ const leastLogprob = -9999
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-function show(tokenizer: Tokenizer, token: number, logprob: number): ShownToken {
+/** @param logprob becomes -9999 where it is less: JSON has no -Infinity */
+export function show(tokenizer: Tokenizer, token: number, logprob: number): ShownToken {
   const bytes = tokenizer.tokenBytes(token)
   let text: string | null
   try {

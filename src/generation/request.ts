@@ -1,6 +1,8 @@
 // What a request asks of generation, and what it gets: the types that http and generation share.
 
+import type { SamplingParams } from '../engine/contract.js'
 import type { ShownChoice } from './logprobs.js'
+import type { ShownPrompt } from './prompt_logprobs.js'
 
 /** How the tokens of a request are chosen, as the request says it; undefined is the default. OpenAI's names. */
 export interface GenerationParams {
@@ -29,7 +31,18 @@ export interface GenerationParams {
   stop: readonly string[]
   /** completions per prompt */
   n: number
-  /** completion tokens, at most */
+  /** completions made of each prompt, of which the n best are given out; or beams of a beam search. undefined: n */
+  best_of?: number | undefined
+  /** the n best completions that a beam search finds, instead of n samples */
+  use_beam_search?: boolean | undefined
+  /** see BeamSearchOptions */
+  length_penalty?: number | undefined
+  early_stopping?: boolean | 'never' | undefined
+  /** the prompt is given out before the completion, with as many log-probabilities */
+  echo?: boolean | undefined
+  /** most probable tokens shown beside each of the prompt's; undefined: with `echo` num_logprobs, else none about the prompt */
+  num_prompt_logprobs?: number | undefined
+  /** completion tokens, at most; 0: the prompt is all */
   max_tokens: number | undefined
   /** a max_tokens that does not fit becomes what fits */
   clamp_max_tokens?: boolean
@@ -50,16 +63,24 @@ export interface GenerationParams {
 /** A prompt of the completions API: text, or ids that are taken as they are. */
 export type Prompt = string | readonly number[]
 
+/** A prompt's ids, and the text that they were made of; null where there was none, or the ids are only a part of it. */
+export interface EncodedPrompt {
+  ids: Int32Array
+  text: string | null
+}
+
 /** A request that is ready for the engine. */
 export interface PreparedRequest {
   prompts: Int32Array[]
+  /** see EncodedPrompt */
+  texts: (string | null)[]
   /** of all prompts together; a prompt counts once, whatever n is */
   num_prompt_tokens: number
   params: GenerationParams
   /** completion tokens, at most, for each prompt */
   max_tokens: number[]
-  /** token sequences that may not come */
-  bad_word_ids: number[][]
+  /** what does not depend on the prompt or the choice */
+  sampling: Partial<SamplingParams>
   /** performance.now() of the request's arrival */
   arrived: number
 }
@@ -74,6 +95,10 @@ export interface Delta {
   tokens: ShownChoice[]
   /** ids of the tokens that were generated, whether their text has been given out or not */
   token_ids: number[]
+  /** log-probability of these tokens together; NaN unless log-probabilities were asked for, or best_of needed them */
+  logprob: number
+  /** on a choice's first delta, if the prompt is echoed or its log-probabilities were asked for */
+  prompt?: ShownPrompt
   /** on a choice's last delta, and only there */
   finish_reason: 'stop' | 'length' | null
   /** beside the finish reason 'stop': the stop string that was found, or the request's stop token; null for the model's own end */

@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
+import type { PromptLogprobs } from '../../src/engine/engine.js'
 import { FakeEngine, type ScriptLine } from '../../src/engine/fake.js'
 import { ApiError } from '../../src/errors.js'
 import { Encoder } from '../../src/generation/encoder.js'
@@ -289,4 +290,168 @@ test('every completion is counted once, with how it ended', async () => {
     ['length', '1'],
     ['abort', '1'],
   ])
+})
+
+describe('the prompt', () => {
+  const ids = bytesOf('😀b')
+  const prompt: PromptLogprobs = {
+    logprobs: Float32Array.of(-1, -2, -3, -4),
+    ranks: Int32Array.of(1, 2, 3, 4),
+    top_tokens: Int32Array.of(97, 98, 99, 100),
+    top_logprobs: Float32Array.of(-0.5, -0.6, -0.7, -0.8),
+  }
+
+  test('is told with the first delta when it is echoed, and offsets go on behind it', async () => {
+    const script = [{ ...logprob(word('Hello')), prompt }, logprob(word(' world')), logprob(EOS)]
+    const { engine, run } = setUp(script)
+    const deltas = await run({ echo: true, num_logprobs: 1 }, [ids])
+    expect(engine.seen[0]?.sampling).toMatchObject({ num_logprobs: 1, num_prompt_logprobs: 1 })
+    expect(deltas.map((delta) => delta.prompt?.text)).toEqual(['😀b', undefined, undefined])
+    expect(deltas[0]?.prompt?.tokens.map(({ logprob }) => logprob)).toEqual([null, -1, -2, -3, -4])
+    expect(deltas[0]?.prompt?.tokens.map(({ offset }) => offset)).toEqual([0, 0, 0, 0, 1])
+    expect(deltas[0]?.prompt?.tokens.map(({ top }) => top?.[0]?.text ?? null)).toEqual([null, 'a', 'b', 'c', 'd'])
+    expect(deltas.flatMap(({ tokens }) => tokens.map(({ offset }) => offset))).toEqual([2, 7, 13])
+    expect(textOf(deltas)).toBe('Hello world')
+  })
+
+  test('is told in each of n choices, its text as it was sent', async () => {
+    const deltas = await setUp([EOS]).run({ echo: true, n: 2 }, ['e\u0301'])
+    expect(deltas.map((delta) => [delta.index, delta.prompt])).toEqual([
+      [0, { text: 'e\u0301', tokens: [] }],
+      [1, { text: 'e\u0301', tokens: [] }],
+    ])
+  })
+
+  test('may be all: max_tokens 0 gives one delta without a token, and may fill the context', async () => {
+    const { engine, run } = setUp([{ token: 0, prompt }])
+    const deltas = await run({ max_tokens: 0, echo: true, num_logprobs: 1 }, [ids])
+    expect(deltas).toMatchObject([{ text: '', tokens: [], token_ids: [], finish_reason: 'length', stop_reason: null }])
+    expect(deltas[0]?.prompt?.tokens).toHaveLength(5)
+    expect(engine.seen[0]).toMatchObject({ sampling: { max_tokens: 0 }, state: 'finished' })
+    await run({ max_tokens: 0 }, ['x'.repeat(256)])
+    await expect(run({ max_tokens: 0 }, [Array(257).fill(97)])).rejects.toMatchObject({
+      kind: 'context_length_exceeded',
+    })
+    await expect(run({ max_tokens: 1 }, ['x'.repeat(256)])).rejects.toMatchObject({ kind: 'context_length_exceeded' })
+  })
+
+  test('has its own number of alternatives, with or without an echo', async () => {
+    const { engine, run } = setUp([{ token: EOS, prompt }])
+    const [first] = await run({ num_prompt_logprobs: 1 }, [ids])
+    expect(first?.prompt?.tokens).toHaveLength(5)
+    await run({ num_prompt_logprobs: 3, echo: true, num_logprobs: 1 }, [ids])
+    await run({ echo: true }, [ids])
+    await run({ num_logprobs: 2 }, [ids])
+    expect(engine.seen.map(({ sampling }) => sampling.num_prompt_logprobs)).toEqual([1, 3, -1, -1])
+  })
+})
+
+test('best_of asks for log-probabilities of all and gives out the best', async () => {
+  const engine = new FakeEngine(({ sampling }) => [
+    { token: 97 + (sampling.choice ?? 0), logprob: [-3, -1, -2][sampling.choice ?? 0] ?? 0 },
+    { token: EOS, logprob: -1 },
+  ])
+  const model = fakeModel()
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, '', null), new Metrics('fake'))
+  const deltas: Delta[] = []
+  const prepared = await generation.prepareCompletion(['x'], params({ n: 2, best_of: 3 }))
+  for await (const delta of generation.generate(prepared, new AbortController().signal)) deltas.push(delta)
+  expect(engine.seen.map(({ sampling }) => sampling.num_logprobs)).toEqual([0, 0, 0])
+  expect([textOf(deltas, 0), textOf(deltas, 1)]).toEqual(['b', 'c'])
+  expect(deltas.every(({ tokens }) => tokens.length === 0)).toBe(true)
+})
+
+test('a beam search gives out the n best beams as choices, with all that choices have', async () => {
+  // Two tokens, of which "b" is the most probable and "a" the next; then the end.
+  const engine = new FakeEngine(({ prompt }) => {
+    const generated = prompt.length - 1
+    const next = generated < 2 ? [98, 97, 99, 100] : [EOS, 97, 98, 99]
+    const top = next.map((token, i) => ({ token, logprob: -0.5 * (i + 1) - (generated === 2 && i > 0 ? 9 : 0) }))
+    return [{ token: next[0] as number, top }]
+  })
+  const model = fakeModel({ stopTokenIds: [EOS] })
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, '', null), new Metrics('fake'))
+  const asked = params({ n: 2, use_beam_search: true, num_logprobs: 1, max_tokens: 3, echo: true })
+  const deltas: Delta[] = []
+  const prepared = await generation.prepareCompletion(['x'], asked)
+  for await (const delta of generation.generate(prepared, new AbortController().signal)) deltas.push(delta)
+  expect(textOf(deltas, 0)).toBe('bb')
+  expect(['ba', 'ab']).toContain(textOf(deltas, 1))
+  expect(deltas.map(({ index, finish_reason }) => [index, finish_reason])).toEqual([
+    ...[
+      [0, null],
+      [0, null],
+      [0, 'stop'],
+    ],
+    ...[
+      [1, null],
+      [1, null],
+      [1, 'stop'],
+    ],
+  ])
+  expect(deltas[0]?.prompt?.text).toBe('x')
+  expect(deltas.slice(0, 3).flatMap(({ tokens }) => tokens.map(({ text, logprob }) => [text, logprob]))).toEqual([
+    ['b', -0.5],
+    ['b', -0.5],
+    ['<|endoftext|>', -0.5],
+  ])
+})
+
+test('what does not go together with a beam search is refused by name', async () => {
+  const { run } = setUp([EOS])
+  const cases: [Partial<GenerationParams>, string][] = [
+    [{ stop: ['x'] }, 'stop'],
+    [{ repetition_penalty: 1.1 }, 'repetition_penalty'],
+    [{ logit_bias: new Map([[1, 1]]) }, 'logit_bias'],
+    [{ min_tokens: 2 }, 'min_tokens'],
+    [{ n: 11 }, 'n'],
+    [{ best_of: 11 }, 'best_of'],
+  ]
+  for (const [more, param] of cases) {
+    await expect(run({ use_beam_search: true, ...more })).rejects.toMatchObject({ kind: 'invalid_value', param })
+  }
+})
+
+test('embeddings, likelihoods and next tokens are measured for all prompts at once', async () => {
+  const engine = new FakeEngine(({ prompt, sampling }) => [
+    {
+      token: 0,
+      pooled: Float32Array.of(prompt.length),
+      top: Array.from(sampling.logprob_token_ids ?? [], (token) => ({ token, logprob: -token })),
+      prompt: {
+        logprobs: Float32Array.of(-prompt.length),
+        ranks: Int32Array.of(1),
+        top_tokens: new Int32Array(),
+        top_logprobs: new Float32Array(),
+      },
+    },
+  ])
+  const model = fakeModel()
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, '', null), new Metrics('fake'))
+  const prompts = [Int32Array.of(1), Int32Array.of(1, 2)]
+  const { signal } = new AbortController()
+  expect(await generation.embed(prompts, 'mean', signal)).toEqual([Float32Array.of(1), Float32Array.of(2)])
+  expect((await generation.scorePrompts(prompts, signal)).map(({ logprobs }) => [...logprobs])).toEqual([[-1], [-2]])
+  expect(await generation.nextLogprobs(prompts, [5, 3], signal)).toEqual([
+    Float32Array.of(-5, -3),
+    Float32Array.of(-5, -3),
+  ])
+  expect(engine.seen.map(({ sampling }) => sampling.max_tokens)).toEqual([0, 0, 0, 0, 1, 1])
+  engine.refusal = 'no'
+  await expect(generation.embed(prompts, 'last', signal)).rejects.toMatchObject({ kind: 'request_refused' })
+})
+
+test('an embedding that nobody waits for any more ends in the engine', async () => {
+  const engine = new FakeEngine(async function* () {
+    await new Promise(() => {})
+    yield 0
+  })
+  const model = fakeModel()
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, '', null), new Metrics('fake'))
+  const controller = new AbortController()
+  const result = generation.embed([Int32Array.of(1), Int32Array.of(2)], 'mean', controller.signal)
+  await engine.until(({ seen }) => seen.length === 2)
+  controller.abort()
+  await expect(result).rejects.toMatchObject({ name: 'AbortError' })
+  expect(engine.seen.map(({ state }) => state)).toEqual(['cancelled', 'cancelled'])
 })

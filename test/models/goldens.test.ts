@@ -61,6 +61,12 @@ async function greedy(engine: Engine, prompt: number[]): Promise<{ tokens: numbe
   return result
 }
 
+async function score(engine: Engine, prompt: number[]): Promise<Float32Array> {
+  const request = { prompt: Int32Array.from(prompt), sampling: { max_tokens: 0, num_prompt_logprobs: 0 } }
+  for await (const event of engine.submit(request)) return event.prompt?.logprobs ?? new Float32Array()
+  throw new Error('no event')
+}
+
 describe.each(names)('%s', (name) => {
   const golden = readGolden(name)
   const path = join(root, golden.model)
@@ -102,6 +108,34 @@ describe.each(names)('%s', (name) => {
       await engine.close()
     }
   })
+
+  test.skipIf(stale)(
+    'log-probabilities of a prompt are the log-softmax of the golden logits, in chunks of 7',
+    async () => {
+      const engine = await startEngine(await loadModel(path), { ...options, max_num_batched_tokens: 7 })
+      const bytes = readFileSync(join(folder, `${name}.bin`))
+      let at = 0
+      try {
+        for (const { prompt, greedy, logprobs, positions } of golden.prompts) {
+          const sequence = [...prompt, ...greedy]
+          const scored = await score(engine, sequence)
+          for (const [i, logprob] of logprobs.entries()) {
+            expect(Math.abs((scored[prompt.length + i - 1] ?? NaN) - logprob)).toBeLessThan(1e-4)
+          }
+          for (const position of positions) {
+            const row = Array.from({ length: golden.vocab_size }, (_, id) => bytes.readFloatLE(4 * (at + id)))
+            at += golden.vocab_size
+            const next = sequence[position + 1]
+            if (next === undefined) continue
+            const logprob = (row[next] ?? NaN) - Math.log(row.reduce((sum, logit) => sum + Math.exp(logit), 0))
+            expect(Math.abs((scored[position] ?? NaN) - logprob)).toBeLessThan(1e-4)
+          }
+        }
+      } finally {
+        await engine.close()
+      }
+    },
+  )
 
   test.skipIf(stale)('text prompts have the ids that Hugging Face gives them', async () => {
     const { tokenizer } = await loadModel(path)

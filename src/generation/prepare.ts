@@ -1,0 +1,65 @@
+// Token ids of prompts and what is asked of them → a request that is ready for the engine, or an error that says what does not fit.
+
+import { ApiError } from '../errors.js'
+import type { Model } from '../models/model.js'
+import { beamOptions } from './beams.js'
+import type { EncodedPrompt, GenerationParams, PreparedRequest } from './request.js'
+import { samplingParams } from './sampling.js'
+
+/**
+ * @param limit the longest request in tokens
+ * @param defaultTokens completion tokens if the request does not say; null: the rest of the context
+ * @param param the request's field that holds the prompts, for messages
+ * @throws ApiError
+ */
+export function prepare(
+  model: Model,
+  limit: number,
+  encoded: readonly EncodedPrompt[],
+  params: GenerationParams,
+  defaultTokens: number | null,
+  param: 'prompt' | 'messages',
+  arrived: number,
+): PreparedRequest {
+  const kept = encoded.map((prompt) => truncated(prompt, params, limit))
+  const prompts = kept.map(({ ids }) => ids)
+  const max_tokens = prompts.map((prompt) => {
+    const room = limit - prompt.length
+    if (room < 0 || (room < 1 && params.max_tokens !== 0)) {
+      throw new ApiError(
+        'context_length_exceeded',
+        `This model's maximum context length is ${limit} tokens. Your ${param} has ${prompt.length} tokens, which leaves no room for a completion. Please shorten it.`,
+        param,
+      )
+    }
+    if (params.max_tokens === undefined) return Math.min(defaultTokens ?? room, room)
+    if (params.max_tokens > room && params.clamp_max_tokens) return room
+    if (params.max_tokens > room) {
+      throw new ApiError(
+        'context_length_exceeded',
+        `This model's maximum context length is ${limit} tokens. You asked for ${prompt.length + params.max_tokens} tokens: ${prompt.length} in the ${param} and ${params.max_tokens} in the completion (${params.max_tokens_param}). Please ask for less.`,
+        param,
+      )
+    }
+    return params.max_tokens
+  })
+  if (params.use_beam_search) for (const tokens of max_tokens) beamOptions(params, tokens, model.stopTokenIds)
+  return {
+    prompts,
+    texts: kept.map(({ text }) => text),
+    num_prompt_tokens: prompts.reduce((sum, prompt) => sum + prompt.length, 0),
+    params,
+    max_tokens,
+    sampling: samplingParams(params, model),
+    arrived,
+  }
+}
+
+/** The end of a prompt, as long as truncate_prompt_tokens allows. */
+function truncated(prompt: EncodedPrompt, params: GenerationParams, limit: number): EncodedPrompt {
+  const { truncate_prompt_tokens, max_tokens } = params
+  if (truncate_prompt_tokens === undefined) return prompt
+  const kept = truncate_prompt_tokens === -1 ? Math.max(1, limit - (max_tokens ?? 1)) : truncate_prompt_tokens
+  const { ids } = prompt
+  return ids.length > kept ? { ids: ids.subarray(ids.length - kept), text: null } : prompt
+}

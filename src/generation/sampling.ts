@@ -1,0 +1,58 @@
+// What a request says of how its tokens are chosen → the engine's SamplingParams. Defaults, ids and words are settled here.
+
+import type { SamplingParams } from '../engine/contract.js'
+import { ApiError } from '../errors.js'
+import type { Model } from '../models/model.js'
+import type { GenerationParams } from './request.js'
+
+/** All that does not depend on the prompt or the choice. @throws ApiError for ids that the model does not have */
+export function samplingParams(params: GenerationParams, model: Model): Partial<SamplingParams> {
+  const defaults = model.generationDefaults
+  const badWords = (params.bad_words ?? []).flatMap((word) => badWordIds(word, model))
+  // To choose the best of several completions, their log-probabilities are needed whether they are shown or not.
+  const num_logprobs = params.num_logprobs ?? ((params.best_of ?? params.n) > params.n ? 0 : -1)
+  return {
+    temperature: params.temperature ?? defaults.temperature ?? 1,
+    top_p: params.top_p ?? defaults.top_p ?? 1,
+    top_k: Math.max(0, params.top_k ?? defaults.top_k ?? 0),
+    min_p: params.min_p ?? defaults.min_p ?? 0,
+    presence_penalty: params.presence_penalty ?? 0,
+    frequency_penalty: params.frequency_penalty ?? 0,
+    repetition_penalty: params.repetition_penalty ?? 1,
+    num_logprobs,
+    num_prompt_logprobs: params.num_prompt_logprobs ?? (params.echo ? params.num_logprobs : undefined) ?? -1,
+    min_tokens: params.min_tokens ?? 0,
+    ignore_eos: params.ignore_eos ?? false,
+    eos_token_ids: Int32Array.from(model.stopTokenIds),
+    stop_token_ids: knownIds(params.stop_token_ids, 'stop_token_ids', model),
+    allowed_token_ids: knownIds(params.allowed_token_ids, 'allowed_token_ids', model),
+    logprob_token_ids: knownIds(params.logprob_token_ids, 'logprob_token_ids', model),
+    bad_word_ids: Int32Array.from(badWords.flat()),
+    bad_word_sizes: Int32Array.from(badWords, (ids) => ids.length),
+    bias_ids: knownIds(params.logit_bias?.keys(), 'logit_bias', model),
+    bias_values: Float32Array.from(params.logit_bias?.values() ?? []),
+  }
+}
+
+/** Ids that may be sampled. */
+function knownIds(ids: Iterable<number> | undefined, param: string, { spec }: Model): Int32Array {
+  const known = [...(ids ?? [])]
+  const wrong = known.find((id) => id >= spec.num_sampled_ids)
+  if (wrong !== undefined) {
+    throw new ApiError(
+      'invalid_value',
+      `'${param}' names the token id ${wrong}; this model's ids end at ${spec.num_sampled_ids - 1}.`,
+      param,
+    )
+  }
+  return Int32Array.from(known)
+}
+
+/** The tokens of a word, and where they differ also of the word behind a space, as vLLM's bad_words has them. */
+function badWordIds(word: string, { tokenizer }: Model): number[][] {
+  const encode = (text: string) => tokenizer.encode(text, { addSpecialTokens: false })
+  const alone = encode(word.trimStart())
+  const behindSpace = encode(` ${word.trimStart()}`)
+  const differs = behindSpace[0] !== alone[0] && behindSpace.length === alone.length
+  return (differs ? [alone, behindSpace] : [alone]).filter((ids) => ids.length > 0)
+}
