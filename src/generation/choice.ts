@@ -15,6 +15,8 @@ export interface Choice {
   /** prompt * n + i */
   index: number
   prompt: EncodedPrompt
+  /** an encoder read the prompt: the answer begins a text of its own instead of going on with the prompt's */
+  encoded: boolean
   params: GenerationParams
   times: ChoiceTimes
 }
@@ -22,12 +24,12 @@ export interface Choice {
 /** @param signal of the request; when it is aborted the choice ends without a word */
 export async function* choiceDeltas(
   events: AsyncIterable<TokenEvent> | Iterable<TokenEvent>,
-  { index, prompt, params, times }: Choice,
+  { index, prompt, encoded, params, times }: Choice,
   tokenizer: Tokenizer,
   signal: AbortSignal,
 ): AsyncGenerator<Delta> {
   const { include_stop_str_in_output = false, skip_special_tokens = true, min_tokens = 0 } = params
-  const detokenizer = new Detokenizer(tokenizer, prompt.ids)
+  const detokenizer = new Detokenizer(tokenizer, encoded ? [] : prompt.ids)
   const stops = new StopMatcher(params.stop, include_stop_str_in_output)
   const shown = new ShownTokens()
   let decoded = 0 // UTF-16 units of text made so far, given out or not

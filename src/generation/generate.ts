@@ -146,7 +146,8 @@ export class Generation {
   ): AsyncGenerator<Delta> {
     const prompt = { ids: prompts[promptIndex] ?? new Int32Array(), text: texts[promptIndex] ?? null }
     const times = new ChoiceTimes(this.#metrics, arrived)
-    return choiceDeltas(events, { index, prompt, params, times }, this.#model.tokenizer, signal)
+    const encoded = this.#model.spec.num_encoder_layers > 0
+    return choiceDeltas(events, { index, prompt, encoded, params, times }, this.#model.tokenizer, signal)
   }
 
   /** Hidden states of prompts. @throws ApiError, AbortError */

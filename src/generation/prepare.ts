@@ -21,6 +21,7 @@ export function prepare(
   param: 'prompt' | 'messages',
   arrived: number,
 ): PreparedRequest {
+  if (model.spec.num_encoder_layers > 0) refuseForEncoder(params)
   const kept = encoded.map((prompt) => truncated(prompt, params, limit))
   const prompts = kept.map(({ ids }) => ids)
   const max_tokens = prompts.map((prompt) => {
@@ -53,6 +54,18 @@ export function prepare(
     sampling: samplingParams(params, model),
     arrived,
   }
+}
+
+/**
+ * What asks for the prompt as the beginning of the answer. An encoder-decoder's prompt is none: the decoder gives it no
+ * log-probabilities, and a beam's tokens cannot be appended to it.
+ * @throws ApiError
+ */
+function refuseForEncoder({ echo, num_prompt_logprobs, use_beam_search }: GenerationParams): void {
+  const asked = Object.entries({ echo, prompt_logprobs: num_prompt_logprobs !== undefined, use_beam_search })
+  const name = asked.find(([, wanted]) => wanted)?.[0]
+  if (name === undefined) return
+  throw new ApiError('unsupported_parameter', `'${name}' is not supported for encoder-decoder models yet.`, name)
 }
 
 /** The end of a prompt, as long as truncate_prompt_tokens allows. */
