@@ -109,8 +109,9 @@ void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingPar
   const int64_t vocab = worker_->spec().vocab_size;
   const int64_t max_model_len = static_cast<int64_t>(info_.max_model_len);
   check(!prompt.empty(), "prompt: expected at least one token, got none");
-  const int64_t longest = params.max_tokens == 0 ? max_model_len : max_model_len - 1;
-  check(static_cast<int64_t>(prompt.size()) <= longest, "prompt: expected fewer than ", longest + 1, " tokens, got ", prompt.size());
+  // A completion's last token needs no place: nothing is predicted from it. A decoder behind an encoder begins with a place of its own.
+  const int64_t longest = max_model_len - (worker_->spec().num_encoder_layers > 0 && params.max_tokens > 0 ? 1 : 0);
+  check(static_cast<int64_t>(prompt.size()) <= longest, "prompt: expected at most ", longest, " tokens, got ", prompt.size());
   const bool reports = params.pooling != Pooling::none || params.num_prompt_logprobs >= 0;
   check(!reports || worker_->spec().num_encoder_layers == 0,
         "num_prompt_logprobs, pooling: expected none, because this model's encoder reads the prompt and tells nothing of its tokens");

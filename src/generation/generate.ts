@@ -10,6 +10,7 @@ import { selectBest } from './best_of.js'
 import { choiceDeltas } from './choice.js'
 import { ChoiceTimes } from './choice_times.js'
 import type { Encoder } from './encoder.js'
+import { scoreWithLastToken } from './last_token.js'
 import { embed, nextLogprobs, scorePrompts } from './measure.js'
 import { merge } from './merge.js'
 import { prepare } from './prepare.js'
@@ -113,8 +114,12 @@ export class Generation {
     const seed = request.params.seed ?? Math.floor(Math.random() * 2 ** 53)
     return request.prompts.flatMap((_, promptIndex) => {
       const { prompt, sampling } = this.#engineRequest(request, promptIndex, seed)
+      const isTooLong = prompt.length > this.maxModelLen // by the one token that scoring allows
       return Array.from({ length: count }, (_, choice) => {
-        const events = this.#engine.submit({ prompt, sampling: { ...sampling, choice } }, signal)
+        const engineRequest = { prompt, sampling: { ...sampling, choice } }
+        const events = isTooLong
+          ? scoreWithLastToken(this.#engine, engineRequest, signal)
+          : this.#engine.submit(engineRequest, signal)
         return this.#choice(request, promptIndex, promptIndex * count + choice, events, signal)
       })
     })

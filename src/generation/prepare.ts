@@ -26,6 +26,7 @@ export function prepare(
   const prompts = kept.map(({ ids }) => ids)
   const max_tokens = prompts.map((prompt) => {
     const room = limit - prompt.length
+    if (room < 1 && isScored(prompt, params, limit, model)) return room === 0 ? (params.max_tokens ?? 0) : 0
     if (room < 0 || (room < 1 && params.max_tokens !== 0)) {
       throw new ApiError(
         'context_length_exceeded',
@@ -54,6 +55,22 @@ export function prepare(
     sampling: samplingParams(params, model),
     arrived,
   }
+}
+
+/**
+ * A prompt that is only scored may fill the context, and be one token longer: its last token predicts nothing, so it needs no place.
+ * The one token that clients ask for with it is chosen where the prompt's last token has a place (see last_token.ts).
+ */
+function isScored(prompt: Int32Array, params: GenerationParams, limit: number, model: Model): boolean {
+  const { echo, num_logprobs, num_prompt_logprobs = echo ? num_logprobs : undefined, max_tokens = 2 } = params
+  const last = prompt[limit] ?? 0
+  return (
+    num_prompt_logprobs !== undefined &&
+    max_tokens <= 1 &&
+    !params.use_beam_search &&
+    prompt.length <= limit + 1 &&
+    last < model.spec.num_sampled_ids
+  )
 }
 
 /**

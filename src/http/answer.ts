@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import type { ShownToken } from '../generation/logprobs.js'
 import type { GenerationParams } from '../generation/request.js'
 import type { Call } from './call.js'
-import type { SamplingFields, ValidChat, ValidCompletion } from './schema.js'
+import type { ChoosingFields, SamplingFields, ValidChat, ValidCompletion } from './schema.js'
 
 /** A new id such as chatcmpl-0123456789abcdef0123456789abcdef. */
 export function newId(prefix: string): string {
@@ -51,6 +51,8 @@ export interface Shown {
   tokenIds: boolean
   /** tokens are called token_id:<id> instead of by their text */
   namesAreIds: boolean
+  /** most probable tokens beside each of the prompt's, apart from an echo; undefined: the prompt's are not shown */
+  promptLogprobs: number | undefined
   /** usage: in a last chunk of a stream, in every chunk of it, or in none */
   usage: 'none' | 'end' | 'always'
 }
@@ -61,19 +63,25 @@ export function shownOf(body: ValidCompletion | ValidChat, logprobs: boolean): S
     logprobs,
     tokenIds: body.return_token_ids === true,
     namesAreIds: body.return_tokens_as_token_ids === true,
+    promptLogprobs: body.prompt_logprobs,
     usage: include_usage !== true ? 'none' : continuous_usage_stats === true ? 'always' : 'end',
   }
 }
 
 /** Bytes as text where they are no whole characters: \x and two digits for each. */
-export function spelled({ bytes }: ShownToken): string {
+export function spelled({ bytes }: Pick<ShownToken, 'bytes'>): string {
   return Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')
+}
+
+/** How many choices are made and which are given out, as generation reads it. */
+export function choosing({ n, best_of, use_beam_search, length_penalty, early_stopping }: ChoosingFields) {
+  return { n: n ?? 1, best_of, use_beam_search, length_penalty, early_stopping }
 }
 
 /** How the tokens are chosen, as generation reads it. */
 export function sampling(
   body: SamplingFields,
-): Omit<GenerationParams, 'max_tokens' | 'max_tokens_param' | 'num_logprobs' | 'n'> {
+): Omit<GenerationParams, 'max_tokens' | 'max_tokens_param' | 'num_logprobs' | keyof ReturnType<typeof choosing>> {
   const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, ignore_eos, logit_bias } = body
   const { repetition_penalty, min_tokens, stop_token_ids, allowed_token_ids, bad_words, logprob_token_ids } = body
   const { include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens } = body

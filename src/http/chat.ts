@@ -2,9 +2,10 @@
 
 import type { ShownChoice } from '../generation/logprobs.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
-import { type AnswerHead, answerHead, newId, type Shown, sampling, shownOf } from './answer.js'
+import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, shownOf } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { type ChatTokenChoice, showTokens } from './chat_tokens.js'
+import { type PromptLogprobs, showPromptLogprobs } from './prompt_logprobs.js'
 import { checkModel, needModel } from './ready.js'
 import { parseChat, renderOptions } from './schema.js'
 import { type Usage, UsageCount } from './usage.js'
@@ -36,6 +37,7 @@ export interface ChatAnswer extends AnswerHead<'chat.completion'> {
   choices: Choice[]
   usage: Usage
   prompt_token_ids?: number[]
+  prompt_logprobs?: PromptLogprobs
 }
 
 export interface ChatChunk extends AnswerHead<'chat.completion.chunk'> {
@@ -53,10 +55,11 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
     body.messages,
     {
       ...sampling(body),
-      n: body.n ?? 1,
+      ...choosing(body),
       max_tokens: body.max_completion_tokens ?? body.max_tokens,
       max_tokens_param: body.max_completion_tokens === undefined ? 'max_tokens' : 'max_completion_tokens',
       num_logprobs: shown.logprobs ? (body.top_logprobs ?? 0) : undefined,
+      num_prompt_logprobs: body.prompt_logprobs,
     },
     renderOptions(body),
   )
@@ -77,8 +80,12 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
       ...(shown.tokenIds ? { token_ids: [] } : {}),
     }),
   )
+  let promptLogprobs: { prompt_logprobs?: PromptLogprobs } = {}
   for await (const delta of deltas) {
     count.add(delta)
+    if (delta.prompt && shown.promptLogprobs !== undefined) {
+      promptLogprobs = { prompt_logprobs: showPromptLogprobs(delta.prompt, shown.promptLogprobs) }
+    }
     const choice = choices[delta.index]
     if (!choice) continue
     choice.message.content += delta.text
@@ -88,7 +95,7 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
     choice.token_ids?.push(...delta.token_ids)
   }
   const head = answerHead(call, id, 'chat.completion', fingerprint, body)
-  const answer: ChatAnswer = { ...head, choices, usage: count.usage, ...promptIds(prepared, shown) }
+  const answer: ChatAnswer = { ...head, choices, usage: count.usage, ...promptIds(prepared, shown), ...promptLogprobs }
   return { json: answer }
 }
 

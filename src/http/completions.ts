@@ -1,27 +1,23 @@
 // POST /v1/completions
 
-import type { ShownChoice, ShownToken } from '../generation/logprobs.js'
+import { countCodePoints } from '../generation/detokenizer.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
-import { type AnswerHead, answerHead, newId, type Shown, sampling, shownOf, spelled } from './answer.js'
+import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, shownOf } from './answer.js'
 import type { Call, Reply } from './call.js'
+import { addNoToken, addTokens, emptyLogprobs, type LegacyLogprobs } from './legacy_logprobs.js'
+import { type PromptLogprobs, showPromptLogprobs } from './prompt_logprobs.js'
 import { checkModel, needModel } from './ready.js'
 import { parseCompletion } from './schema.js'
 import { type Usage, UsageCount } from './usage.js'
 
-interface Logprobs {
-  text_offset: number[]
-  token_logprobs: number[]
-  tokens: string[]
-  top_logprobs: Record<string, number>[]
-}
-
 interface Choice {
   text: string
   index: number
-  logprobs: Logprobs | null
+  logprobs: LegacyLogprobs | null
   /** null only in a stream, before the last */
   finish_reason: Delta['finish_reason']
   stop_reason?: string | number
+  prompt_logprobs?: PromptLogprobs
   prompt_token_ids?: number[]
   token_ids?: number[]
 }
@@ -36,21 +32,31 @@ export interface CompletionAnswer extends CompletionChunk {
   usage: Usage
 }
 
+/** What a completion shows beside what all answers may. */
+interface CompletionShown extends Shown {
+  echo: boolean
+  /** most probable tokens beside each token of the text */
+  numTop: number
+}
+
 export async function createCompletion(call: Call, input: unknown): Promise<Reply> {
   const { generation, fingerprint } = needModel(call.state)
   const body = parseCompletion(input, call.state.log)
   checkModel(call.state, body.model)
+  const { echo = false, logprobs, prompt_logprobs, max_tokens } = body
   const prepared = await generation.prepareCompletion(body.prompt, {
     ...sampling(body),
-    n: body.n ?? 1,
-    max_tokens: body.max_tokens,
+    ...choosing(body),
+    max_tokens,
     max_tokens_param: 'max_tokens',
-    num_logprobs: body.logprobs,
+    num_logprobs: logprobs,
+    echo,
+    num_prompt_logprobs: prompt_logprobs === undefined ? undefined : Math.max(prompt_logprobs, (echo && logprobs) || 0),
   })
   const count = new UsageCount(call.record, prepared)
   const deltas = generation.generate(prepared, call.signal)
   const head = answerHead(call, newId('cmpl-'), 'text_completion', fingerprint, body)
-  const shown = shownOf(body, body.logprobs !== undefined)
+  const shown = { ...shownOf(body, logprobs !== undefined), echo, numTop: logprobs ?? 0 }
   if (body.stream) return { events: chunks(deltas, count, head, prepared, shown) }
   const choices = Array.from({ length: prepared.prompts.length * prepared.params.n }, (_, index) =>
     emptyChoice(index, prepared, shown, true),
@@ -58,7 +64,7 @@ export async function createCompletion(call: Call, input: unknown): Promise<Repl
   for await (const delta of deltas) {
     count.add(delta)
     const choice = choices[delta.index]
-    if (choice) addDelta(choice, delta, shown)
+    if (choice) addDelta(choice, delta, prepared, shown)
   }
   const answer = { ...head, choices, usage: count.usage } as CompletionAnswer // every choice has ended
   return { json: answer }
@@ -69,15 +75,17 @@ async function* chunks(
   count: UsageCount,
   head: AnswerHead<'text_completion'>,
   prepared: PreparedRequest,
-  shown: Shown,
+  shown: CompletionShown,
 ): AsyncGenerator<CompletionChunk> {
   const begun = new Set<number>()
   for await (const delta of deltas) {
     count.add(delta)
-    if (delta.text === '' && delta.tokens.length === 0 && delta.finish_reason === null && !shown.tokenIds) continue
-    const choice = emptyChoice(delta.index, prepared, shown, !begun.has(delta.index))
+    const first = !begun.has(delta.index)
+    const silent = delta.text === '' && delta.tokens.length === 0 && delta.finish_reason === null
+    if (silent && !shown.tokenIds && !(first && shown.echo)) continue
+    const choice = emptyChoice(delta.index, prepared, shown, first)
     begun.add(delta.index)
-    addDelta(choice, delta, shown)
+    addDelta(choice, delta, prepared, shown)
     const usage = shown.usage === 'none' ? {} : { usage: shown.usage === 'always' ? count.usage : null }
     yield { ...head, choices: [choice], ...usage }
   }
@@ -85,40 +93,35 @@ async function* chunks(
 }
 
 /** @param first the first that is told of this choice */
-function emptyChoice(index: number, prepared: PreparedRequest, shown: Shown, first: boolean): Choice {
+function emptyChoice(index: number, prepared: PreparedRequest, shown: CompletionShown, first: boolean): Choice {
   const prompt = prepared.prompts[Math.floor(index / prepared.params.n)] ?? []
   return {
     text: '',
     index,
-    logprobs: shown.logprobs ? { text_offset: [], token_logprobs: [], tokens: [], top_logprobs: [] } : null,
+    logprobs: shown.logprobs ? emptyLogprobs() : null,
     finish_reason: null,
     ...(shown.tokenIds && first ? { prompt_token_ids: Array.from(prompt) } : {}),
     ...(shown.tokenIds ? { token_ids: [] } : {}),
   }
 }
 
-function addDelta(choice: Choice, delta: Delta, shown: Shown): void {
-  choice.text += delta.text
-  choice.finish_reason = delta.finish_reason
-  if (delta.stop_reason !== null) choice.stop_reason = delta.stop_reason
-  choice.token_ids?.push(...delta.token_ids)
-  if (choice.logprobs) addLogprobs(choice.logprobs, delta.tokens, shown.namesAreIds)
-}
-
-function addLogprobs(logprobs: Logprobs, tokens: readonly ShownChoice[], namesAreIds: boolean): void {
-  for (const token of tokens) {
-    logprobs.text_offset.push(token.offset)
-    logprobs.token_logprobs.push(token.logprob)
-    logprobs.tokens.push(tokenName(token, namesAreIds))
-    // Two ids with one text share a key: the more probable one stays. Best first, so the earlier wins.
-    const top: Record<string, number> = Object.create(null)
-    for (const other of [...token.top, token]) top[tokenName(other, namesAreIds)] ??= other.logprob
-    logprobs.top_logprobs.push(top)
+function addDelta(choice: Choice, delta: Delta, prepared: PreparedRequest, shown: CompletionShown): void {
+  const { prompt, text, tokens, token_ids, finish_reason, stop_reason } = delta
+  if (prompt && shown.echo) {
+    choice.text += prompt.text
+    if (choice.logprobs) addTokens(choice.logprobs, prompt.tokens, shown.numTop, shown.namesAreIds)
   }
-}
-
-/** A token as the legacy API names it: bytes that are no whole characters are spelled out. */
-function tokenName(token: ShownToken, namesAreIds: boolean): string {
-  if (namesAreIds) return `token_id:${token.id}`
-  return token.text ?? `bytes:${spelled(token)}`
+  if (prompt && shown.promptLogprobs !== undefined) {
+    choice.prompt_logprobs = showPromptLogprobs(prompt, shown.promptLogprobs)
+  }
+  choice.text += text
+  choice.finish_reason = finish_reason
+  if (stop_reason !== null) choice.stop_reason = stop_reason
+  choice.token_ids?.push(...token_ids)
+  if (choice.logprobs === null) return
+  addTokens(choice.logprobs, tokens, Number.POSITIVE_INFINITY, shown.namesAreIds)
+  // A token was asked for, and behind a prompt that is scored beyond the context there is no place for it.
+  if (prompt && token_ids.length === 0 && prepared.params.max_tokens !== 0) {
+    addNoToken(choice.logprobs, countCodePoints(choice.text))
+  }
 }

@@ -19,7 +19,10 @@ import {
 import { refuseUnsupported } from './unsupported.js'
 import { fieldsOf, missing, parse } from './validate.js'
 
-const maxTokensSchema = z.int().min(1).max(16777216)
+const maxTokens = 16777216
+/** Most probable tokens beside each, at most: OpenAI's number. */
+const maxLogprobs = 20
+const maxTokensSchema = z.int().min(1).max(maxTokens)
 
 /** How tokens are chosen and where a text ends: alike wherever a body has these fields. */
 export const samplingFields = {
@@ -48,6 +51,17 @@ export const samplingFields = {
 
 export type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>
 
+/** How many choices are made, and which of them are given out. */
+const choosingFields = {
+  n: z.int().min(1).max(128).optional(),
+  best_of: z.int().min(1).max(20).optional(),
+  use_beam_search: z.boolean().optional(),
+  length_penalty: z.number().min(-100).max(100).optional(),
+  early_stopping: z.union([z.boolean(), z.literal('never')]).optional(),
+}
+
+export type ChoosingFields = z.infer<z.ZodObject<typeof choosingFields>>
+
 /** Checked as OpenAI's specification says; they change nothing here. */
 export const accountFields = {
   user: z.string().optional(),
@@ -61,10 +75,11 @@ export const accountFields = {
 
 const sharedFields = {
   ...samplingFields,
+  ...choosingFields,
   ...accountFields,
   model: z.string().optional(),
   max_tokens: maxTokensSchema.optional(),
-  n: z.int().min(1).max(128).optional(),
+  prompt_logprobs: z.int().min(0).max(maxLogprobs).optional(),
   stream: z.boolean().optional(),
   stream_options: z
     .object({
@@ -80,7 +95,10 @@ const sharedFields = {
 const completionSchema = z.object({
   ...sharedFields,
   prompt: promptSchema.optional(),
-  logprobs: z.int().min(0).max(20).optional(),
+  // 0: the prompt is all.
+  max_tokens: z.int().min(0).max(maxTokens).optional(),
+  echo: z.boolean().optional(),
+  logprobs: z.int().min(0).max(maxLogprobs).optional(),
 })
 
 const chatSchema = z.object({
@@ -88,7 +106,7 @@ const chatSchema = z.object({
   messages: z.array(z.object({ role: roleSchema, content: contentSchema, name: z.string().nullish() })).min(1),
   max_completion_tokens: maxTokensSchema.optional(),
   logprobs: z.boolean().optional(),
-  top_logprobs: z.int().min(0).max(20).optional(),
+  top_logprobs: z.int().min(0).max(maxLogprobs).optional(),
   add_generation_prompt: z.boolean().optional(),
   continue_final_message: z.boolean().optional(),
   chat_template_kwargs: templateVariablesSchema.optional(),
@@ -106,11 +124,12 @@ export function parseCompletion(body: unknown, log: Log): ValidCompletion {
   refuseUnsupported('completions', fields)
   const valid = parse(completionSchema, fields, log)
   checkTogether(valid)
-  const choices = (valid.prompt?.length ?? 1) * (valid.n ?? 1)
+  const { n = 1, best_of = n } = valid
+  const choices = (valid.prompt?.length ?? 1) * best_of
   if (choices > maxChoices) {
     throw new ApiError(
       'array_above_max_length',
-      `'prompt' times 'n' must be at most ${maxChoices} completions, but got ${choices}.`,
+      `'prompt' times '${best_of > n ? 'best_of' : 'n'}' must be at most ${maxChoices} completions, but got ${choices}.`,
       'prompt',
     )
   }
@@ -161,6 +180,10 @@ function checkTogether(valid: ValidCompletion | Omit<ValidChat, 'messages'>): vo
   if (valid.stream_options !== undefined && valid.stream !== true) {
     throw new ApiError('invalid_value', "'stream_options' needs 'stream' to be true.", 'stream_options')
   }
+  checkChoosing(valid)
+  if (valid.prompt_logprobs !== undefined && valid.stream === true) {
+    throw new ApiError('invalid_value', "'prompt_logprobs' cannot be used together with 'stream'.", 'prompt_logprobs')
+  }
   const most = ('max_completion_tokens' in valid ? valid.max_completion_tokens : undefined) ?? valid.max_tokens
   if (valid.min_tokens !== undefined && most !== undefined && valid.min_tokens > most) {
     throw new ApiError(
@@ -172,6 +195,30 @@ function checkTogether(valid: ValidCompletion | Omit<ValidChat, 'messages'>): vo
   if (valid.logprob_token_ids !== undefined && !('logprobs' in valid && valid.logprobs !== false)) {
     throw new ApiError('invalid_value', "'logprob_token_ids' needs 'logprobs'.", 'logprob_token_ids')
   }
+}
+
+/** n, best_of and beam search. */
+function checkChoosing({
+  n = 1,
+  best_of,
+  use_beam_search,
+  length_penalty,
+  early_stopping,
+  stream,
+}: ChoosingFields & { stream?: boolean | undefined }): void {
+  const wrong = (param: string, sentence: string) => new ApiError('invalid_value', `'${param}' ${sentence}.`, param)
+  if (best_of !== undefined && best_of < n)
+    throw wrong('best_of', `must be at least ${n}, the value of 'n', but got ${best_of}`)
+  if (!use_beam_search) {
+    if (length_penalty !== undefined && length_penalty !== 1)
+      throw wrong('length_penalty', "needs 'use_beam_search' to be true")
+    if (early_stopping !== undefined && early_stopping !== false)
+      throw wrong('early_stopping', "needs 'use_beam_search' to be true")
+  }
+  // Which tokens are the answer's is only known at the end.
+  if (stream && use_beam_search) throw wrong('stream', "cannot be used together with 'use_beam_search'")
+  if (stream && best_of !== undefined && best_of > n)
+    throw wrong('stream', "cannot be used together with a 'best_of' above 'n'")
 }
 
 /** How a chat becomes text. */

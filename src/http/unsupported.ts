@@ -22,10 +22,8 @@ const both: Record<string, Test> = {
   guided_regex: anything,
   guided_choice: anything,
   guided_grammar: anything,
-  use_beam_search: only(false),
   detokenize: only(true),
   logits_processors: emptyOr(),
-  prompt_logprobs: anything,
   prompt_embeds: anything,
   priority: only(0),
   kv_transfer_params: anything,
@@ -35,7 +33,6 @@ const both: Record<string, Test> = {
 
 const completions: Record<string, Test> = {
   ...both,
-  echo: only(false),
   suffix: only(''),
 }
 
@@ -74,6 +71,9 @@ const responses: Record<string, Test> = {
   context_management: emptyOr(),
   moderation: anything,
   max_tool_calls: anything,
+  best_of: only(1),
+  use_beam_search: only(false),
+  prompt_logprobs: anything,
   echo: only(false),
   return_token_ids: only(false),
   return_tokens_as_token_ids: only(false),
@@ -98,9 +98,7 @@ export function refuseUnsupported(endpoint: keyof typeof tables, fields: Readonl
   for (const [name, isDefault] of Object.entries(tables[endpoint])) {
     if (Object.hasOwn(fields, name) && !isDefault(fields[name])) throw unsupported(name)
   }
-  const { best_of, n, stream_options } = fields
-  // best_of equal to n asks for no more than n.
-  if (best_of !== undefined && best_of !== 1 && best_of !== n) throw unsupported('best_of')
+  const { stream_options } = fields
   if ((stream_options as { include_obfuscation?: unknown } | undefined)?.include_obfuscation === true) {
     throw unsupported('stream_options.include_obfuscation')
   }
@@ -112,5 +110,5 @@ function unsupported(param: string): ApiError {
 
 /** Names that are refused, for the README and its test. */
 export const unsupportedParameters: readonly string[] = [
-  ...new Set([...Object.keys(completions), ...Object.keys(chat), 'best_of']),
+  ...new Set([...Object.keys(completions), ...Object.keys(chat)]),
 ].sort()

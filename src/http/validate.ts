@@ -102,7 +102,7 @@ const integerFields = new Set([
     'logprobs',
     'top_logprobs',
   ],
-  ...['truncate_prompt_tokens', 'dimensions', 'top_n'],
+  ...['truncate_prompt_tokens', 'dimensions', 'top_n', 'best_of', 'prompt_logprobs'],
 ])
 
 function integerLike(issue: Issue): boolean {

@@ -256,9 +256,9 @@ describe('what cannot run is refused with what was expected and what came', () =
       /prompt: expected at least one token/,
     ],
     [
-      'a prompt as long as the context',
-      { prompt: new Int32Array(128), sampling: { max_tokens: 1 } },
-      /fewer than 128 tokens, got 128/,
+      'a prompt longer than the context',
+      { prompt: new Int32Array(129), sampling: { max_tokens: 1 } },
+      /at most 128 tokens, got 129/,
     ],
     [
       'an id outside the vocabulary',

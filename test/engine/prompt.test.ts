@@ -149,11 +149,16 @@ describe('the log-probabilities of a prompt', async () => {
       const [full] = await score(randomPrompt(128))
       expect(full?.prompt?.logprobs).toHaveLength(127)
       expect(full?.prompt?.logprobs.every((logprob) => logprob < 0)).toBe(true)
+      // The token behind it needs no place of its own.
+      const prompt = randomPrompt(128)
+      const next = await collect(engine, { prompt, sampling: { max_tokens: 9, temperature: 0, ignore_eos: true } })
+      expect(next).toMatchObject([{ finish: 'length' }])
+      expect(next[0]?.token).toBeGreaterThanOrEqual(0)
       const [one] = await score(Int32Array.of(5))
       expect(one).toMatchObject({ token: -1, finish: 'length' })
       expect(one?.prompt?.logprobs).toHaveLength(0)
       expect(() => engine.submit({ prompt: randomPrompt(129), sampling: { max_tokens: 0 } })).toThrow(
-        /prompt: expected fewer than 129 tokens, got 129/,
+        /prompt: expected at most 128 tokens, got 129/,
       )
     })
   })

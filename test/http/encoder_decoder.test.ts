@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { copyOf } from '../models/scratch.js'
+import { copyOf, fixture } from '../models/scratch.js'
 import { startRealServer } from './real_server.js'
 
 interface Golden {
@@ -78,4 +78,19 @@ test('completions and chats, whole and streamed, mixed in one batch', async () =
   await Promise.all([...completions, ...chats])
   const texts = (await choices).choices.map(({ text }) => text)
   expect(new Set(texts).size).toBe(1)
+})
+
+test("what needs the prompt's tokens as the answer's beginning is refused by name", async () => {
+  const url = await startRealServer(fixture('t5-v1.1'))
+  for (const [param, more] of Object.entries({
+    echo: { echo: true },
+    prompt_logprobs: { prompt_logprobs: 0 },
+    use_beam_search: { use_beam_search: true },
+  })) {
+    const response = await post(url, '/v1/completions', { prompt: [5, 6], ...more })
+    const message = `'${param}' is not supported for encoder-decoder models yet.`
+    expect([response.status, await response.json()]).toMatchObject([400, { error: { param, message } }])
+  }
+  const nothing = await answer(url, '/v1/completions', { prompt: [5, 6], max_tokens: 0 })
+  expect(nothing).toMatchObject({ choices: [{ text: '', finish_reason: 'length' }], usage: { completion_tokens: 0 } })
 })

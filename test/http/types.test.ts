@@ -7,20 +7,33 @@ import { expectTypeOf, test } from 'vitest'
 import type { ErrorBody } from '../../src/errors.js'
 import type { ChatAnswer, ChatChunk } from '../../src/http/chat.js'
 import type { CompletionAnswer } from '../../src/http/completions.js'
+import type { LegacyLogprobs } from '../../src/http/legacy_logprobs.js'
 import type { Message, MessageEvent } from '../../src/http/messages.js'
 import type { InputMessage, OutputMessage, ResponseEvent, ResponseObject } from '../../src/http/response_shapes.js'
+
+/** The packages' types leave out the null with which an echoed prompt's log-probabilities begin. */
+type WithoutEcho = Omit<CompletionAnswer, 'choices'> & {
+  choices: (Omit<CompletionAnswer['choices'][number], 'logprobs'> & {
+    logprobs:
+      | (Omit<LegacyLogprobs, 'token_logprobs' | 'top_logprobs'> & {
+          token_logprobs: Exclude<LegacyLogprobs['token_logprobs'][number], null>[]
+          top_logprobs: Exclude<LegacyLogprobs['top_logprobs'][number], null>[]
+        })
+      | null
+  })[]
+}
 
 test('the types of both majors of the openai package', () => {
   expectTypeOf<ChatAnswer>().toExtend<OpenAI.Chat.ChatCompletion>()
   expectTypeOf<ChatChunk>().toExtend<OpenAI.Chat.ChatCompletionChunk>()
-  expectTypeOf<CompletionAnswer>().toExtend<OpenAI.Completion>()
+  expectTypeOf<WithoutEcho>().toExtend<OpenAI.Completion>()
   expectTypeOf<ResponseObject>().toExtend<OpenAI.Responses.Response>()
   expectTypeOf<ResponseEvent>().toExtend<OpenAI.Responses.ResponseStreamEvent>()
   expectTypeOf<InputMessage | OutputMessage>().toExtend<OpenAI.Responses.ResponseItem>()
   expectTypeOf<ErrorBody['error']>().toExtend<OpenAI.ErrorObject>()
   expectTypeOf<ChatAnswer>().toExtend<OpenAI5.Chat.ChatCompletion>()
   expectTypeOf<ChatChunk>().toExtend<OpenAI5.Chat.ChatCompletionChunk>()
-  expectTypeOf<CompletionAnswer>().toExtend<OpenAI5.Completion>()
+  expectTypeOf<WithoutEcho>().toExtend<OpenAI5.Completion>()
   expectTypeOf<ResponseObject>().toExtend<OpenAI5.Responses.Response>()
   expectTypeOf<ResponseEvent>().toExtend<OpenAI5.Responses.ResponseStreamEvent>()
 })

@@ -200,7 +200,7 @@ test('prompt and completion together fill the context, and no more', async () =>
     expect((await submit(engine, prompt)).tokens).toEqual(golden.prompts[3]?.greedy.slice(0, 10))
     const sampling = { max_tokens: 1 }
     const long = Int32Array.from(golden.prompts[4]?.prompt as number[])
-    expect(() => engine.submit({ prompt: long, sampling })).toThrow('prompt: expected fewer than 160 tokens, got 300')
+    expect(() => engine.submit({ prompt: long, sampling })).toThrow('prompt: expected at most 159 tokens, got 300')
   })
 })
 
