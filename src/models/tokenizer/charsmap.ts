@@ -53,28 +53,72 @@ export function makeCharsmap(charsmap: Uint8Array): (text: string) => string {
   /** Hugging Face's rule: a short grapheme is looked up whole, else each of its characters is. */
   function replaceGrapheme(grapheme: string): string {
     const whole = Buffer.byteLength(grapheme) < 6 ? search(grapheme) : null
-    if (whole !== null) return whole
+    return whole ?? replaceCharacters(grapheme)
+  }
+
+  function replaceCharacters(text: string): string {
     let out = ''
-    for (const char of grapheme) out += replaceCharacter(char)
+    for (const char of text) out += replaceCharacter(char)
+    return out
+  }
+
+  function replaceStretch(stretch: string): string {
+    if (!joins.test(stretch)) return replaceCharacters(stretch)
+    let out = ''
+    for (const grapheme of graphemes(stretch)) out += replaceGrapheme(grapheme)
     return out
   }
 
   return (text) => {
     let out = ''
-    let at = 0
-    while (at < text.length) {
+    let done = 0 // how much of the text stands in `out`
+    for (let at = 0; at < text.length; ) {
       if (isSimple(text.charCodeAt(at)) && (at + 1 === text.length || isSimple(text.charCodeAt(at + 1)))) {
-        out += replaceCharacter(text[at] as string)
+        const char = text[at] as string
+        const replaced = replaceCharacter(char)
+        if (replaced !== char) {
+          out += text.slice(done, at) + replaced
+          done = at + 1
+        }
         at++
         continue
       }
       // Up to where two simple characters meet, which is a border of graphemes.
       let end = at + 1
       while (end < text.length && !(isSimple(text.charCodeAt(end - 1)) && isSimple(text.charCodeAt(end)))) end++
-      for (const { segment } of segmenter.segment(text.slice(at, end))) out += replaceGrapheme(segment)
+      out += text.slice(done, at) + replaceStretch(text.slice(at, end))
       at = end
+      done = end
     }
-    return out
+    return out + text.slice(done)
+  }
+}
+
+/**
+ * What every grapheme of several characters has that is short enough to be looked up whole: a character of one or two bytes in UTF-8 that
+ * takes another to it or is taken, or one that takes what follows. (Of the last kind are format characters and letters of Indic scripts.)
+ */
+const joins =
+  /\r|[\0-\u07ff][\p{Grapheme_Extend}\p{Mc}\p{Emoji_Modifier}\p{Join_Control}\u0e33\u0eb3]|(?=[\u0300-\u07ff])[\p{Grapheme_Extend}\p{Mc}]|(?!\p{Join_Control})[\p{Cf}\u0d4e\u{11000}-\u{11fff}]/u
+
+/** UTF-16 units that are segmented at once: the segmenter takes time with the square of its text's length. */
+const WINDOW = 128
+
+/** Borders of graphemes do not depend on what lies before a border, so a window may begin at any. */
+function* graphemes(text: string): Generator<string> {
+  let start = 0
+  for (let size = WINDOW; start < text.length; ) {
+    const window = text.slice(start, start + size)
+    const last = start + size >= text.length
+    let taken = 0
+    for (const { segment, index } of segmenter.segment(window)) {
+      // What the window's end cuts off may be part of a grapheme.
+      if (!last && index + segment.length === window.length) break
+      yield segment
+      taken = index + segment.length
+    }
+    start += taken
+    size = taken > 0 ? WINDOW : 2 * size
   }
 }
 
