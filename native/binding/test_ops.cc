@@ -27,6 +27,7 @@ struct Call {
   std::deque<std::vector<SampleRow>> rows;
   std::deque<std::vector<ScoreRow>> scores;
   std::deque<PackedWeight> weights;
+  std::deque<std::vector<ExpertWeights>> experts;
   std::deque<std::vector<char>> memory;
 };
 
@@ -128,6 +129,31 @@ struct Argument<const PackedWeight&> {
     call.backend.pack_rows(weight, 0, data.data, DType::float32, split, stride);
     call.backend.pack_rows(weight, split, data.data + split * cols, DType::float32, rows - split, stride);
     return weight;
+  }
+};
+
+// A list of {gate_up, down}, each a weight
+template <>
+struct Argument<Span<const ExpertWeights>> {
+  static Span<const ExpertWeights> read(Napi::Value value, Call& call, const std::string& where) {
+    check(value.IsArray(), where, ": expected a list");
+    const auto list = value.As<Napi::Array>();
+    call.experts.emplace_back();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+      const std::string here = where + "[" + std::to_string(i) + "]";
+      const Napi::Value entry = list[i];
+      call.experts.back().push_back({Argument<const PackedWeight&>::read(field(entry, "gate_up", here), call, here + ".gate_up"),
+                                     Argument<const PackedWeight&>::read(field(entry, "down", here), call, here + ".down")});
+    }
+    return {call.experts.back().data(), static_cast<int64_t>(list.Length())};
+  }
+};
+
+template <>
+struct Argument<bool> {
+  static bool read(Napi::Value value, Call&, const std::string& where) {
+    check(value.IsBoolean(), where, ": expected true or false");
+    return value.As<Napi::Boolean>().Value();
   }
 };
 
@@ -323,6 +349,27 @@ struct Checks {
     same(x.cols, weight.cols, "columns of x and weight");
     check(bias.empty() || bias.size == weight.rows, "bias: expected none or one for each row of weight");
   }
+  static void route(const Napi::CallbackInfo&, Matrix<int32_t> experts, Matrix<float> shares, Matrix<const float> logits, bool) {
+    same(experts.rows, logits.rows, "rows of experts and logits");
+    same(shares.rows, logits.rows, "rows of shares and logits");
+    same(experts.cols, shares.cols, "columns of experts and shares");
+    check(experts.cols >= 1 && experts.cols <= logits.cols, "experts: expected 1 to ", logits.cols, " columns, got ", experts.cols);
+  }
+  static void mix_experts(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, Matrix<const int32_t> experts,
+                          Matrix<const float> shares, Span<const ExpertWeights> weights, Activation) {
+    same(out.rows, x.rows, "rows of out and x");
+    same(out.cols, x.cols, "columns of out and x");
+    same(experts.rows, x.rows, "rows of experts and x");
+    same(shares.rows, x.rows, "rows of shares and x");
+    same(experts.cols, shares.cols, "columns of experts and shares");
+    for (int64_t t = 0; t < experts.rows; ++t) all({experts.row(t), experts.cols}, weights.size, "experts");
+    for (const ExpertWeights& expert : weights) {
+      same(expert.gate_up.cols, x.cols, "columns of gate_up and x");
+      same(expert.down.rows, x.cols, "rows of down and columns of x");
+      same(expert.gate_up.rows, 2 * expert.down.cols, "rows of gate_up and twice the columns of down");
+      same(expert.down.cols, weights[0].down.cols, "columns of down, in each expert");
+    }
+  }
   static void rope(const Napi::CallbackInfo&, Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin,
                    HeadLayout heads, RopeLayout) {
     same(qkv.cols, heads.qkv_size(), "columns of qkv and heads");
@@ -385,7 +432,7 @@ struct Checks {
 template <class... Args, class Check, size_t... I>
 void call_op(Backend& backend, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
              std::index_sequence<I...>) {
-  Call call{backend, {}, {}, {}, {}, {}, {}};
+  Call call{backend, {}, {}, {}, {}, {}, {}, {}};
   // Braces read the arguments in order.
   std::tuple<decltype(Argument<Args>::read(info[I], call, ""))...> arguments{
       Argument<Args>::read(info[I], call, "argument " + std::to_string(I))...};

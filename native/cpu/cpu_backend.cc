@@ -1,10 +1,13 @@
 #include "cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <vector>
 
 #include "base/arithmetic.h"
 #include "base/check.h"
+#include "cpu/expert_rows.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -112,31 +115,50 @@ class CpuBackend final : public Backend {
               Epilogue epilogue) override {
     const int64_t tokens = x.rows;
     if (tokens == 0 || weight.rows == 0) return;
-    const int64_t num_groups = ceil_div(tokens, kernels_.group_tokens);
-    const int64_t group_bytes = kernels_.group_tokens * weight.cols * static_cast<int64_t>(sizeof(float));
-    const int64_t groups_per_block = std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(1, group_bytes), 1, kBlockGroups);
-    const int64_t num_blocks = ceil_div(num_groups, groups_per_block);
-
-    const float* packed = x.row(0);
+    float* packed = packed_x_.reserve<float>(tokens * weight.cols);
+    const LinearCall call = linear_call(out, x, weight, bias, epilogue, packed);
     if (tokens > 1) {
-      float* target = packed_x_.reserve<float>(tokens * weight.cols);
       share(ceil_div(weight.cols, 64), tokens * weight.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
-        kernels_.pack_tokens(target, x.data, x.stride, tokens, num_groups, weight.cols, begin * 64,
+        kernels_.pack_tokens(packed, x.data, x.stride, tokens, call.num_groups, weight.cols, begin * 64,
                              std::min(end * 64, weight.cols));
       });
-      packed = target;
     }
-
     const int64_t scratch_numbers = kernels_.linear_scratch;
     float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
-    const LinearCall call{weight.data, number_type(weight.dtype), weight.rows, weight.cols, packed, tokens,
-                          num_groups,  num_blocks,                bias.data,   out.data,    out.stride,
-                          static_cast<int32_t>(epilogue)};
-    const int64_t num_tasks = num_blocks * ceil_div(weight.rows, kPanelRows);
-    share_threads(num_tasks, tokens * weight.rows * weight.cols < kSmallMultiplications,
+    share_threads(num_linear_tasks(call), tokens * weight.rows * weight.cols < kSmallMultiplications,
                   [&](int thread, int64_t begin, int64_t end) {
                     kernels_.linear(call, begin, end, scratch + thread * scratch_numbers);
                   });
+  }
+
+  void route(Matrix<int32_t> experts, Matrix<float> shares, Matrix<const float> logits, bool normalise) override {
+    share(logits.rows, logits.rows * logits.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        kernels_.route(experts.row(t), shares.row(t), logits.row(t), logits.cols, experts.cols, normalise);
+      }
+    });
+  }
+
+  void mix_experts(Matrix<float> out, Matrix<const float> x, Matrix<const int32_t> experts, Matrix<const float> shares,
+                   Span<const ExpertWeights> weights, Activation activation) override {
+    if (x.rows == 0) return;
+    expert_rows_.sort(experts, weights.size);
+    const int64_t num_rows = expert_rows_.num_rows();
+    const int64_t size = weights[0].down.cols;
+    const Matrix<float> rows(expert_outer_.reserve<float>(num_rows * x.cols), num_rows, x.cols);
+    const Matrix<float> gate_up(expert_inner_.reserve<float>(num_rows * 2 * size), num_rows, 2 * size);
+    const Matrix<float> hidden(gate_up.data, num_rows, size, gate_up.stride);  // each number replaces the gate that it comes from
+    share(num_rows, num_rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) std::copy_n(x.row(expert_rows_.token_of(r)), x.cols, rows.row(r));
+    });
+    linear_by_expert(gate_up, rows, [&](int64_t e) -> const PackedWeight& { return weights[e].gate_up; });
+    gate(hidden, gate_up, activation);
+    linear_by_expert(rows, hidden, [&](int64_t e) -> const PackedWeight& { return weights[e].down; });
+    share(out.rows, num_rows * out.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        kernels_.add_shares(out.row(t), rows.data, rows.stride, expert_rows_.rows_of(t), shares.row(t), experts.cols, out.cols);
+      }
+    });
   }
 
   void rope(Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin, HeadLayout heads,
@@ -286,6 +308,68 @@ class CpuBackend final : public Backend {
     }
   }
 
+  // out = x W^T + bias, then the epilogue, as the kernel runs it; `packed` [x.rows, x.cols] is for kernels_.pack_tokens to fill, unless
+  // there is one row, which is read where it lies.
+  LinearCall linear_call(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue,
+                         const float* packed) const {
+    const int64_t num_groups = ceil_div(x.rows, kernels_.group_tokens);
+    const int64_t group_bytes = kernels_.group_tokens * weight.cols * static_cast<int64_t>(sizeof(float));
+    const int64_t groups_per_block = std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(1, group_bytes), 1, kBlockGroups);
+    return {weight.data,
+            number_type(weight.dtype),
+            weight.rows,
+            weight.cols,
+            x.rows > 1 ? packed : x.data,
+            x.rows,
+            num_groups,
+            ceil_div(num_groups, groups_per_block),
+            bias.data,
+            out.data,
+            out.stride,
+            static_cast<int32_t>(epilogue)};
+  }
+
+  static int64_t num_linear_tasks(const LinearCall& call) { return call.num_blocks * ceil_div(call.rows, kPanelRows); }
+
+  // out = x W^T with the weight of each row's expert, the rows being sorted by expert. All experts' tasks are one list, which the threads
+  // share as they come: experts have few rows or many.
+  template <class WeightOf>
+  void linear_by_expert(Matrix<float> out, Matrix<const float> x, const WeightOf& weight_of) {
+    float* packed = packed_x_.reserve<float>(x.rows * x.cols);
+    expert_calls_.clear();
+    expert_tasks_.clear();
+    int64_t num_tasks = 0;
+    for (int64_t e = 0; e < expert_rows_.num_experts(); ++e) {
+      const int64_t first = expert_rows_.first(e);
+      const int64_t count = expert_rows_.count(e);
+      if (count == 0) continue;
+      expert_calls_.push_back(linear_call({out.row(first), count, out.cols, out.stride}, {x.row(first), count, x.cols, x.stride},
+                                          weight_of(e), {}, Epilogue::store, packed + first * x.cols));
+      num_tasks += num_linear_tasks(expert_calls_.back());
+      expert_tasks_.push_back(num_tasks);
+    }
+    share(static_cast<int64_t>(expert_calls_.size()), x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const LinearCall& call = expert_calls_[static_cast<size_t>(i)];
+        const int64_t first = (call.out - out.data) / out.stride;
+        if (call.num_tokens == 1) continue;
+        kernels_.pack_tokens(packed + first * x.cols, x.row(first), x.stride, call.num_tokens, call.num_groups, x.cols, 0, x.cols);
+      }
+    });
+    const int64_t scratch_numbers = kernels_.linear_scratch;
+    float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
+    std::atomic<int64_t> next_task{0};
+    const bool small = x.rows * x.cols * out.cols < kSmallMultiplications;
+    share_threads(small ? 1 : pool_.num_threads(), small, [&](int thread, int64_t, int64_t) {
+      for (int64_t task = next_task++; task < num_tasks; task = next_task++) {
+        const auto call = std::upper_bound(expert_tasks_.begin(), expert_tasks_.end(), task) - expert_tasks_.begin();
+        const int64_t first_task = call == 0 ? 0 : expert_tasks_[static_cast<size_t>(call - 1)];
+        kernels_.linear(expert_calls_[static_cast<size_t>(call)], task - first_task, task - first_task + 1,
+                        scratch + thread * scratch_numbers);
+      }
+    });
+  }
+
   // function(row, first column) for every run of `width` numbers of x.
   template <class Function>
   void each_run(Matrix<const float> x, int64_t width, const Function& function) {
@@ -311,6 +395,12 @@ class CpuBackend final : public Backend {
   Scratch packed_x_;           // linear: the tokens of one call, shared
   Scratch thread_scratch_;     // a part for each thread
   Scratch thread_candidates_;  // sample: the same
+  // mix_experts:
+  ExpertRows expert_rows_;
+  Scratch expert_outer_;                  // of each row the token, then what its expert makes of it
+  Scratch expert_inner_;                  // of each row gate and up, then the hidden layer
+  std::vector<LinearCall> expert_calls_;  // of the experts that have rows
+  std::vector<int64_t> expert_tasks_;     // how many these calls and all before them have
 };
 
 }  // namespace

@@ -58,6 +58,8 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
       {&attention_, max_rows, heads_.query_size()},
       {&gate_up_, spec.gated_mlp ? max_rows : 0, 2 * spec.intermediate_size},
       {&mlp_, max_rows, spec.intermediate_size},
+      {&router_, spec.num_experts > 0 ? max_rows : 0, spec.num_experts},
+      {&shares_, spec.num_experts > 0 ? max_rows : 0, spec.num_experts_per_tok},
       {&gathered_, max_logit_rows, spec.hidden_size},
       {&projected_, projected ? max_logit_rows : 0, weights.embedding.cols},
       {&logits_, max_logit_rows, spec.vocab_size},
@@ -68,6 +70,7 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
   };
   workspace_ = std::make_unique<Arena>(workspace_bytes(plans));
   take_workspace(plans, *workspace_);
+  experts_.resize(static_cast<size_t>(shares_.rows * shares_.cols));
 
   // The reference multiplies by a number of the weights' type: Gemma's sqrt(3072) is 55.5 in bfloat16.
   char rounded[4];
@@ -117,6 +120,10 @@ void Decoder::forward(const Step& step) {
     add_branch(first_rows(attention_, num_rows_), layer.attention_out, layer.attention_norm, layer.attention_output_norm);
     if (spec_.num_encoder_layers > 0) attend_encoder(step, i);
     if (spec_.topology == Topology::sequential) mlp_input = input_of(layer.mlp_norm);
+    if (!layer.experts.empty()) {
+      add_experts(layer, mlp_input);
+      continue;
+    }
     run_mlp(spec_, backend_, layer, mlp_input, gate_up_.rows > 0 ? first_rows(gate_up_, num_rows_) : gate_up_, first_rows(mlp_, num_rows_));
     add_branch(first_rows(mlp_, num_rows_), layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
   }
@@ -171,6 +178,16 @@ void Decoder::attend_encoder(const Step& step, int64_t index) {
   backend_.attention(attention, query, kv_cache_.layer(index), span(step.encoder_positions), span(step.sequences), page_table, heads_,
                      rule);
   backend_.linear(hidden, attention, layer.cross_out.weight, {}, Epilogue::accumulate);
+}
+
+// hidden_ += what the experts that the router chooses make of the input.
+void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) {
+  const auto logits = first_rows(router_, num_rows_);
+  const auto shares = first_rows(shares_, num_rows_);
+  const Matrix<int32_t> experts(experts_.data(), num_rows_, shares.cols);
+  backend_.linear(logits, input, layer.router.weight, {}, Epilogue::store);
+  backend_.route(experts, shares, logits, spec_.norm_topk_prob);
+  backend_.mix_experts(first_rows(hidden_, num_rows_), input, experts, shares, span(layer.experts), spec_.activation);
 }
 
 void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights) {

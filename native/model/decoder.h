@@ -34,6 +34,7 @@ class Decoder {
   void embed(const Step& step);
   void attend(const Step& step, int64_t layer, Matrix<const float> input);
   void attend_encoder(const Step& step, int64_t layer);
+  void add_experts(const LayerWeights& layer, Matrix<const float> input);
   void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
   void norm_heads(Matrix<float> heads, const NormWeights& weights);
   void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm, const NormWeights& output_norm);
@@ -57,6 +58,9 @@ class Decoder {
   Matrix<float> attention_;      // [T, Q]
   Matrix<float> gate_up_;        // [T, 2 F]
   Matrix<float> mlp_;            // [T, F]
+  Matrix<float> router_;         // [T, num_experts] logits
+  Matrix<float> shares_;         // [T, num_experts_per_tok] of a token in its experts
+  std::vector<int32_t> experts_; // the experts, as shares_
   Matrix<float> gathered_;       // [R, H]
   Matrix<float> projected_;      // [R, E]
   Matrix<float> logits_;         // [R, V]

@@ -36,8 +36,8 @@ Destination relative_bias(const ModelSpec& spec, std::vector<float>& to) {
           spec.relative_buckets, 1};
 }
 
-// The table of roles. `layer` is not looked at for roles outside the blocks.
-Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer) {
+// The table of roles. `layer` is not looked at for roles outside the blocks; `part` names an expert, others share their destination.
+Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer, int64_t part) {
   const bool crosses = spec.num_encoder_layers > 0;
   const int64_t hidden = spec.hidden_size, mlp = spec.intermediate_size, vocab = spec.vocab_size, embedding = embedding_size(spec);
   const int64_t query = spec.num_heads * spec.head_dim, kv = spec.num_kv_heads * spec.head_dim;
@@ -46,6 +46,8 @@ Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights
   const bool norm_before = placement != NormPlacement::after;
   const bool norm_after = placement == NormPlacement::after || placement == NormPlacement::around;
   const int64_t up = spec.gated_mlp ? mlp : 0;  // where `up` starts behind `gate`
+  const int64_t num_experts = static_cast<int64_t>(layer.experts.size()), expert_size = spec.moe_intermediate_size;
+  const bool dense = num_experts == 0;
 
   const auto matrix = [](const char* name, int64_t rows, int64_t cols, PackedWeight& to, bool used = true, int64_t first_row = 0) {
     return Destination{name, rows, cols, used ? &to : nullptr, nullptr, first_row, rows, 1};
@@ -58,6 +60,10 @@ Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights
     if (spec.qk_norm == QkNorm::whole) return vector(name, rows, to);
     if (spec.qk_norm == QkNorm::each_head) return Destination{name, spec.head_dim, 1, nullptr, &to, 0, rows, heads};
     return vector(name, spec.head_dim, to, spec.qk_norm == QkNorm::head);
+  };
+  const auto expert = [&](const char* name, int64_t rows, int64_t cols, PackedWeight ExpertWeights::*to, int64_t first_row) {
+    PackedWeight* matrix = part < num_experts ? &(layer.experts[static_cast<size_t>(part)].*to) : nullptr;
+    return Destination{name, rows, cols, matrix, nullptr, first_row, rows, std::max<int64_t>(num_experts, 1)};
   };
   switch (role) {
     case TensorRole::embedding: return matrix("embedding", vocab, embedding, weights.embedding);
@@ -99,12 +105,16 @@ Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights
     case TensorRole::key_norm_bias: return qk_norm("key_norm_bias", kv, spec.num_kv_heads, layer.key_norm.bias);
     case TensorRole::attention_out_weight: return matrix("attention_out_weight", hidden, query, layer.attention_out.weight);
     case TensorRole::attention_out_bias: return vector("attention_out_bias", hidden, layer.attention_out.bias);
-    case TensorRole::mlp_gate_weight: return matrix("mlp_gate_weight", mlp, hidden, layer.mlp_up.weight, spec.gated_mlp);
-    case TensorRole::mlp_gate_bias: return vector("mlp_gate_bias", mlp, layer.mlp_up.bias, spec.gated_mlp, 0, up + mlp);
-    case TensorRole::mlp_up_weight: return matrix("mlp_up_weight", mlp, hidden, layer.mlp_up.weight, true, up);
-    case TensorRole::mlp_up_bias: return vector("mlp_up_bias", mlp, layer.mlp_up.bias, true, up, up + mlp);
-    case TensorRole::mlp_down_weight: return matrix("mlp_down_weight", hidden, mlp, layer.mlp_down.weight);
-    case TensorRole::mlp_down_bias: return vector("mlp_down_bias", hidden, layer.mlp_down.bias);
+    case TensorRole::mlp_gate_weight: return matrix("mlp_gate_weight", mlp, hidden, layer.mlp_up.weight, dense && spec.gated_mlp);
+    case TensorRole::mlp_gate_bias: return vector("mlp_gate_bias", mlp, layer.mlp_up.bias, dense && spec.gated_mlp, 0, up + mlp);
+    case TensorRole::mlp_up_weight: return matrix("mlp_up_weight", mlp, hidden, layer.mlp_up.weight, dense, up);
+    case TensorRole::mlp_up_bias: return vector("mlp_up_bias", mlp, layer.mlp_up.bias, dense, up, up + mlp);
+    case TensorRole::mlp_down_weight: return matrix("mlp_down_weight", hidden, mlp, layer.mlp_down.weight, dense);
+    case TensorRole::mlp_down_bias: return vector("mlp_down_bias", hidden, layer.mlp_down.bias, dense);
+    case TensorRole::router_weight: return matrix("router_weight", spec.num_experts, hidden, layer.router.weight, !dense);
+    case TensorRole::expert_gate_weight: return expert("expert_gate_weight", expert_size, hidden, &ExpertWeights::gate_up, 0);
+    case TensorRole::expert_up_weight: return expert("expert_up_weight", expert_size, hidden, &ExpertWeights::gate_up, expert_size);
+    case TensorRole::expert_down_weight: return expert("expert_down_weight", hidden, expert_size, &ExpertWeights::down, 0);
     case TensorRole::cross_norm_weight: return vector("cross_norm_weight", hidden, layer.cross_norm.weight, crosses);
     case TensorRole::cross_query_weight: return matrix("cross_query_weight", query, hidden, layer.cross_query.weight, crosses);
     case TensorRole::cross_key_weight: return matrix("cross_key_weight", kv, hidden, layer.cross_kv.weight, crosses);
@@ -115,18 +125,20 @@ Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights
 }
 
 // The same for the encoder, whose blocks are the decoder's without cross-attention.
-Destination encoder_destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer) {
+Destination encoder_destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer, int64_t part) {
   if (role == TensorRole::final_norm_weight) {
     return {"final_norm_weight", spec.hidden_size, 1, nullptr, &weights.encoder_final_norm.weight, 0, spec.hidden_size, 1};
   }
   if (role == TensorRole::relative_bias) return relative_bias(spec, weights.encoder_relative_bias);
   if (outside_blocks(role) || of_cross_attention(role)) return {};
-  return destination(spec, role, weights, layer);
+  return destination(spec, role, weights, layer, part);
 }
 
-std::string tensor_name(const Destination& destination, TensorRole role, bool encoder, int64_t layer) {
-  const std::string name = outside_blocks(role) ? destination.name : "layer " + std::to_string(layer) + " " + destination.name;
-  return encoder ? "encoder " + name : name;
+std::string tensor_name(const Destination& destination, TensorRole role, bool encoder, int64_t layer, int64_t part) {
+  std::string name = encoder ? "encoder " : "";
+  if (!outside_blocks(role)) name += "layer " + std::to_string(layer) + " ";
+  name += destination.name;
+  return destination.num_parts > 1 ? name + " " + std::to_string(part) : name;
 }
 
 // Every number that will be read lies inside the file, and the shape is the model's.
@@ -220,8 +232,16 @@ void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Wei
         plan(layer.cross_kv.weight, 2 * spec.num_kv_heads * spec.head_dim, hidden);
         plan(layer.cross_out.weight, hidden, query);
       }
-      plan(layer.mlp_up.weight, (spec.gated_mlp ? 2 : 1) * spec.intermediate_size, hidden);
-      plan(layer.mlp_down.weight, hidden, spec.intermediate_size);
+      if (layer.experts.empty()) {
+        plan(layer.mlp_up.weight, (spec.gated_mlp ? 2 : 1) * spec.intermediate_size, hidden);
+        plan(layer.mlp_down.weight, hidden, spec.intermediate_size);
+        continue;
+      }
+      plan(layer.router.weight, spec.num_experts, hidden);
+      for (ExpertWeights& expert : layer.experts) {
+        plan(expert.gate_up, 2 * spec.moe_intermediate_size, hidden);
+        plan(expert.down, hidden, spec.moe_intermediate_size);
+      }
     }
   }
   if (embedding != hidden) plan(weights.output_projection, embedding, hidden);
@@ -242,6 +262,8 @@ Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sou
   Weights weights;
   weights.layers.resize(static_cast<size_t>(spec.num_layers));
   weights.encoder_layers.resize(static_cast<size_t>(spec.num_encoder_layers));
+  for (LayerWeights& layer : weights.layers) layer.experts.resize(static_cast<size_t>(spec.num_experts));
+  for (const int32_t layer : spec.dense_layers) weights.layers[static_cast<size_t>(layer)].experts.clear();
   allocate_matrices(spec, dtype, backend, weights);
 
   std::vector<std::unique_ptr<MappedFile>> mapped;
@@ -251,17 +273,17 @@ Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sou
   int64_t total_bytes = 0;
   std::vector<Destination> destinations;
   std::set<std::tuple<bool, TensorRole, int64_t, int64_t>> filled;
-  const auto find = [&](bool encoder, TensorRole role, int64_t layer) {
+  const auto find = [&](bool encoder, TensorRole role, int64_t layer, int64_t part) {
     auto& layers = encoder ? weights.encoder_layers : weights.layers;
-    return (encoder ? encoder_destination : destination)(spec, role, weights, layers[static_cast<size_t>(layer)]);
+    return (encoder ? encoder_destination : destination)(spec, role, weights, layers[static_cast<size_t>(layer)], part);
   };
   for (const TensorSource& source : sources) {
     const int64_t num_layers = source.encoder ? spec.num_encoder_layers : spec.num_layers;
     check(source.layer < num_layers, "tensor of ", source.encoder ? "encoder " : "", "layer ", source.layer, ": the model has ", num_layers,
           " layers");
     check(static_cast<size_t>(source.file) < files.size(), "tensor of file ", source.file, ": there are ", files.size(), " files");
-    const Destination to = find(source.encoder, source.role, source.layer);
-    const std::string name = tensor_name(to, source.role, source.encoder, source.layer);
+    const Destination to = find(source.encoder, source.role, source.layer, source.part);
+    const std::string name = tensor_name(to, source.role, source.encoder, source.layer, source.part);
     const MappedFile& file = *mapped[static_cast<size_t>(source.file)];
     check(!outside_blocks(source.role) || source.layer == 0, file.path(), ": ", name, ": expected layer 0, found ", source.layer);
     check(source.part < to.num_parts, file.path(), ": ", name, ": expected a part below ", to.num_parts, ", found ", source.part);
@@ -278,10 +300,10 @@ Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sou
       for (size_t i = 0; i < kNumRoles; ++i) {
         const TensorRole role = static_cast<TensorRole>(i);
         if (outside_blocks(role) && layer > 0) continue;
-        const Destination to = find(encoder, role, layer);
+        const Destination to = find(encoder, role, layer, 0);
         const bool required = to.matrix != nullptr || (role == TensorRole::relative_bias && to.vector != nullptr);
         for (int64_t part = 0; part < to.num_parts; ++part) {
-          check(!required || filled.count({encoder, role, layer, part}) > 0, tensor_name(to, role, encoder, layer),
+          check(!required || filled.count({encoder, role, layer, part}) > 0, tensor_name(to, role, encoder, layer, part),
                 ": expected in the checkpoint, found nothing");
         }
       }

@@ -35,6 +35,8 @@ struct LayerWeights {
   LinearWeights attention_out;        // [H, Q]
   LinearWeights mlp_up;               // [F, H], or gate and up [2 F, H]
   LinearWeights mlp_down;             // [H, F]
+  LinearWeights router;               // [num_experts, H]; a block with experts has these in place of mlp_up and mlp_down
+  std::vector<ExpertWeights> experts; // [num_experts]
   NormWeights cross_norm;             // [H]; what follows: only a decoder's with an encoder
   LinearWeights cross_query;          // [Q, H]
   LinearWeights cross_kv;             // [2 KV, H] of the encoder's output

@@ -36,6 +36,14 @@ const ModelSpec& checked(const ModelSpec& spec) {
   check(spec.num_encoder_layers == 0 || (spec.norm == Norm::rms && spec.norm_placement == NormPlacement::before &&
                                          spec.topology == Topology::sequential && spec.relative_buckets > 0),
         "an encoder: expected sequential blocks with an RMSNorm before each branch and relative biases");
+  check(spec.num_experts == 0 || (spec.num_experts_per_tok > 0 && spec.num_experts_per_tok <= spec.num_experts), "num_experts_per_tok ",
+        spec.num_experts_per_tok, ": expected 1 to num_experts ", spec.num_experts);
+  check(spec.num_experts == 0 || spec.moe_intermediate_size > 0, "moe_intermediate_size: expected the width of the experts");
+  check(spec.num_experts == 0 || (spec.norm_placement == NormPlacement::before && spec.num_encoder_layers == 0),
+        "experts: expected norms before the branches and no encoder");
+  for (const int32_t layer : spec.dense_layers) {
+    check(layer < spec.num_layers, "dense_layers: expected layers below ", spec.num_layers, ", got ", layer);
+  }
   return spec;
 }
 

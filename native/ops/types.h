@@ -24,6 +24,12 @@ struct PackedWeight {
   int64_t cols = 0;
 };
 
+// One expert, a gated MLP: W_down (activation(W_gate x) * W_up x), without biases. F is the width of its hidden layer.
+struct ExpertWeights {
+  PackedWeight gate_up;  // [2 F, H]: gate, then up
+  PackedWeight down;     // [H, F]
+};
+
 // The heads of one qkv row: queries, then keys, then values, each [heads, head_dim].
 struct HeadLayout {
   int64_t num_heads = 0;

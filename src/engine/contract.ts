@@ -24,7 +24,7 @@ export type QkNorm = (typeof QkNormValues)[number]
 export const RopeLayoutValues = ['half_split', 'interleaved'] as const
 export type RopeLayout = (typeof RopeLayoutValues)[number]
 
-export const TensorRoleValues = ['embedding', 'unembedding', 'unembedding_bias', 'position_embedding', 'embedding_projection', 'output_projection', 'embedding_norm_weight', 'embedding_norm_bias', 'final_norm_weight', 'final_norm_bias', 'relative_bias', 'attention_norm_weight', 'attention_norm_bias', 'attention_output_norm_weight', 'mlp_norm_weight', 'mlp_norm_bias', 'mlp_output_norm_weight', 'query_weight', 'query_bias', 'key_weight', 'key_bias', 'value_weight', 'value_bias', 'query_norm_weight', 'query_norm_bias', 'key_norm_weight', 'key_norm_bias', 'attention_out_weight', 'attention_out_bias', 'mlp_gate_weight', 'mlp_gate_bias', 'mlp_up_weight', 'mlp_up_bias', 'mlp_down_weight', 'mlp_down_bias', 'cross_norm_weight', 'cross_query_weight', 'cross_key_weight', 'cross_value_weight', 'cross_out_weight'] as const
+export const TensorRoleValues = ['embedding', 'unembedding', 'unembedding_bias', 'position_embedding', 'embedding_projection', 'output_projection', 'embedding_norm_weight', 'embedding_norm_bias', 'final_norm_weight', 'final_norm_bias', 'relative_bias', 'attention_norm_weight', 'attention_norm_bias', 'attention_output_norm_weight', 'mlp_norm_weight', 'mlp_norm_bias', 'mlp_output_norm_weight', 'query_weight', 'query_bias', 'key_weight', 'key_bias', 'value_weight', 'value_bias', 'query_norm_weight', 'query_norm_bias', 'key_norm_weight', 'key_norm_bias', 'attention_out_weight', 'attention_out_bias', 'mlp_gate_weight', 'mlp_gate_bias', 'mlp_up_weight', 'mlp_up_bias', 'mlp_down_weight', 'mlp_down_bias', 'router_weight', 'expert_gate_weight', 'expert_up_weight', 'expert_down_weight', 'cross_norm_weight', 'cross_query_weight', 'cross_key_weight', 'cross_value_weight', 'cross_out_weight'] as const
 export type TensorRole = (typeof TensorRoleValues)[number]
 
 export const FinishReasonValues = ['none', 'stop', 'length', 'cancelled', 'error'] as const
@@ -106,6 +106,16 @@ export interface ModelSpec {
   activation: Activation
   /** the hidden layer is activation(gate) * up instead of activation(up) (default false) */
   gated_mlp: boolean
+  /** gated MLPs in a block, of which a router chooses some for each token; 0: one MLP for all tokens (0 to 1024, default 0) */
+  num_experts: number
+  /** experts that a token is given to (0 to 1024, default 0) */
+  num_experts_per_tok: number
+  /** width of an expert's hidden layer (0 to 1048576, default 0) */
+  moe_intermediate_size: number
+  /** a token's shares of its experts, their probabilities among all, are divided by their sum (default false) */
+  norm_topk_prob: boolean
+  /** blocks that have one MLP of intermediate_size in spite of num_experts (0 to 1023) */
+  dense_layers: Int32Array
   /** factor of the hidden states before the unembedding (1e-6 to 1e6, default 1) */
   unembedding_scale: number
   /** blocks of the encoder, which reads the prompt for the decoder; 0: the decoder reads it itself (0 to 1024, default 0) */
@@ -128,7 +138,7 @@ export interface TensorSource {
   encoder: boolean
   /** decoder block; 0 for tensors outside the blocks (0 to 1023, default 0) */
   layer: number
-  /** which of the tensors that share a role: the head of a norm that each head has for itself (0 to 1023, default 0) */
+  /** which of the tensors that share a role: an expert, or the head of a norm that each head has for itself (0 to 1023, default 0) */
   part: number
   /** type of the stored numbers; default float32 */
   dtype: DType

@@ -83,6 +83,13 @@ export function canonicalShape(role: TensorRole, spec: ModelSpec): [rows: number
       return [spec.intermediate_size, spec.hidden_size]
     case 'mlp_down_weight':
       return [spec.hidden_size, spec.intermediate_size]
+    case 'router_weight':
+      return [spec.num_experts, spec.hidden_size]
+    case 'expert_gate_weight':
+    case 'expert_up_weight':
+      return [spec.moe_intermediate_size, spec.hidden_size]
+    case 'expert_down_weight':
+      return [spec.hidden_size, spec.moe_intermediate_size]
     case 'query_bias':
       return [query]
     case 'key_bias':
@@ -102,9 +109,30 @@ export function canonicalShape(role: TensorRole, spec: ModelSpec): [rows: number
   }
 }
 
-/** How many stored tensors share a role in one block. */
-export function numParts(role: TensorRole, spec: ModelSpec): number {
-  if (spec.qk_norm !== 'each_head') return 1
-  if (role === 'query_norm_weight' || role === 'query_norm_bias') return spec.num_heads
-  return role === 'key_norm_weight' || role === 'key_norm_bias' ? spec.num_kv_heads : 1
+/** How many stored tensors share a role in a block; 0 where the block has no use for the role. */
+export function numParts(role: TensorRole, spec: ModelSpec, layer: number): number {
+  const mixed = spec.num_experts > 0 && !spec.dense_layers.includes(layer)
+  switch (role) {
+    case 'router_weight':
+      return mixed ? 1 : 0
+    case 'expert_gate_weight':
+    case 'expert_up_weight':
+    case 'expert_down_weight':
+      return mixed ? spec.num_experts : 0
+    case 'mlp_gate_weight':
+    case 'mlp_gate_bias':
+    case 'mlp_up_weight':
+    case 'mlp_up_bias':
+    case 'mlp_down_weight':
+    case 'mlp_down_bias':
+      return mixed ? 0 : 1
+    case 'query_norm_weight':
+    case 'query_norm_bias':
+      return spec.qk_norm === 'each_head' ? spec.num_heads : 1
+    case 'key_norm_weight':
+    case 'key_norm_bias':
+      return spec.qk_norm === 'each_head' ? spec.num_kv_heads : 1
+    default:
+      return 1
+  }
 }

@@ -8,6 +8,7 @@ import { codeGen, gpt2, gptJ, gptNeo } from './families/gpt.js'
 import { gptNeox } from './families/gpt_neox.js'
 import { llama, mistral, qwen2, qwen3 } from './families/llama.js'
 import { olmo2, stableLm } from './families/llama_kin.js'
+import { mixtral, qwen3Moe } from './families/mixture.js'
 import { opt } from './families/opt.js'
 import { phi, phi3 } from './families/phi.js'
 import { mt5, t5 } from './families/t5.js'
@@ -28,12 +29,14 @@ export const architectures: Record<string, Architecture> = {
   GPTNeoXForCausalLM: gptNeox,
   LlamaForCausalLM: llama,
   MistralForCausalLM: mistral,
+  MixtralForCausalLM: mixtral,
   Olmo2ForCausalLM: olmo2,
   OPTForCausalLM: opt,
   PhiForCausalLM: phi,
   Phi3ForCausalLM: phi3,
   Qwen2ForCausalLM: qwen2,
   Qwen3ForCausalLM: qwen3,
+  Qwen3MoeForCausalLM: qwen3Moe,
   StableLmForCausalLM: stableLm,
   T5ForConditionalGeneration: t5,
   MT5ForConditionalGeneration: mt5,

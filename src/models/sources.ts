@@ -50,7 +50,7 @@ export async function findSources(
       const blocks = encoder ? spec.num_encoder_layers : spec.num_layers
       const layers = index < FIRST_OF_BLOCK ? 1 : blocks
       for (let layer = 0; layer < layers; layer++) {
-        for (let part = 0; part < numParts(role, spec); part++) {
+        for (let part = 0; part < numParts(role, spec, layer); part++) {
           const tensor = names.find(stored, layer, part)
           if (typeof tensor === 'string') missing.add(tensor)
           else tensors.push(source({ role, encoder, layer, part }, tensor, stored, spec, files))

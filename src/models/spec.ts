@@ -28,6 +28,11 @@ export const plain = {
   final_norm: true,
   topology: 'sequential',
   gated_mlp: false,
+  num_experts: 0,
+  num_experts_per_tok: 0,
+  moe_intermediate_size: 0,
+  norm_topk_prob: false,
+  dense_layers: new Int32Array(0),
   unembedding_scale: 1,
   num_encoder_layers: 0,
   decoder_start_token: 0,
@@ -148,6 +153,11 @@ export function layerWindows(
   )
   if (window === null || !sliding.includes(true)) return new Int32Array(0)
   return Int32Array.from(sliding, (slide) => (slide ? window : 0))
+}
+
+/** The same window in every layer, or none. */
+export function sameWindow(num_layers: number, window: number | null): Int32Array {
+  return window === null ? plain.layer_windows : new Int32Array(num_layers).fill(window)
 }
 
 /** `layer_types`, each full_attention or sliding_attention; null when absent. */

@@ -187,6 +187,95 @@ describe('GPTNeoXForCausalLM', () => {
   })
 })
 
+// mistralai/Mixtral-8x7B-v0.1's and Qwen/Qwen3-30B-A3B's config.json, the keys that matter.
+const mixtral = {
+  architectures: ['MixtralForCausalLM'],
+  hidden_size: 4096,
+  intermediate_size: 14336,
+  max_position_embeddings: 32768,
+  num_attention_heads: 32,
+  num_experts_per_tok: 2,
+  num_hidden_layers: 32,
+  num_key_value_heads: 8,
+  num_local_experts: 8,
+  rms_norm_eps: 1e-5,
+  rope_theta: 1e6,
+  sliding_window: null,
+  vocab_size: 32000,
+}
+const qwen3Moe = {
+  architectures: ['Qwen3MoeForCausalLM'],
+  decoder_sparse_step: 1,
+  head_dim: 128,
+  hidden_size: 2048,
+  intermediate_size: 6144,
+  max_position_embeddings: 40960,
+  mlp_only_layers: [],
+  moe_intermediate_size: 768,
+  norm_topk_prob: true,
+  num_attention_heads: 32,
+  num_experts: 128,
+  num_experts_per_tok: 8,
+  num_hidden_layers: 48,
+  num_key_value_heads: 4,
+  sliding_window: null,
+  use_sliding_window: false,
+  vocab_size: 151936,
+}
+
+describe('mixtures of experts', () => {
+  const specOf = (config: Json) => {
+    const fields = new Fields('config.json', config)
+    return architectureOf(fields).row.spec(fields)
+  }
+
+  test('Mixtral has experts of intermediate_size in every layer', () => {
+    const expected = {
+      num_experts: 8,
+      num_experts_per_tok: 2,
+      moe_intermediate_size: 14336,
+      norm_topk_prob: true,
+      dense_layers: new Int32Array(0),
+      layer_windows: new Int32Array(0),
+      rope_frequencies: frequencies(1e6, 128),
+    }
+    expect(specOf(mixtral)).toMatchObject(expected)
+    const defaults = { num_experts_per_tok: null, num_local_experts: null, num_key_value_heads: null, rope_theta: null }
+    expect(specOf({ ...mixtral, ...defaults })).toEqual(specOf(mixtral))
+  })
+
+  test.each<[string, Json, object]>([
+    ['as it is', {}, { dense_layers: new Int32Array(0), num_experts: 128, num_experts_per_tok: 8, head_dim: 128 }],
+    ['with the name that transformers 5 writes', { num_experts: null, num_local_experts: 64 }, { num_experts: 64 }],
+    [
+      'with the defaults of its class',
+      { num_experts: null, num_experts_per_tok: null, norm_topk_prob: null, moe_intermediate_size: null },
+      { num_experts: 128, num_experts_per_tok: 8, norm_topk_prob: false, moe_intermediate_size: 768 },
+    ],
+    [
+      'with every third layer sparse and one of these dense',
+      { num_hidden_layers: 7, decoder_sparse_step: 3, mlp_only_layers: [5] },
+      { dense_layers: Int32Array.of(0, 1, 3, 4, 5, 6) },
+    ],
+    [
+      'with a window',
+      { use_sliding_window: true, sliding_window: 64, num_hidden_layers: 2 },
+      { layer_windows: Int32Array.of(64, 64) },
+    ],
+  ])('reads the config of Qwen3-30B-A3B %s', (_, changes, expected) => {
+    expect(specOf({ ...qwen3Moe, ...changes })).toMatchObject(expected)
+  })
+
+  test.each<[Json, string]>([
+    [{ ...mixtral, num_local_experts: 0 }, 'num_local_experts: expected an integer from 1 to 1024, found 0'],
+    [{ ...mixtral, num_experts_per_tok: 9 }, 'num_experts_per_tok: expected an integer from 1 to 8, found 9'],
+    [{ ...qwen3Moe, mlp_only_layers: 'all' }, 'mlp_only_layers: expected a list of layers, found "all"'],
+    [{ ...qwen3Moe, architectures: ['Qwen2MoeForCausalLM'] }, `expected a supported one (${supported})`],
+  ])('refuses %j', (config, message) => {
+    expect(() => specOf(config)).toThrow(message)
+  })
+})
+
 test('model_type is enough where a config names no class', () => {
   expect(spec({ architectures: null })).toEqual(spec({}))
 })
@@ -237,8 +326,12 @@ test("Phi-3's first names for longrope, su and yarn, mean longrope", () => {
 
 test('every row names the matrices that every decoder has', () => {
   const roles = ['embedding', 'unembedding', 'query_weight', 'key_weight', 'value_weight', 'attention_out_weight']
-  for (const [name, row] of Object.entries(architectures))
-    expect(Object.keys(row.tensors), name).toEqual(
-      expect.arrayContaining([...roles, 'mlp_up_weight', 'mlp_down_weight']),
+  const mlp = ['mlp_up_weight', 'mlp_down_weight']
+  const mixture = ['router_weight', 'expert_gate_weight', 'expert_up_weight', 'expert_down_weight']
+  for (const [name, row] of Object.entries(architectures)) {
+    const found = Object.keys(row.tensors)
+    expect(found, name).toEqual(
+      expect.arrayContaining([...roles, ...(found.includes('router_weight') ? mixture : mlp)]),
     )
+  }
 })

@@ -139,11 +139,32 @@ test.each<[string, string, Partial<ModelSpec>]>([
   ['the cap of logits', 'gemma2-windows', { logit_softcap: 5 }],
   ['the scale of the embedding', 'gemma-plain', { embedding_scale: 5.6 }],
   ['norms of queries and keys', 'olmo2-plain', { norm_eps: 1e-2 }],
+  ['how many experts a token is given to', 'mixtral-plain', { num_experts_per_tok: 1 }],
+  ['whether shares add up to 1', 'qwen3-moe-dense-layers', { norm_topk_prob: true }],
+  ['whether shares add up to 1, one expert', 'qwen3-moe-top1-window', { norm_topk_prob: true }],
   ['the topology', 'neox-parallel', { topology: 'sequential' }],
 ])('the goldens notice a wrong value of %s', async (_, name, wrong) => {
   const model = await load(name)
   const difference = compareLogits(name, { ...model, spec: { ...model.spec, ...wrong } })
   expect(difference.max).toBeGreaterThan(5 * TOLERANCE)
+})
+
+test('a mixture that lacks an expert is refused, and the expert named', async () => {
+  const folder = join(fixtures, 'qwen3-moe-plain')
+  const config = await requireJson(join(folder, 'config.json'), 'a config')
+  const { row } = architectureOf(config)
+  const spec = { ...row.spec(config), num_sampled_ids: 96 }
+  const checkpoint = await readCheckpoint(folder)
+  const name = 'model.layers.1.mlp.experts.7.up_proj.weight'
+  checkpoint.tensors.delete(name)
+  await expect(findSources(row, config, spec, checkpoint)).rejects.toThrow(
+    `model.safetensors: expected tensors that are not in it: ${name}; found`,
+  )
+  const { tensors, ...model } = await load('qwen3-moe-plain')
+  const lacking = tensors.filter(({ role, layer, part }) => role !== 'expert_up_weight' || layer !== 1 || part !== 7)
+  expect(() => forwardLogits({ ...model, tensors: lacking }, options, Int32Array.of(1))).toThrow(
+    'layer 1 expert_up_weight 7: expected in the checkpoint, found nothing',
+  )
 })
 
 // The README says for every architecture how far its logits were from transformers'; another machine may round a little differently.

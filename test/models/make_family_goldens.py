@@ -70,6 +70,20 @@ CHECKPOINTS = [
     dict(name='qwen3-plain', kind='Qwen3', seed=30, dtype='bfloat16', config=small(num_key_value_heads=2, head_dim=24, tie_word_embeddings=True)),
     dict(name='qwen3-biases-windows', kind='Qwen3', seed=31, config=small(
         num_attention_heads=3, num_key_value_heads=1, head_dim=16, attention_bias=True, use_sliding_window=True, sliding_window=20, max_window_layers=1)),
+    dict(name='mixtral-plain', kind='Mixtral', seed=100, config=small(num_key_value_heads=2, num_local_experts=4, intermediate_size=24)),
+    dict(name='mixtral-top1-window', kind='Mixtral', seed=101, dtype='float16', config=small(
+        num_attention_heads=3, num_key_value_heads=1, hidden_size=48, num_local_experts=3, num_experts_per_tok=1, intermediate_size=40, sliding_window=24,
+        tie_word_embeddings=True)),
+    dict(name='mixtral-all-experts', kind='Mixtral', seed=102, dtype='bfloat16', config=small(
+        num_key_value_heads=4, head_dim=16, num_local_experts=2, num_experts_per_tok=2, hidden_act='gelu')),
+    dict(name='qwen3-moe-plain', kind='Qwen3Moe', seed=105, dtype='bfloat16', config=small(
+        num_key_value_heads=2, head_dim=24, num_experts=8, num_experts_per_tok=4, moe_intermediate_size=20, norm_topk_prob=True)),
+    dict(name='qwen3-moe-dense-layers', kind='Qwen3Moe', seed=106, dtype='float16', config=small(
+        num_hidden_layers=5, num_key_value_heads=1, head_dim=16, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=33, norm_topk_prob=False,
+        decoder_sparse_step=2, mlp_only_layers=[3], tie_word_embeddings=True, attention_bias=True), legacy=dict(num_local_experts=None, num_experts=5)),
+    dict(name='qwen3-moe-top1-window', kind='Qwen3Moe', seed=107, config=small(
+        num_key_value_heads=4, head_dim=8, num_experts=6, num_experts_per_tok=1, moe_intermediate_size=16, norm_topk_prob=False, mlp_only_layers=[0],
+        use_sliding_window=True, sliding_window=20)),
     dict(name='neox-parallel', kind='GPTNeoX', seed=40, config=small(rope_parameters=dict(rope_type='default', rope_theta=1e4, partial_rotary_factor=0.5))),
     dict(name='neox-sequential-linear', kind='GPTNeoX', seed=41, dtype='float16', config=small(
         use_parallel_residual=False, rope_parameters=dict(rope_type='linear', rope_theta=1e4, factor=2.0, partial_rotary_factor=1.0))),
@@ -235,7 +249,9 @@ def write_goldens(row):
     attention = row.get('attention', 'sdpa')
 
     def load(dtype):
-        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
+        # The grouped product of experts knows no float64.
+        experts = dict(experts_implementation='eager') if row['kind'] in ('Mixtral', 'Qwen3Moe') else {}
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention, **experts).eval()
 
     exact, single = load(torch.float64), load(torch.float32)
     halves = {name: load(getattr(torch, name)) for name in ('float16', 'bfloat16')}

@@ -22,6 +22,12 @@ export interface Weight {
   split?: number
 }
 
+/** ExpertWeights of native/ops/types.h. */
+export interface Expert {
+  gate_up: Weight
+  down: Weight
+}
+
 export interface Heads {
   num_heads: number
   num_kv_heads: number
@@ -72,6 +78,15 @@ export interface Ops {
   gate(out: Matrix, x: Matrix, activation: Activation): void
   softcap(x: Matrix, cap: number): void
   linear(out: Matrix, x: Matrix, weight: Weight, bias: Float32Array | null, epilogue: Epilogue): void
+  route(experts: Matrix<Int32Array>, shares: Matrix, logits: Matrix, normalise: boolean): void
+  mix_experts(
+    out: Matrix,
+    x: Matrix,
+    experts: Matrix<Int32Array>,
+    shares: Matrix,
+    weights: Expert[],
+    activation: Activation,
+  ): void
   rope(qkv: Matrix, positions: Int32Array, cos_sin: Matrix, heads: Heads, layout: RopeLayout): void
   write_kv(kv: KvPages, qkv: Matrix, slots: Int32Array, heads: Heads): void
   attention(

@@ -2,6 +2,7 @@
 #include "cpu/kernels/attention.h"
 #include "cpu/kernels/calibrate.h"
 #include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/experts.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/layer_norm.h"
 #include "cpu/kernels/linear.h"
@@ -15,8 +16,8 @@ namespace PARLEY_ISA {
 extern const Kernels kKernels;
 const Kernels kKernels = {
     kTileTokens, kLinearScratch, pack_tokens, linear,   pack_panel,        embed,     layer_norm, rms_norm, add,
-    softcap,     gate,           rope,        write_kv, attention_scratch, attention, sample,     score,    read_sum,
-    fma_loop,
+    softcap,     gate,           route,       add_shares, rope,            write_kv,  attention_scratch, attention, sample,
+    score,       read_sum,       fma_loop,
 };
 
 }  // namespace PARLEY_ISA

@@ -19,6 +19,13 @@ PARLEY_INLINE void each_vector(float* out, int64_t size, const Function& functio
 
 PARLEY_INLINE Vec load_some(const float* at, int64_t n) { return n < kLanes ? load_partial(at, n) : load(at); }
 
+// The first n lanes of v, zeros behind them.
+PARLEY_INLINE Vec first_of(Vec v, int64_t n) {
+  float lanes[kLanes];
+  store(lanes, v);
+  return load_partial(lanes, n);
+}
+
 void add(float* out, const float* x, int64_t n) {
   each_vector(out, n, [&](int64_t i, int64_t left) { return load_some(out + i, left) + load_some(x + i, left); });
 }

@@ -141,6 +141,9 @@ struct Kernels {
   void (*add)(float* out, const float* x, int64_t n);
   void (*softcap)(float* x, int64_t n, float cap);
   void (*gate)(float* out, const float* x, int64_t n, int32_t activation);
+  // One token: its num_chosen experts and its shares of them. Then out [n] += sum over j of shares[j] * row rows[j] of x.
+  void (*route)(int32_t* experts, float* shares, const float* logits, int64_t num_experts, int64_t num_chosen, bool normalise);
+  void (*add_shares)(float* out, const float* x, int64_t x_stride, const int32_t* rows, const float* shares, int64_t num_rows, int64_t n);
   // Rotates num_heads heads, head_dim apart, by the cosines and sines of one position.
   void (*rope)(float* heads, int64_t num_heads, int64_t head_dim, const float* cos_sin, int64_t half, bool interleaved);
   // Writes the key and value heads of one row into a slot.

@@ -10,13 +10,6 @@ namespace parley {
 namespace PARLEY_ISA {
 namespace {
 
-// The first n lanes of v, zeros behind them.
-PARLEY_INLINE Vec first_of(Vec v, int64_t n) {
-  float lanes[kLanes];
-  store(lanes, v);
-  return load_partial(lanes, n);
-}
-
 // out = (x - mean) * factor * weight + bias; no weight is 1, no bias 0.
 PARLEY_INLINE void scale_and_shift(float* out, const float* x, const float* weight, const float* bias, int64_t n, Vec mean, Vec factor) {
   each_vector(out, n, [&](int64_t i, int64_t left) {

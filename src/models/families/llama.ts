@@ -11,6 +11,7 @@ import {
   layerWindows,
   maxPosition,
   plain,
+  sameWindow,
   shape,
   slidingWindow,
   usualKeys,
@@ -76,11 +77,7 @@ export const mistral: Architecture = {
   prefixes: ['model.'],
   spec(config) {
     const spec = llamaSpec(config, { kvHeads: 8 })
-    const window = slidingWindow(config, 4096)
-    return {
-      ...spec,
-      layer_windows: window === null ? plain.layer_windows : new Int32Array(spec.num_layers).fill(window),
-    }
+    return { ...spec, layer_windows: sameWindow(spec.num_layers, slidingWindow(config, 4096)) }
   },
   absent: () => [...attentionBiases, ...mlpBiases],
   tensors: llamaTensors,
