@@ -21,7 +21,6 @@
       ["sanitize!=''", {
         "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g"],
         "ldflags": ["-fsanitize=<(sanitize)"],
-        "defines": ["PARLEY_CHECK_INTEGRITY"],
       }],
     ],
   },
@@ -35,7 +34,8 @@
         "native/binding/read_contract.cc",
         "native/binding/test_ops.cc",
         "native/engine/engine.cc",
-        "native/engine/pages.cc",
+        "native/engine/page_pool.cc",
+        "native/engine/prefix_index.cc",
         "native/engine/scheduler.cc",
         "native/model/decoder.cc",
         "native/model/encoder.cc",

@@ -50,6 +50,12 @@ function choice<const T extends string>(...values: T[]): Kind<T> {
   }
 }
 
+const onOff: Kind<boolean> = {
+  placeholder: '[true|false]',
+  expected: 'true or false',
+  parse: (value) => ({ true: true, '1': true, false: false, '0': false })[value],
+}
+
 const origins: Kind<string[]> = {
   placeholder: '<list>',
   expected:
@@ -145,6 +151,11 @@ export const serveOptions = {
     defaultText: '0.4',
     doc: 'memory for KV pages: bytes (512MiB, 2GB) or a part of the free memory (0.5), of which only as much is taken as max-num-seqs full requests can use',
   }),
+  enable_prefix_caching: row({
+    kind: onOff,
+    default: true,
+    doc: 'keep the KV pages of ended requests as long as nobody needs their memory, so that later requests with the same beginning are spared it',
+  }),
   threads: row({
     kind: integer(1, 1024),
     default: availableParallelism(),
@@ -209,10 +220,14 @@ function defaultOf(row: Row<unknown, unknown>): string {
   return row.defaultText ?? String(row.default)
 }
 
-/** One entry per option, for the command line's parser: flags such as `--port <number>` and a line of help. */
-export function optionHelp(): { flags: string; help: string }[] {
+/**
+ * One entry per option, for the command line's parser: flags such as `--port <number>`, a line of help, and for an option that is true or
+ * false the flag that says no, such as `--no-enable-prefix-caching`.
+ */
+export function optionHelp(): { flags: string; help: string; no?: string }[] {
   return Object.entries(serveOptions).map(([name, row]) => ({
     flags: `${flagOf(name)} ${row.kind.placeholder}`,
+    ...(row.kind === onOff && { no: flagOf(`no_${name}`) }),
     help: `${row.doc} (${row.kind.placeholder.includes('|') || row.kind === text ? '' : `${row.kind.expected}; `}default: ${defaultOf(row)})`,
   }))
 }

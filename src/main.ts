@@ -13,9 +13,12 @@ const serveCommand = program
   .command('serve')
   .description('Serve a model. Every option can also be set as a variable: --max-model-len is PARLEY_MAX_MODEL_LEN.')
   .exitOverride()
-for (const { flags, help } of optionHelp()) serveCommand.option(flags, help)
-serveCommand.action(async (flags: Record<string, string>) => {
-  const byName = Object.fromEntries(Object.entries(flags).map(([name, value]) => [snakeCase(name), value]))
+for (const { flags, help, no } of optionHelp()) {
+  serveCommand.option(flags, help)
+  if (no) serveCommand.option(no, 'the same with false')
+}
+serveCommand.action(async (flags: Record<string, string | boolean>) => {
+  const byName = Object.fromEntries(Object.entries(flags).map(([name, value]) => [snakeCase(name), String(value)]))
   const options = readOptions(byName, process.env)
   const { serve } = await import('./serve.js')
   await serve(options)

@@ -11,6 +11,8 @@ export interface EngineGauges {
   num_pages: number
   num_preemptions: number
   num_prompt_tokens: number
+  num_prefix_queries: number
+  num_prefix_hits: number
   num_generation_tokens: number
 }
 
@@ -37,6 +39,8 @@ export class Metrics {
   readonly #promptTokens
   readonly #generationTokens
   readonly #preemptions
+  readonly #prefixQueries
+  readonly #prefixHits
   readonly #success
   readonly #rejected
   readonly #disconnects
@@ -59,9 +63,11 @@ export class Metrics {
     this.#running = gauge('vllm:num_requests_running', 'Requests that have KV pages.')
     this.#waiting = gauge('vllm:num_requests_waiting', 'Requests in the queue.')
     this.#kvUsage = gauge('vllm:kv_cache_usage_perc', 'KV pages in use, from 0 to 1.')
-    this.#promptTokens = counter('vllm:prompt_tokens_total', 'Prompt tokens computed.')
+    this.#promptTokens = counter('vllm:prompt_tokens_total', 'Tokens of the prompts that were read.')
     this.#generationTokens = counter('vllm:generation_tokens_total', 'Tokens generated.')
     this.#preemptions = counter('vllm:num_preemptions_total', 'Requests put back into the queue because pages ran out.')
+    this.#prefixQueries = counter('vllm:prefix_cache_queries_total', 'Prompt tokens looked for in the prefix cache.')
+    this.#prefixHits = counter('vllm:prefix_cache_hits_total', 'Prompt tokens found in the prefix cache.')
     this.#success = new Counter({
       name: 'vllm:request_success_total',
       help: 'Finished completions by reason.',
@@ -136,6 +142,8 @@ export class Metrics {
     this.#follow(this.#promptTokens, stats?.num_prompt_tokens ?? 0)
     this.#follow(this.#generationTokens, stats?.num_generation_tokens ?? 0)
     this.#follow(this.#preemptions, stats?.num_preemptions ?? 0)
+    this.#follow(this.#prefixQueries, stats?.num_prefix_queries ?? 0)
+    this.#follow(this.#prefixHits, stats?.num_prefix_hits ?? 0)
     return { contentType: this.#registry.contentType, text: await this.#registry.metrics() }
   }
 

@@ -138,6 +138,7 @@ function engineOptions(options: ServeOptions, model: Model) {
     max_model_len,
     max_num_seqs: options.max_num_seqs,
     max_num_batched_tokens: options.max_num_batched_tokens,
+    prefix_caching: options.enable_prefix_caching,
     kv_cache_bytes: kvCacheBytes(options.kv_cache_memory, free, useful),
   }
 }

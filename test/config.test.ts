@@ -34,7 +34,14 @@ test('memory: bytes, units and fractions', () => {
   expect(kvCacheBytes({ fraction: 0.5 }, 100, 20)).toBe(20)
 })
 
+test('an option that is true or false has a flag for each', () => {
+  const value = (given?: string) => readOptions({ enable_prefix_caching: given }, {}).enable_prefix_caching
+  expect([value(), value('true'), value('1'), value('false'), value('0')]).toEqual([true, true, true, false, false])
+  expect(optionHelp().flatMap(({ no }) => no ?? [])).toEqual(['--no-enable-prefix-caching'])
+})
+
 test.each([
+  ['enable_prefix_caching', 'yes', '--enable-prefix-caching: expected true or false, got "yes"'],
   ['port', '65536', '--port: expected an integer from 0 to 65535, got "65536"'],
   ['port', '-1', '--port: expected an integer from 0 to 65535, got "-1"'],
   ['port', '8e3', '--port: expected an integer from 0 to 65535, got "8e3"'],

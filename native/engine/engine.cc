@@ -49,15 +49,21 @@ void pack(const PooledEvent& event, PackedEvents& words) {
   end_event(begin, words);
 }
 
+void pack(const CachedEvent& event, PackedEvents& words) {
+  const size_t begin = begin_event(event.request, EventKind::cached, words);
+  words.push_back(static_cast<int32_t>(event.num_tokens));
+  end_event(begin, words);
+}
+
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Worker> worker, const EngineOptions& options, OnEvents on_events)
     : worker_(std::move(worker)),
       info_(worker_->info()),
+      check_integrity_(options.check_integrity),
       on_events_(std::move(on_events)),
       last_progress_(Clock::now()),
-      scheduler_(worker_->num_pages(), static_cast<int64_t>(info_.max_model_len), options.max_num_seqs, options.max_num_batched_tokens,
-                 worker_->spec().num_encoder_layers) {
+      scheduler_(options, worker_->num_pages(), static_cast<int64_t>(info_.max_model_len), worker_->spec().num_encoder_layers) {
   publish_stats();
   thread_ = std::thread([this] { loop(); });
 }
@@ -167,6 +173,7 @@ void Engine::loop() {
 }
 
 void Engine::run_step() {
+  if (check_integrity_) scheduler_.check_integrity();
   scheduler_.schedule(step_);
   publish_stats();  // a scrape during a long prefill sees the requests running
   if (!step_.empty()) {
@@ -175,10 +182,8 @@ void Engine::run_step() {
     num_generation_tokens_ += static_cast<int64_t>(step_.samples.size());
     scheduler_.collect(result_, events_);
   }
-#ifdef PARLEY_CHECK_INTEGRITY
-  if (scheduler_.idle()) scheduler_.check_integrity();
-#endif
   PackedEvents words;
+  for (const CachedEvent& event : events_.cached) pack(event, words);
   for (const PromptEvent& event : events_.prompts) pack(event, result_, words);
   for (const PooledEvent& event : events_.pooled) pack(event, words);
   for (const TokenEvent& event : events_.tokens) pack(event, words);  // last: they end requests
@@ -205,6 +210,8 @@ void Engine::publish_stats() {
   stats_.num_steps = static_cast<double>(num_steps_);
   stats_.num_preemptions = static_cast<double>(scheduler_.num_preemptions());
   stats_.num_prompt_tokens = static_cast<double>(scheduler_.num_prompt_tokens());
+  stats_.num_prefix_queries = static_cast<double>(scheduler_.num_prefix_queries());
+  stats_.num_prefix_hits = static_cast<double>(scheduler_.num_prefix_hits());
   stats_.num_generation_tokens = static_cast<double>(num_generation_tokens_);
   last_progress_ = Clock::now();
 }

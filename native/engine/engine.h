@@ -21,6 +21,7 @@ namespace parley {
 //   token   finish, token (-1: it ends without one), logprob, rank, (token, logprob) * num_top
 //   prompt  position of the first of several tokens, num_top, then for each token logprob, rank, (token, logprob) * num_top
 //   pooled  float32 * hidden_size
+//   cached  tokens of the prompt that the prefix cache spared
 using PackedEvents = std::vector<int32_t>;
 
 class Engine {
@@ -54,6 +55,7 @@ class Engine {
 
   const std::unique_ptr<Worker> worker_;
   const EngineInfo info_;
+  const bool check_integrity_;
   const OnEvents on_events_;
 
   mutable std::mutex mutex_;  // guards what follows, up to the engine thread's own

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/arithmetic.h"
+#include "engine/prefix_index.h"
 #include "engine/token_rules.h"
 
 namespace parley {
@@ -20,6 +21,7 @@ struct Request {
       tokens.push_back(decoder_start);
     }
     prompt_size = size();
+    forget_pages();
     if (params.repetition_penalty == 1) return;
     for (auto token = tokens.begin() + decoder_begin(); token != tokens.end(); ++token) counts.add(*token, 0);
   }
@@ -34,9 +36,12 @@ struct Request {
   int64_t num_encoded_layers = 0;  // encoder blocks that have read them
   int64_t num_computed = 0;  // leading tokens whose keys and values are in the pages
   std::vector<int32_t> pages;
+  int64_t num_published = 0;  // leading pages that are in the prefix cache
+  PrefixIndex::Name prefix;   // of these pages
+  int64_t num_cached = 0;     // prompt tokens that the prefix cache spared
   TokenCounts counts;              // kept only when a penalty needs them
   std::vector<int32_t> forbidden;  // ids that may not be chosen next; see find_forbidden
-  int64_t num_reported = 0;        // leading prompt tokens whose rows were scored or pooled; a repetition does not report again
+  int64_t num_seen = 0;            // leading prompt tokens that were computed or spared once; a repetition does not report or count again
   std::vector<double> pooled;      // sum of the hidden states that pooling asks for
 
   // Whether the row of a prompt token tells the log-probability of the next one.
@@ -44,6 +49,21 @@ struct Request {
 
   bool is_pooled(int64_t position) const {
     return params.pooling == Pooling::mean ? position < prompt_size : params.pooling == Pooling::last && position + 1 == prompt_size;
+  }
+
+  // Leading tokens that need not be computed if their keys and values are at hand: the last one says what comes next, and what is
+  // scored or pooled must have been seen.
+  int64_t num_reusable() const {
+    return reads_cache() || num_seen == prompt_size ? size() - 1 : num_seen;
+  }
+
+  // Whether the prefix cache may spare tokens of the prompt.
+  bool reads_cache() const { return params.num_prompt_logprobs < 0 && params.pooling != Pooling::mean; }
+
+  // After the pages were given back: all is to be computed again.
+  void forget_pages() {
+    num_computed = num_encoded_layers = num_published = 0;
+    prefix = static_cast<PrefixIndex::Name>(params.cache_salt);
   }
 
   int64_t num_pooled() const { return params.pooling == Pooling::mean ? prompt_size : 1; }

@@ -7,11 +7,11 @@
 
 namespace parley {
 
-Scheduler::Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens,
-                     int64_t num_encoder_layers)
+Scheduler::Scheduler(const EngineOptions& options, int64_t num_pages, int64_t max_model_len, int64_t num_encoder_layers)
     : max_model_len_(max_model_len),
-      max_num_seqs_(max_num_seqs),
-      max_num_batched_tokens_(max_num_batched_tokens),
+      max_num_seqs_(options.max_num_seqs),
+      max_num_batched_tokens_(options.max_num_batched_tokens),
+      prefix_caching_(options.prefix_caching),
       num_encoder_layers_(num_encoder_layers),
       pages_(num_pages) {}
 
@@ -40,6 +40,8 @@ std::vector<uint32_t> Scheduler::clear() {
   for (const auto& request : waiting_) ids.push_back(request->id);
   running_.clear();
   waiting_.clear();
+  pages_.release(replaced_);
+  pages_.forget();  // the step that was to fill the newest ones may have failed
   return ids;
 }
 
@@ -49,6 +51,7 @@ void Scheduler::schedule(Step& step) {
   scheduled_.clear();
   finished_.clear();
   scored_.clear();
+  cached_.clear();
   int64_t budget = max_num_batched_tokens_;
 
   // First the requests that decode, then those that still read their prompt, each from the oldest to the newest. A request that has
@@ -87,7 +90,8 @@ void Scheduler::write_page_tables(Step& step) const {
 void Scheduler::admit(int64_t budget, Step& step) {
   while (!waiting_.empty() && budget > 0 && num_running() < max_num_seqs_) {
     Request& request = *waiting_.front();
-    if (!ensure_pages(request, request.size())) return;
+    reuse_pages(request);
+    if (!ensure_pages(request, request.size())) return release(request);
     const auto newer = std::find_if(running_.begin(), running_.end(), [&](const auto& other) { return other->id > request.id; });
     running_.insert(newer, std::move(waiting_.front()));
     waiting_.pop_front();
@@ -98,6 +102,7 @@ void Scheduler::admit(int64_t budget, Step& step) {
 // As much of what a request has pending as the budget allows. Returns what that costs.
 int64_t Scheduler::read(Request& request, int64_t budget, Step& step) {
   if (!request.is_encoded()) return encode(request, budget, step);
+  reuse_pages(request);
   const int64_t num_tokens = std::min(request.num_pending(), budget);
   append_rows(request, num_tokens, step);
   return num_tokens;
@@ -116,8 +121,48 @@ int64_t Scheduler::encode(Request& request, int64_t budget, Step& step) {
   request.num_encoded_layers = last;
   const bool done = last == num_encoder_layers_;
   encoding_ = done ? nullptr : &request;
-  if (done) request.num_computed = request.decoder_begin();  // its first row comes with the next step
+  if (done) request.num_computed = request.num_seen = request.decoder_begin();  // its first row comes with the next step
   return std::min(budget, ceil_div(request.encoder_size * (last - first), num_encoder_layers_));
+}
+
+// Takes over pages of the prefix cache in place of what the request is about to compute. Tried before each part of a prompt, so that of
+// requests that come together with the same beginning one computes it, and the others follow even within the step: a layer writes the
+// keys and values of all rows before any row reads them.
+void Scheduler::reuse_pages(Request& request) {
+  if (!caches(request)) return;
+  while (request.num_computed == request.num_published * kPageSize && request.num_computed + kPageSize <= request.num_reusable()) {
+    int32_t page = pages_.find(request.prefix, &request.tokens[static_cast<size_t>(request.num_computed)]);
+    if (page < 0) return;
+    pages_.hold(page);
+    request.prefix = pages_.name(page);
+    if (request.num_published == static_cast<int64_t>(request.pages.size())) {
+      request.pages.push_back(page);
+    } else {
+      std::swap(request.pages[static_cast<size_t>(request.num_published)], page);
+      pages_.release(page);
+    }
+    ++request.num_published;
+    request.num_computed += kPageSize;
+  }
+}
+
+// Puts the pages that the request's rows of this step fill into the prefix cache. Where another request has computed the same, its page
+// serves both.
+void Scheduler::publish_pages(Request& request) {
+  if (!caches(request)) return;
+  for (; (request.num_published + 1) * kPageSize <= request.num_computed; ++request.num_published) {
+    int32_t& page = request.pages[static_cast<size_t>(request.num_published)];
+    const int32_t* tokens = &request.tokens[static_cast<size_t>(request.num_published * kPageSize)];
+    const int32_t known = pages_.find(request.prefix, tokens);
+    if (known < 0) {
+      pages_.publish(page, request.prefix, tokens);
+    } else {
+      pages_.hold(known);
+      replaced_.push_back(page);
+      page = known;
+    }
+    request.prefix = pages_.name(page);
+  }
 }
 
 bool Scheduler::ensure_pages(Request& request, int64_t num_tokens) {
@@ -147,7 +192,7 @@ void Scheduler::preempt_newest() {
 
 void Scheduler::release(Request& request) {
   pages_.release(request.pages);
-  request.num_computed = request.num_encoded_layers = 0;
+  request.forget_pages();
   if (encoding_ == &request) encoding_ = nullptr;
 }
 
@@ -164,8 +209,9 @@ void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
   scheduled_.push_back(&request);
   append_reports(request, num_tokens, step);
   request.num_computed += num_tokens;
+  publish_pages(request);
   if (request.num_pending() > 0) return;  // more of the prompt to come
-  if (request.num_generated() == 0) num_prompt_tokens_ += request.num_prompt_tokens();
+  if (request.num_generated() == 0) count_prompt(request);
   if (request.params.max_tokens == 0) {
     finished_.push_back(&request);
     return;
@@ -179,10 +225,19 @@ void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
                           request.num_generated()});
 }
 
+void Scheduler::count_prompt(const Request& request) {
+  num_prompt_tokens_ += request.num_prompt_tokens();
+  if (request.num_cached > 0) cached_.push_back({request.id, request.num_cached});
+  if (!caches(request) || !request.reads_cache()) return;
+  num_prefix_queries_ += request.num_prompt_tokens();
+  num_prefix_hits_ += request.num_cached;
+}
+
 // What the rows that append_rows() just appended tell of the prompt.
 void Scheduler::append_reports(Request& request, int64_t num_tokens, Step& step) {
   const int64_t first_row = step.num_rows() - num_tokens - request.num_computed;  // of position 0, if it were here
-  const int64_t begin = std::max(request.num_computed, request.num_reported);
+  const int64_t begin = std::max(request.num_computed, request.num_seen);
+  request.num_cached += std::max<int64_t>(0, std::min(request.num_computed, request.prompt_size) - request.num_seen);
   const int64_t end = std::min(request.num_computed + num_tokens, request.prompt_size);
   PromptEvent scored{request.id, begin + 1, 0, request.params.num_prompt_logprobs, static_cast<int64_t>(step.scores.size())};
   for (int64_t position = begin; position < end; ++position) {
@@ -197,11 +252,12 @@ void Scheduler::append_reports(Request& request, int64_t num_tokens, Step& step)
       step.pool_sums.push_back(&request.pooled);
     }
   }
-  request.num_reported = std::max(request.num_reported, end);
+  request.num_seen = std::max(request.num_seen, end);
   if (scored.count > 0) scored_.push_back(scored);
 }
 
 void Scheduler::collect(const StepResult& result, StepEvents& events) {
+  events.cached.insert(events.cached.end(), cached_.begin(), cached_.end());
   events.prompts.insert(events.prompts.end(), scored_.begin(), scored_.end());
   for (size_t r = 0; r < sampled_.size(); ++r) {
     Request& request = *sampled_[r];
@@ -225,10 +281,7 @@ void Scheduler::collect(const StepResult& result, StepEvents& events) {
     events.tokens.push_back(end_without_token(request->id, FinishReason::length));
     cancel(request->id);
   }
-  finished_.clear();
-  scored_.clear();
-  sampled_.clear();
-  scheduled_.clear();
+  pages_.release(replaced_);
 }
 
 FinishReason Scheduler::finish_reason(const Request& request) const {

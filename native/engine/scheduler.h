@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "engine/pages.h"
+#include "engine/page_pool.h"
 #include "engine/request.h"
 #include "model/step.h"
 
@@ -37,6 +37,12 @@ struct PromptEvent {
   int64_t first_row;
 };
 
+// Tokens of a request's prompt that the prefix cache spared.
+struct CachedEvent {
+  uint32_t request;
+  int64_t num_tokens;
+};
+
 // A request's pooled hidden state. [hidden]
 struct PooledEvent {
   uint32_t request;
@@ -45,11 +51,13 @@ struct PooledEvent {
 
 // What a step brought, in the order in which the caller is told.
 struct StepEvents {
+  std::vector<CachedEvent> cached;
   std::vector<PromptEvent> prompts;
   std::vector<PooledEvent> pooled;
   std::vector<TokenEvent> tokens;
 
   void clear() {
+    cached.clear();
     prompts.clear();
     pooled.clear();
     tokens.clear();
@@ -59,7 +67,7 @@ struct StepEvents {
 class Scheduler {
  public:
   // num_encoder_layers: blocks that read a prompt before the decoder begins; 0: none.
-  Scheduler(int64_t num_pages, int64_t max_model_len, int64_t max_num_seqs, int64_t max_num_batched_tokens, int64_t num_encoder_layers);
+  Scheduler(const EngineOptions& options, int64_t num_pages, int64_t max_model_len, int64_t num_encoder_layers);
 
   // Puts a request at the end of the queue. It must fit into max_model_len and the pages: Engine::submit checks.
   void add(std::unique_ptr<Request> request);
@@ -67,7 +75,7 @@ class Scheduler {
   // Ends a request wherever it is and frees its pages. False if there is none of that id (it may just have finished).
   bool cancel(uint32_t id);
 
-  // Ends all requests; returns their ids.
+  // Ends all requests and forgets all pages; returns the requests' ids.
   std::vector<uint32_t> clear();
 
   // Fills `step` with the next step; empty if nothing is to do.
@@ -82,11 +90,16 @@ class Scheduler {
   int64_t num_pages_used() const { return pages_.num_used(); }
   int64_t num_preemptions() const { return num_preemptions_; }
   int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
+  int64_t num_prefix_queries() const { return num_prefix_queries_; }
+  int64_t num_prefix_hits() const { return num_prefix_hits_; }
 
-  // Throws Error unless every page is free or held by exactly one running request.
+  // Between two steps. Throws Error unless every page has the requests as holders that say so, and is free if there are none.
   void check_integrity() const;
 
  private:
+  bool caches(const Request& request) const { return prefix_caching_ && request.encoder_size == 0; }
+  void reuse_pages(Request& request);
+  void publish_pages(Request& request);
   bool ensure_pages(Request& request, int64_t num_tokens);
   bool make_room(Request& request, int64_t num_tokens);
   void preempt_newest();
@@ -97,11 +110,13 @@ class Scheduler {
   void write_page_tables(Step& step) const;
   void release(Request& request);
   void append_reports(Request& request, int64_t num_tokens, Step& step);
+  void count_prompt(const Request& request);
   FinishReason finish_reason(const Request& request) const;
 
   const int64_t max_model_len_;
   const int64_t max_num_seqs_;
   const int64_t max_num_batched_tokens_;
+  const bool prefix_caching_;
   const int64_t num_encoder_layers_;
   PagePool pages_;
   std::deque<std::unique_ptr<Request>> waiting_;   // first come, first served
@@ -111,8 +126,12 @@ class Scheduler {
   std::vector<Request*> scheduled_;                // requests behind the step's sequences
   std::vector<Request*> finished_;                 // requests that end with the step without a token
   std::vector<PromptEvent> scored_;                // the step's score rows
+  std::vector<CachedEvent> cached_;                // of requests whose prompt ends in the step
+  std::vector<int32_t> replaced_;                  // pages that the step writes and whose holders read others with the same content
   int64_t num_preemptions_ = 0;
   int64_t num_prompt_tokens_ = 0;
+  int64_t num_prefix_queries_ = 0;
+  int64_t num_prefix_hits_ = 0;
 };
 
 }  // namespace parley

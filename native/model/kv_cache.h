@@ -1,4 +1,4 @@
-// Memory of the KV pages of all layers. Which page belongs to whom is the engine's business (engine/pages.h).
+// Memory of the KV pages of all layers. Which page belongs to whom is the engine's business (engine/page_pool.h).
 #pragma once
 
 #include <vector>

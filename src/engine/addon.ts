@@ -189,6 +189,7 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   onReturn: () => void = () => {}
   onEnd: () => void = () => {}
   pooled: Float32Array | undefined
+  cachedTokens: number | undefined
   #prompt: PromptLogprobs | undefined
   #events: TokenEvent[] = []
   #next = 0
@@ -224,6 +225,8 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   push(event: TokenEvent): void {
     if (this.#prompt) event.prompt = this.#prompt
     if (this.pooled) event.pooled = this.pooled
+    if (this.cachedTokens) event.cached_tokens = this.cachedTokens
+    this.cachedTokens = undefined
     this.#prompt = undefined
     this.#events.push(event)
     this.#wake?.()
@@ -285,6 +288,8 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
       queue.score(words, floats, start, end)
     } else if (kind === 'pooled') {
       queue.pooled = floats.slice(start, end)
+    } else if (kind === 'cached') {
+      queue.cachedTokens = words[start]
     } else {
       const event = readToken(words, floats, start, end)
       if (event.finish !== 'none') requests.delete(id)

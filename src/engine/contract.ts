@@ -33,7 +33,7 @@ export type FinishReason = (typeof FinishReasonValues)[number]
 export const PoolingValues = ['none', 'mean', 'last'] as const
 export type Pooling = (typeof PoolingValues)[number]
 
-export const EventKindValues = ['token', 'prompt', 'pooled'] as const
+export const EventKindValues = ['token', 'prompt', 'pooled', 'cached'] as const
 export type EventKind = (typeof EventKindValues)[number]
 
 /** what the one decoder needs to know of a model; built by src/models from config.json and the tensor headers */
@@ -180,6 +180,10 @@ export interface EngineOptions {
   max_num_batched_tokens: number
   /** memory for KV pages (1 to 70368744177664, required) */
   kv_cache_bytes: number
+  /** keep the pages of ended requests, and let later ones with the same beginning use them (default true) */
+  prefix_caching: boolean
+  /** for tests: compare the pages with their holders before each step, and fail the step if they differ (default false) */
+  check_integrity: boolean
 }
 
 /** how one request's tokens are chosen; OpenAI's field names */
@@ -200,6 +204,8 @@ export interface SamplingParams {
   frequency_penalty: number
   /** logits of tokens of prompt and completion are divided by it if positive, multiplied if negative (1e-3 to 1000, default 1) */
   repetition_penalty: number
+  /** only requests with the same salt share pages of the prefix cache (0 to 9007199254740991, default 0) */
+  cache_salt: number
   /** of the counter-based random numbers (0 to 9007199254740991, default 0) */
   seed: number
   /** which of the n choices of a request this is; together with the seed and the position it names a random number (0 to 65535, default 0) */
@@ -268,8 +274,12 @@ export interface EngineStats {
   num_steps: number
   /** requests put back into the queue because pages ran out */
   num_preemptions: number
-  /** prompt tokens computed, recomputation after a preemption not counted */
+  /** tokens of the prompts that were read, cached ones among them */
   num_prompt_tokens: number
+  /** tokens of the prompts that were looked for in the prefix cache */
+  num_prefix_queries: number
+  /** of these, found */
+  num_prefix_hits: number
   /** tokens sampled */
   num_generation_tokens: number
   /** time since the engine thread last made progress, 0 when idle */

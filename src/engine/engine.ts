@@ -30,6 +30,8 @@ export interface TokenEvent {
   top: TokenLogprob[]
   /** 'none' on every token but the last. The last token of 'stop' is the stop token itself. */
   finish: FinishReason
+  /** on the first event, if the prefix cache spared some of the prompt: how many tokens */
+  cached_tokens?: number
   /** on the first event of a request that asked for num_prompt_logprobs */
   prompt?: PromptLogprobs
   /** on the event of a request that asked for pooling: the hidden state, [hidden_size] */

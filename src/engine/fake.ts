@@ -70,6 +70,8 @@ export class FakeEngine implements Engine {
       num_steps: sum((request) => request.num_generated),
       num_preemptions: 0,
       num_prompt_tokens: sum((request) => request.prompt.length),
+      num_prefix_queries: 0,
+      num_prefix_hits: 0,
       num_generation_tokens: sum((request) => request.num_generated),
       step_age_ms: this.stepAgeMs,
     }

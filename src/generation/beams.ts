@@ -75,6 +75,7 @@ export async function searchBeams(
 ): Promise<TokenEvent[][]> {
   const num_logprobs = numCandidates(options)
   let prompt: PromptLogprobs | undefined
+  let cached_tokens: number | undefined
   const step = async (tokens: readonly number[]) => {
     const sampling = {
       max_tokens: 1,
@@ -84,7 +85,7 @@ export async function searchBeams(
     }
     const sequence = Int32Array.from([...request.prompt, ...tokens])
     for await (const event of engine.submit({ ...request, prompt: sequence, sampling }, signal)) {
-      prompt ??= event.prompt
+      if (tokens.length === 0) ({ prompt, cached_tokens } = event)
       return event.top.filter(({ token }) => token >= 0 && token < numSampledIds)
     }
     if (!signal.aborted) throw new EngineFailure('the engine ended a beam without a token')
@@ -92,16 +93,18 @@ export async function searchBeams(
   }
   const hypotheses = await beamSearch((beams) => Promise.all(beams.map(step)), options)
   if (signal.aborted) return []
-  return hypotheses.map((hypothesis) => eventsOf(hypothesis, prompt))
+  const ofPrompt = { ...(prompt && { prompt }), ...(cached_tokens && { cached_tokens }) }
+  return hypotheses.map((hypothesis) => eventsOf(hypothesis, ofPrompt))
 }
 
-function eventsOf(hypothesis: Hypothesis, prompt: PromptLogprobs | undefined): TokenEvent[] {
+/** @param ofPrompt what the first event tells of the prompt */
+function eventsOf(hypothesis: Hypothesis, ofPrompt: Pick<TokenEvent, 'prompt' | 'cached_tokens'>): TokenEvent[] {
   return beamTokens(hypothesis.last).map(({ token, logprob, top }, i) => ({
     token,
     logprob,
     rank: top.filter((other) => other.logprob >= logprob).length,
     top: [...top],
     finish: i === hypothesis.length - 1 ? hypothesis.finish : 'none',
-    ...(i === 0 && prompt ? { prompt } : {}),
+    ...(i === 0 ? ofPrompt : {}),
   }))
 }

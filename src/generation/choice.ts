@@ -55,6 +55,7 @@ export async function* choiceDeltas(
         delta.prompt = showPrompt(tokenizer, prompt.ids, prompt.text, event.prompt)
         if (params.echo) codePoints = countCodePoints(delta.prompt.text)
       }
+      if (event.cached_tokens !== undefined) delta.cached_tokens = event.cached_tokens
       begun = true
       if (event.token < 0) {
         reason = 'length' // max_tokens is 0

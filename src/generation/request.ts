@@ -58,6 +58,8 @@ export interface GenerationParams {
   truncate_prompt_tokens?: number | undefined
   /** false: nothing is put around a text prompt, such as BOS */
   add_special_tokens?: boolean | undefined
+  /** only requests with the same salt share cached prompts */
+  cache_salt?: string | undefined
 }
 
 /** A prompt of the completions API: text, or ids that are taken as they are. */
@@ -97,6 +99,8 @@ export interface Delta {
   token_ids: number[]
   /** log-probability of these tokens together; NaN unless log-probabilities were asked for, or best_of needed them */
   logprob: number
+  /** on a choice's first delta, if the prefix cache spared some of its prompt: how many tokens */
+  cached_tokens?: number
   /** on a choice's first delta, if the prompt is echoed or its log-probabilities were asked for */
   prompt?: ShownPrompt
   /** on a choice's last delta, and only there */

@@ -1,5 +1,6 @@
 // What a request says of how its tokens are chosen → the engine's SamplingParams. Defaults, ids and words are settled here.
 
+import { createHash } from 'node:crypto'
 import type { SamplingParams } from '../engine/contract.js'
 import { ApiError } from '../errors.js'
 import type { Model } from '../models/model.js'
@@ -21,6 +22,7 @@ export function samplingParams(params: GenerationParams, model: Model): Partial<
     repetition_penalty: params.repetition_penalty ?? 1,
     num_logprobs,
     num_prompt_logprobs: params.num_prompt_logprobs ?? (params.echo ? params.num_logprobs : undefined) ?? -1,
+    cache_salt: saltNumber(params.cache_salt),
     min_tokens: params.min_tokens ?? 0,
     ignore_eos: params.ignore_eos ?? false,
     eos_token_ids: Int32Array.from(model.stopTokenIds),
@@ -32,6 +34,12 @@ export function samplingParams(params: GenerationParams, model: Model): Partial<
     bias_ids: knownIds(params.logit_bias?.keys(), 'logit_bias', model),
     bias_values: Float32Array.from(params.logit_bias?.values() ?? []),
   }
+}
+
+/** The engine knows a salt by 53 bits of its hash. */
+function saltNumber(salt: string | undefined): number {
+  if (salt === undefined) return 0
+  return Number(createHash('sha256').update(salt).digest().readBigUInt64BE() >> 11n)
 }
 
 /** Ids that may be sampled. */

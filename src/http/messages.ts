@@ -165,23 +165,28 @@ async function* events(
   deltas: AsyncGenerator<Delta>,
 ): AsyncGenerator<MessageEvent> {
   const count = new UsageCount(call.record, prepared)
-  const usage = (): MessageUsage => ({
-    input_tokens: count.usage.prompt_tokens,
-    output_tokens: count.usage.completion_tokens,
-    cache_creation: null,
-    cache_creation_input_tokens: 0,
-    cache_read_input_tokens: count.usage.prompt_tokens_details.cached_tokens,
-    ...{
-      inference_geo: null,
-      output_tokens_details: null,
-      server_tool_use: null,
-      service_tier: 'standard',
-      speed: null,
-    },
-  })
+  const usage = (): MessageUsage => {
+    const { prompt_tokens, completion_tokens, prompt_tokens_details } = count.usage
+    const { cached_tokens } = prompt_tokens_details
+    return {
+      input_tokens: prompt_tokens - cached_tokens, // both together are the prompt
+      output_tokens: completion_tokens,
+      cache_creation: null,
+      cache_creation_input_tokens: 0,
+      cache_read_input_tokens: cached_tokens,
+      ...{
+        inference_geo: null,
+        output_tokens_details: null,
+        server_tool_use: null,
+        service_tier: 'standard',
+        speed: null,
+      },
+    }
+  }
   const open = { stop_reason: null, stop_sequence: null, stop_details: null, container: null }
   let begun = false
   for await (const delta of deltas) {
+    count.add(delta)
     if (!begun) {
       begun = true
       const { modelName: model } = call.state
@@ -190,7 +195,6 @@ async function* events(
       yield { type: 'content_block_start', index: 0, content_block: { type: 'text', text: '', citations: null } }
       yield { type: 'ping' }
     }
-    count.add(delta)
     if (delta.text !== '')
       yield { type: 'content_block_delta', index: 0, delta: { type: 'text_delta', text: delta.text } }
     if (delta.finish_reason === null) continue

@@ -47,6 +47,7 @@ export const samplingFields = {
   ignore_eos: z.boolean().optional(),
   truncate_prompt_tokens: z.int().min(-1).max(16777216).optional(),
   add_special_tokens: z.boolean().optional(),
+  cache_salt: z.string().min(1).max(1024).optional(),
 }
 
 export type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>

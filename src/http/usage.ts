@@ -15,17 +15,22 @@ export interface Usage {
 export class UsageCount {
   readonly #record: RequestRecord
   readonly #promptTokens: number
+  readonly #choices: number
+  #cachedTokens = 0
   #completionTokens = 0
 
   constructor(record: RequestRecord, prepared: PreparedRequest) {
     this.#record = record
     this.#promptTokens = prepared.num_prompt_tokens
+    this.#choices = prepared.params.n
     record.prompt_tokens = this.#promptTokens
     record.completion_tokens = 0
   }
 
   add(delta: Delta): void {
     this.#completionTokens += delta.token_ids.length
+    // A prompt counts once, whatever n is.
+    if (delta.index % this.#choices === 0) this.#cachedTokens += delta.cached_tokens ?? 0
     this.#record.completion_tokens = this.#completionTokens
     if (delta.finish_reason !== null) this.#record.finish_reason = delta.finish_reason
   }
@@ -35,7 +40,7 @@ export class UsageCount {
       prompt_tokens: this.#promptTokens,
       completion_tokens: this.#completionTokens,
       total_tokens: this.#promptTokens + this.#completionTokens,
-      prompt_tokens_details: { cached_tokens: 0 },
+      prompt_tokens_details: { cached_tokens: this.#cachedTokens },
       completion_tokens_details: { reasoning_tokens: 0 },
     }
   }

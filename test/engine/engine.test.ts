@@ -4,31 +4,17 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { type ModelSource, type StartOptions, startEngine } from '../../src/engine/addon.js'
 import { type Engine, EngineRefusal, type EngineRequest, type TokenEvent } from '../../src/engine/engine.js'
 import { makeRandomModel, seededRandom, tinySpec } from './random_model.js'
+import * as tiny from './tiny_engine.js'
+import { collect, defaults, pageBytes } from './tiny_engine.js'
 
 const model = makeRandomModel(tinySpec)
 afterAll(() => model.dispose())
 
-const pageBytes = 2 * tinySpec.num_layers * tinySpec.hidden_size * 16 * 4
-const defaults: StartOptions = { dtype: 'float32', num_threads: 1, max_model_len: 128, kv_cache_bytes: 200 * pageBytes }
-
-async function withEngine<T>(
+const withEngine = <T>(
   options: Partial<StartOptions>,
   body: (engine: Engine) => Promise<T>,
   source: ModelSource = model,
-): Promise<T> {
-  const engine = await startEngine(source, { ...defaults, ...options })
-  try {
-    return await body(engine)
-  } finally {
-    await engine.close()
-  }
-}
-
-async function collect(engine: Engine, request: EngineRequest, signal?: AbortSignal): Promise<TokenEvent[]> {
-  const events: TokenEvent[] = []
-  for await (const event of engine.submit(request, signal)) events.push(event)
-  return events
-}
+) => tiny.withEngine(source, options, body)
 
 function randomRequest(next: () => number): EngineRequest {
   const length = 1 + Math.floor(next() * 40)
@@ -230,7 +216,10 @@ test('thousands of requests in random order, cancels and preemptions among them,
         const cancelAfter = next() < 0.25 ? Math.floor(next() * full.length) : Number.POSITIVE_INFINITY
         if (cancelAfter === 0) setImmediate(() => controller.abort())
         let seen = 0
-        for await (const event of engine.submit(kinds[kind] as EngineRequest, controller.signal)) {
+        for await (const { cached_tokens: _, ...event } of engine.submit(
+          kinds[kind] as EngineRequest,
+          controller.signal,
+        )) {
           expect(event).toEqual(full[seen++])
           if (seen === cancelAfter) controller.abort()
         }

@@ -2,30 +2,17 @@
 
 import { readFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { forwardLogits, type StartOptions, startEngine } from '../../src/engine/addon.js'
+import { forwardLogits, type StartOptions } from '../../src/engine/addon.js'
 import type { Engine, EngineRequest, PromptLogprobs, TokenEvent } from '../../src/engine/engine.js'
 import { makeRandomModel, seededRandom, tinySpec } from './random_model.js'
+import * as tiny from './tiny_engine.js'
+import { collect, defaults, pageBytes } from './tiny_engine.js'
 
 const model = makeRandomModel(tinySpec)
 afterAll(() => model.dispose())
 
-const pageBytes = 2 * tinySpec.num_layers * tinySpec.hidden_size * 16 * 4
-const defaults: StartOptions = { dtype: 'float32', num_threads: 1, max_model_len: 128, kv_cache_bytes: 200 * pageBytes }
-
-async function withEngine<T>(options: Partial<StartOptions>, body: (engine: Engine) => Promise<T>): Promise<T> {
-  const engine = await startEngine(model, { ...defaults, ...options })
-  try {
-    return await body(engine)
-  } finally {
-    await engine.close()
-  }
-}
-
-async function collect(engine: Engine, request: EngineRequest): Promise<TokenEvent[]> {
-  const events: TokenEvent[] = []
-  for await (const event of engine.submit(request)) events.push(event)
-  return events
-}
+const withEngine = <T>(options: Partial<StartOptions>, body: (engine: Engine) => Promise<T>) =>
+  tiny.withEngine(model, options, body)
 
 const next = seededRandom(11)
 const randomPrompt = (length: number) => Int32Array.from({ length }, () => Math.floor(next() * tinySpec.vocab_size))

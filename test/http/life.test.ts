@@ -230,6 +230,8 @@ test('/metrics speaks vLLM, with one series per gauge', async () => {
     `vllm:prompt_tokens_total{${labels}} 6`,
     `vllm:generation_tokens_total{${labels}} 4`,
     `vllm:num_preemptions_total{${labels}} 0`,
+    `vllm:prefix_cache_queries_total{${labels}} 0`,
+    `vllm:prefix_cache_hits_total{${labels}} 0`,
     `vllm:request_success_total{${labels},finished_reason="stop"} 1`,
     `vllm:request_success_total{${labels},finished_reason="length"} 1`,
     `vllm:time_to_first_token_seconds_count{${labels}} 2`,
