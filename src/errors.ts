@@ -49,7 +49,10 @@ const rows = {
   file_in_use: { status: 400, type: invalid, code: 'file_in_use' },
   unknown_url: { status: 404, type: invalid, code: 'unknown_url' },
   method_not_allowed: { status: 405, type: invalid, code: 'method_not_allowed' },
+  upgrade_required: { status: 426, type: invalid, code: 'upgrade_required' },
   // what the server cannot do now
+  socket_busy: { status: 429, type: 'rate_limit_error', code: 'rate_limit_exceeded', retry_after: 1 },
+  too_many_sockets: { status: 503, type: 'server_error', code: 'too_many_sockets', retry_after: 5 },
   model_loading: { status: 503, type: 'server_error', code: 'model_loading', retry_after: 1 },
   server_shutting_down: { status: 503, type: 'server_error', code: 'server_shutting_down', retry_after: 5 },
   engine_stalled: { status: 503, type: 'server_error', code: 'engine_stalled', retry_after: 5 },

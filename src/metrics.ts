@@ -44,6 +44,7 @@ export class Metrics {
   readonly #success
   readonly #rejected
   readonly #disconnects
+  readonly #sockets
   readonly #ttft
   readonly #itl
   readonly #e2e
@@ -90,6 +91,7 @@ export class Metrics {
       help: 'Clients that went away before their answer was complete.',
       registers,
     })
+    this.#sockets = new Gauge({ name: 'parley_websockets_open', help: 'WebSockets that are open.', registers })
     // process_* and nodejs_*, the event loop's lag among them.
     collectDefaultMetrics({ register: this.#registry })
   }
@@ -132,6 +134,14 @@ export class Metrics {
 
   clientGone(): void {
     this.#disconnects.inc()
+  }
+
+  socketOpened(): void {
+    this.#sockets.inc()
+  }
+
+  socketClosed(): void {
+    this.#sockets.dec()
   }
 
   /** The text of /metrics. @param stats of the engine, or null while there is none */

@@ -171,6 +171,7 @@ function stopOnSignals(server: Server, state: ServerState): void {
     state.batches?.stop()
     server.close()
     server.closeIdleConnections()
+    state.sockets.drain()
     await idle(state, drainMs)
     // What still runs now is told that the server goes, and gets a moment to hear it.
     await engine?.close()

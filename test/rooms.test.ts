@@ -31,6 +31,7 @@ const servants = ['errors', 'metrics', 'log', 'config']
 const libraries: Record<string, string[]> = {
   hono: ['http'],
   '@hono/node-server': ['http'],
+  ws: ['http'],
   zod: ['http'],
   '@fastify/busboy': ['http'],
   '@huggingface/jinja': ['generation'],

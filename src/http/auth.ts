@@ -16,7 +16,7 @@ export function checkKey(c: Ctx): void {
   const { apiKey } = c.get('state')
   if (apiKey === null) return
   const header = c.req.header('authorization')
-  const plain = c.req.header('x-api-key') // Anthropic's clients
+  const plain = c.req.header('x-api-key') ?? protocolKey(c) // Anthropic's clients; browsers' WebSockets
   if (!header && !plain) {
     throw new ApiError(
       'missing_api_key',
@@ -27,4 +27,20 @@ export function checkKey(c: Ctx): void {
   if (given === undefined || !timingSafeEqual(digest(given), digest(apiKey))) {
     throw new ApiError('invalid_api_key', 'The API key is wrong.')
   }
+}
+
+const keyProtocol = 'openai-insecure-api-key.'
+
+/** The key as OpenAI's browser client sends it with a WebSocket, for which browsers allow no header: as a subprotocol. */
+function protocolKey(c: Ctx): string | undefined {
+  const protocols = c.req.header('sec-websocket-protocol')?.split(',') ?? []
+  return protocols
+    .map((name) => name.trim())
+    .find((name) => name.startsWith(keyProtocol))
+    ?.slice(keyProtocol.length)
+}
+
+/** The subprotocol that a WebSocket gets of those that its client offers: the first that is no key. */
+export function chooseProtocol(offered: ReadonlySet<string>): string | false {
+  return [...offered].find((name) => !name.startsWith(keyProtocol)) ?? false
 }

@@ -25,6 +25,14 @@ export async function readJson(c: Ctx): Promise<unknown> {
     if (error instanceof ApiError) throw error
     throw notJson(error instanceof TypeError ? 'it is not UTF-8' : 'it ended early')
   }
+  return parseJson(text)
+}
+
+/**
+ * @param what the client sent, for the message
+ * @throws ApiError
+ */
+export function parseJson(text: string, what = 'body'): unknown {
   try {
     return JSON.parse(text)
   } catch (error) {
@@ -32,12 +40,13 @@ export async function readJson(c: Ctx): Promise<unknown> {
     const position = /at position (\d+)/.exec(String(error))?.[1]
     throw notJson(
       text.trim() === '' ? 'it is empty' : position === undefined ? 'it ends too early' : `see position ${position}`,
+      what,
     )
   }
 }
 
-function notJson(reason: string): ApiError {
-  return new ApiError('invalid_json', `The body could not be parsed as JSON: ${reason}.`)
+function notJson(reason: string, what = 'body'): ApiError {
+  return new ApiError('invalid_json', `The ${what} could not be parsed as JSON: ${reason}.`)
 }
 
 async function readBytes(c: Ctx): Promise<ArrayBuffer | Uint8Array> {

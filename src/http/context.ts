@@ -9,6 +9,8 @@ import type { Metrics } from '../metrics.js'
 import type { Batches } from './batch_runner.js'
 import type { FileStore } from './file_store.js'
 import type { ResponseStore } from './response_store.js'
+import type { Sockets } from './socket/sockets.js'
+import type { Upgrade } from './socket/upgrade.js'
 import type { Wire } from './wire.js'
 
 /** What the server can do now. */
@@ -30,6 +32,7 @@ export interface ServerState {
   readonly modelName: string
   readonly apiKey: string | null
   readonly responses: ResponseStore
+  readonly sockets: Sockets
   /** null: the server keeps no files */
   readonly files: FileStore | null
   /** there where files are */
@@ -59,5 +62,5 @@ export interface RequestRecord {
 }
 
 export type Variables = { state: ServerState; record: RequestRecord; wire: Wire }
-export type Env = { Bindings: HttpBindings; Variables: Variables }
+export type Env = { Bindings: HttpBindings & { upgrade?: Upgrade }; Variables: Variables }
 export type Ctx = Context<Env>

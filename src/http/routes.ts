@@ -10,6 +10,8 @@ import { countTokens, createMessage } from './messages.js'
 import { listModels, retrieveModel } from './models.js'
 import { post } from './respond.js'
 import { countInputTokens, createResponse } from './responses.js'
+import { webSocket } from './socket/session.js'
+import { StreamSession } from './socket/stream.js'
 import { cancelResponse, deleteResponse, listInputItems, retrieveResponse } from './stored_responses.js'
 import { detokenize, tokenize, tokenizerInfo } from './tokenize.js'
 import { showVersion } from './version.js'
@@ -37,6 +39,7 @@ export const routes: readonly Route[] = [
   { method: 'GET', path: '/v1/responses/:id/input_items', handle: listInputItems },
   { method: 'POST', path: '/v1/messages', wire: anthropicWire, handle: post(createMessage) },
   { method: 'POST', path: '/v1/messages/count_tokens', wire: anthropicWire, handle: post(countTokens) },
+  { method: 'GET', path: '/v1/stream', handle: webSocket((socket) => new StreamSession(socket)) },
   { method: 'POST', path: '/v1/files', handle: uploadFile },
   { method: 'GET', path: '/v1/files', handle: listFiles },
   { method: 'GET', path: '/v1/files/:id', handle: retrieveFile },

@@ -1,15 +1,16 @@
 // The Hono app and the HTTP server around it: request ids, errors, the log's line per request, limits.
 
-import { randomUUID } from 'node:crypto'
 import { createServer, type Server, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
 import { ApiError } from '../errors.js'
 import { checkKey } from './auth.js'
-import type { Ctx, Env, RequestRecord, ServerState } from './context.js'
+import type { Ctx, Env, ServerState } from './context.js'
 import { checkOrigin } from './origin.js'
+import { beginRequest, requestId, tell } from './record.js'
 import { routes } from './routes.js'
+import { acceptUpgrades } from './socket/upgrade.js'
 import { timed } from './timing.js'
 import { openaiWire } from './wire.js'
 
@@ -19,7 +20,7 @@ export function createHttpServer(state: ServerState): Server {
   const listener = getRequestListener(app.fetch as Parameters<typeof getRequestListener>[0], {
     // A request that cannot even become a Request: a bad Host header or target.
     errorHandler: () =>
-      respond(new ApiError('bad_http', 'The request line or the Host header is not valid.'), newRequestId()),
+      respond(new ApiError('bad_http', 'The request line or the Host header is not valid.'), requestId()),
   })
   const server = createServer(
     {
@@ -33,6 +34,7 @@ export function createHttpServer(state: ServerState): Server {
     listener,
   )
   server.on('clientError', answerClientError)
+  acceptUpgrades(server, app, state)
   return server
 }
 
@@ -40,7 +42,7 @@ function createApp(state: ServerState): Hono<Env> {
   const app = new Hono<Env>()
 
   app.use(async (c, next) => {
-    const record = begin(c as Ctx, state)
+    const record = beginRequest(state, requestId(c.req.header('x-request-id')), c.req.method, c.req.path)
     c.set('state', state)
     c.set('record', record)
     c.set('wire', openaiWire)
@@ -85,61 +87,9 @@ function createApp(state: ServerState): Hono<Env> {
   return app
 }
 
-function newRequestId(): string {
-  return `req_${randomUUID().replaceAll('-', '')}`
-}
-
-/** Counts the request in, and out again at its end. */
-function begin(c: Ctx, state: ServerState): RequestRecord {
-  const given = c.req.header('x-request-id')
-  const started = performance.now()
-  let ended = false
-  state.inFlight++
-  const record: RequestRecord = {
-    // Only what is harmless in a log and a header is echoed.
-    id: given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : newRequestId(),
-    started,
-    streaming: false,
-    end(status) {
-      if (ended) return
-      ended = true
-      if (status === 499) state.metrics.clientGone()
-      // Probes and scrapes come every few seconds; they are worth a line only when something is wrong.
-      const level = c.req.method === 'GET' && status < 400 ? 'debug' : 'info'
-      state.log(level, 'request', {
-        request_id: record.id,
-        method: c.req.method,
-        path: c.req.path.slice(0, 200),
-        status,
-        error: record.error,
-        prompt_tokens: record.prompt_tokens,
-        completion_tokens: record.completion_tokens,
-        finish_reason: record.finish_reason,
-        duration_ms: Math.round((performance.now() - started) * 10) / 10,
-      })
-      if (--state.inFlight === 0) state.onIdle?.()
-    },
-  }
-  return record
-}
-
 function answerError(error: unknown, c: Ctx): Response {
-  const state = c.get('state')
   const record = c.get('record')
-  let told: ApiError
-  if (error instanceof ApiError) {
-    told = error
-    if (error.cause !== undefined)
-      state.log('error', 'request_failed', { request_id: record.id, reason: String(error.cause) })
-  } else {
-    told = new ApiError('internal_error', 'Something went wrong in the server.')
-    state.log('error', 'internal_error', {
-      request_id: record.id,
-      reason: error instanceof Error ? (error.stack ?? error.message) : String(error),
-    })
-  }
-  record.error = told.kind
-  state.metrics.rejected(told.kind)
+  const told = tell(error, c.get('state'), record)
   if (told.retryAfter !== null) {
     c.header('retry-after', String(Math.ceil(told.retryAfter)))
     c.header('retry-after-ms', String(Math.round(told.retryAfter * 1000)))
@@ -173,7 +123,7 @@ function answerClientError(error: Error & { code?: string }, socket: Socket): vo
       `HTTP/1.1 ${told.status} ${STATUS_CODES[told.status]}`,
       'content-type: application/json',
       `content-length: ${Buffer.byteLength(body)}`,
-      `x-request-id: ${newRequestId()}`,
+      `x-request-id: ${requestId()}`,
       'connection: close',
       '',
       body,

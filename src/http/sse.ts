@@ -1,7 +1,7 @@
 // An async iterable → server-sent events. The reader's pace is the pace: nothing is made before the socket takes it.
 
-import { ApiError } from '../errors.js'
 import type { Ctx } from './context.js'
+import { tell } from './record.js'
 import { timed } from './timing.js'
 
 const encoder = new TextEncoder()
@@ -30,14 +30,7 @@ export async function sse(c: Ctx, values: AsyncGenerator<object>): Promise<Respo
             return
           }
         } catch (error) {
-          const told =
-            error instanceof ApiError
-              ? error
-              : new ApiError('internal_error', 'Something went wrong in the server.', null, error)
-          record.error = told.kind
-          state.metrics.rejected(told.kind)
-          if (told.cause !== undefined)
-            state.log('error', 'stream_failed', { request_id: record.id, reason: String(told.cause) })
+          const told = tell(error, state, record)
           controller.enqueue(bytes(wire.event(wire.error(told, record.id))))
         }
         if (wire.end !== '') controller.enqueue(bytes(wire.end))

@@ -7,6 +7,7 @@ import type { ServerState } from './context.js'
 import { FileStore } from './file_store.js'
 import { ResponseStore } from './response_store.js'
 import { createResponse } from './responses.js'
+import { Sockets } from './socket/sockets.js'
 
 type Given = Pick<ServerState, 'modelName' | 'apiKey' | 'allowedOrigins' | 'metrics' | 'log'>
 
@@ -28,6 +29,7 @@ export function newState(given: Given, storage: { folder: string; limit: number 
     ...given,
     phase: { name: 'loading', progress: 0 },
     responses: new ResponseStore(),
+    sockets: new Sockets(given.metrics),
     files,
     batches: null,
     inFlight: 0,

@@ -8,6 +8,7 @@ import { Encoder } from '../../src/generation/encoder.js'
 import { Generation } from '../../src/generation/generate.js'
 import type { ServerState } from '../../src/http/context.js'
 import { createHttpServer } from '../../src/http/server.js'
+import { Sockets } from '../../src/http/socket/sockets.js'
 import { newState } from '../../src/http/state.js'
 import { createLog } from '../../src/log.js'
 import { Metrics } from '../../src/metrics.js'
@@ -58,6 +59,8 @@ interface Options {
   storage?: { folder: string; limit: number }
   modelName?: string
   phase?: 'loading' | 'ready'
+  /** between two pings of a WebSocket */
+  heartbeatMs?: number
 }
 
 /** Starts a server that ends with the test. */
@@ -76,6 +79,7 @@ export async function startFakeServer(options: Options = {}): Promise<FakeServer
   const logged: Record<string, unknown>[] = []
   const log = createLog('debug', (line) => logged.push(JSON.parse(line)), false)
   const state = newState({ modelName, apiKey, allowedOrigins, metrics, log }, storage)
+  Object.assign(state, { sockets: new Sockets(metrics, options.heartbeatMs) })
   state.phase =
     options.phase === 'loading'
       ? { name: 'loading', progress: 0.427 }
