@@ -12,7 +12,7 @@ export async function pull(
   environment: NodeJS.ProcessEnv,
   output: ProgressOutput,
   onFraction?: (fraction: number) => void,
-  checkSmall?: (folder: string) => Promise<void>,
+  checkSmall?: (folder: string) => Promise<unknown>,
 ): Promise<string> {
   return pullModel(id, hubSettings(environment), new HubProgress(id.text, output, onFraction), checkSmall)
 }

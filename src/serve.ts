@@ -44,7 +44,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   stopOnSignals(server, state)
 
   // Modules and files of the model only now: the port answers meanwhile.
-  const { loadModel, checkConfig } = await import('./models/load.js')
+  const { loadModel } = await import('./models/load.js')
+  const { readOutline } = await import('./models/outline.js')
   let folder = options.model
   if (hubId !== null) {
     say(`parley ${version} listens on ${address} and looks for ${hubId.text} on the hub`)
@@ -58,7 +59,7 @@ export async function serve(options: ServeOptions): Promise<void> {
       if (state.phase.name === 'loading') Object.assign(state.phase, { progress: fraction, downloading: true })
     }
     onFraction(0)
-    folder = await pull(hubId, process.env, output, onFraction, checkConfig)
+    folder = await pull(hubId, process.env, output, onFraction, readOutline)
     if (state.phase.name === 'loading') Object.assign(state.phase, { progress: 0, downloading: false })
   }
   const model = await loadModel(folder)

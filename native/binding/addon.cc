@@ -1,4 +1,4 @@
-// The addon's door. Exports: loadEngine and forwardLogits (engine_object.cc), testOps and calibrate (test_ops.cc), tryLockFile
+// The addon's door. Exports: loadEngine, planMemory and forwardLogits (engine_object.cc), testOps and calibrate (test_ops.cc), tryLockFile
 // (file_lock.cc).
 #include <napi.h>
 

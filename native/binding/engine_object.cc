@@ -10,7 +10,10 @@
 
 #include "base/check.h"
 #include "binding/read_contract.h"
+#include "cpu/cpu_backend.h"
 #include "engine/engine.h"
+#include "model/checked.h"
+#include "model/memory.h"
 
 namespace parley {
 namespace {
@@ -230,6 +233,16 @@ Napi::Value load_engine(const Napi::CallbackInfo& info) {
   });
 }
 
+// planMemory(spec, options): MemoryPlan
+Napi::Value plan_memory_of(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const ModelSpec spec = read_contract<ModelSpec>(info[0], "spec");
+    const EngineOptions options = read_contract<EngineOptions>(info[1], "options");
+    const auto backend = make_cpu_backend(isa_of(options), 1);
+    return write_contract(info.Env(), plan_memory(checked(spec), options, *backend));
+  });
+}
+
 // forwardLogits(spec, tensors, files, options, tokens: Int32Array, prompt?: Int32Array): Float32Array [tokens, vocab]. For tests
 // against references: the logits of every position of one sequence, computed in chunks of max_num_batched_tokens. `prompt`: what the
 // encoder reads, where there is one.
@@ -283,6 +296,7 @@ void register_engine(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData{std::unique_ptr<Napi::FunctionReference>(EngineObject::define(env))};
   env.SetInstanceData(data);
   exports.Set("loadEngine", Napi::Function::New(env, load_engine, "loadEngine"));
+  exports.Set("planMemory", Napi::Function::New(env, plan_memory_of, "planMemory"));
   exports.Set("forwardLogits", Napi::Function::New(env, forward_logits, "forwardLogits"));
 }
 

@@ -69,6 +69,24 @@ class CpuBackend final : public Backend {
     });
   }
 
+  int64_t scratch_bytes(const ScratchLimits& limits) const override {
+    const ScratchNumbers need = scratch_numbers(limits);
+    int64_t numbers = 0;
+    for (const int64_t count : {need.packed_x, need.expert_outer, need.expert_inner, need.thread_scratch, need.thread_candidates}) {
+      numbers = checked_add(numbers, count);
+    }
+    return checked_mul(numbers, 4);
+  }
+
+  void reserve_scratch(const ScratchLimits& limits) override {
+    const ScratchNumbers need = scratch_numbers(limits);
+    packed_x_.reserve<float>(need.packed_x);
+    expert_outer_.reserve<float>(need.expert_outer);
+    expert_inner_.reserve<float>(need.expert_inner);
+    thread_scratch_.reserve<float>(need.thread_scratch);
+    thread_candidates_.reserve<int32_t>(need.thread_candidates);
+  }
+
   void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
     share(tokens.size, tokens.size < 2, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
@@ -217,7 +235,7 @@ class CpuBackend final : public Backend {
       context = std::max(context, num_keys);
       keys += num_keys;
     }
-    const int64_t scratch_numbers = ceil_div(kernels_.attention_scratch(call, context), 16) * 16;
+    const int64_t scratch_numbers = aligned(kernels_.attention_scratch(call, context));
     float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
     const int threads = keys * heads.query_size() < kSmallNumbers ? 1 : pool_.num_threads();
     const auto run = [&](int thread) { kernels_.attention(call, thread, threads, scratch + thread * scratch_numbers); };
@@ -231,7 +249,7 @@ class CpuBackend final : public Backend {
   void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
               Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
     // Weights and raw logits of every thread, each from a 64-byte boundary on.
-    const int64_t vocab = ceil_div(logits.cols, 16) * 16;
+    const int64_t vocab = aligned(logits.cols);
     float* scratch = thread_scratch_.reserve<float>(2 * vocab * pool_.num_threads());
     int32_t* candidates = thread_candidates_.reserve<int32_t>(vocab * pool_.num_threads());
     share_threads(rows.size, false, [&](int thread, int64_t begin, int64_t end) {
@@ -294,6 +312,29 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  // What the ops reserve at most; see linear, mix_experts, attention and sample.
+  struct ScratchNumbers {
+    int64_t packed_x;
+    int64_t expert_outer;
+    int64_t expert_inner;
+    int64_t thread_scratch;
+    int64_t thread_candidates;
+  };
+
+  ScratchNumbers scratch_numbers(const ScratchLimits& limits) const {
+    AttentionCall attention{};
+    attention.head_dim = limits.head_dim;
+    const int64_t of_a_thread =
+        std::max({kernels_.linear_scratch, aligned(kernels_.attention_scratch(attention, limits.context)), 2 * aligned(limits.vocab)});
+    return {std::max(checked_mul(limits.rows, limits.cols),
+                     checked_mul(limits.expert_rows, std::max(limits.expert_hidden, limits.expert_size))),
+            checked_mul(limits.expert_rows, limits.expert_hidden), checked_mul(limits.expert_rows, 2 * limits.expert_size),
+            checked_mul(of_a_thread, limits.threads), checked_mul(aligned(limits.vocab), limits.threads)};
+  }
+
+  // Up to a 64-byte boundary of 32-bit numbers.
+  static int64_t aligned(int64_t count) { return ceil_div(count, 16) * 16; }
+
   // function(thread, begin, end) for every thread's even share of `count` things; the caller alone does small work.
   template <class Function>
   void share_threads(int64_t count, bool small, const Function& function) {

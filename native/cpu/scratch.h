@@ -1,4 +1,4 @@
-// Memory that ops keep between calls: it grows to the largest need and then stays, so that steady steps allocate nothing.
+// Memory that ops keep between calls: it grows to the largest need and then stays. Backend::reserve_scratch takes that need in advance.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,8 @@ class Scratch {
     if (bytes > capacity_) {
       data_.reset();
       capacity_ = 0;
-      const int64_t grown = bytes + bytes / 4 + 64;
-      data_.reset(::operator new(static_cast<size_t>(grown), kAlignment));
-      capacity_ = grown;
+      data_.reset(::operator new(static_cast<size_t>(bytes), kAlignment));
+      capacity_ = bytes;
     }
     return static_cast<Number*>(data_.get());
   }

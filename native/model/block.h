@@ -8,25 +8,35 @@
 
 namespace parley {
 
-// A workspace matrix and its shape.
+// The most that comes at a time, which decides how large a workspace is.
+struct StackLimits {
+  int64_t rows;        // tokens that go through a block together
+  int64_t positions;   // tokens of the longest sequence
+  int64_t logit_rows;  // rows that are unembedded together
+};
+
+// A workspace matrix of a stack (decoder or encoder) and its shape. Names a member, so that a plan can be summed before there is a stack.
+template <class Stack>
 struct MatrixPlan {
-  Matrix<float>* matrix;
+  Matrix<float> Stack::*matrix;
   int64_t rows;
   int64_t cols;
 };
 
-inline int64_t workspace_bytes(const std::vector<MatrixPlan>& plans) {
+template <class Stack>
+int64_t planned_bytes(const std::vector<MatrixPlan<Stack>>& plans) {
   int64_t bytes = 0;
-  for (const MatrixPlan& plan : plans) {
+  for (const auto& plan : plans) {
     bytes = checked_add(bytes, checked_add(checked_mul(checked_mul(plan.rows, plan.cols), 4), Arena::kCacheLine));
   }
   return bytes;
 }
 
-// The arena must have workspace_bytes(plans).
-inline void take_workspace(const std::vector<MatrixPlan>& plans, Arena& arena) {
-  for (const MatrixPlan& plan : plans) {
-    *plan.matrix = Matrix<float>(static_cast<float*>(arena.take(plan.rows * plan.cols * 4)), plan.rows, plan.cols);
+// The arena must have planned_bytes(plans).
+template <class Stack>
+void take_workspace(Stack& stack, const std::vector<MatrixPlan<Stack>>& plans, Arena& arena) {
+  for (const auto& plan : plans) {
+    stack.*plan.matrix = Matrix<float>(static_cast<float*>(arena.take(plan.rows * plan.cols * 4)), plan.rows, plan.cols);
   }
 }
 

@@ -9,6 +9,10 @@
 namespace parley {
 namespace {
 
+HeadLayout head_layout(const ModelSpec& spec) {
+  return {spec.num_heads, spec.num_kv_heads, spec.head_dim, 2 * static_cast<int64_t>(spec.rope_frequencies.size())};
+}
+
 Matrix<float> first_rows(const Matrix<float>& matrix, int64_t rows) { return {matrix.data, rows, matrix.cols, matrix.stride}; }
 
 // Angles and their parts are rounded to float32 where transformers rounds them: at position 2000 the difference would show.
@@ -39,37 +43,44 @@ void fill_alibi(float* row, int64_t positions, int64_t head, const ModelSpec& sp
 
 }  // namespace
 
+std::vector<MatrixPlan<Decoder>> Decoder::plan(const ModelSpec& spec, const StackLimits& limits) {
+  const HeadLayout heads = head_layout(spec);
+  const int64_t embedding = embedding_size(spec);
+  const bool projected = embedding != spec.hidden_size;
+  const bool has_branch = spec.position_embedding || spec.norm_placement == NormPlacement::after ||
+                          spec.norm_placement == NormPlacement::around;
+  return {
+      {&Decoder::hidden_, limits.rows, spec.hidden_size},
+      {&Decoder::normed_, limits.rows, spec.hidden_size},
+      {&Decoder::branch_, has_branch ? limits.rows : 0, spec.hidden_size},
+      {&Decoder::embedded_, projected ? limits.rows : 0, embedding},
+      {&Decoder::qkv_, limits.rows, heads.qkv_size()},
+      {&Decoder::attention_, limits.rows, heads.query_size()},
+      {&Decoder::gate_up_, spec.gated_mlp ? limits.rows : 0, 2 * spec.intermediate_size},
+      {&Decoder::mlp_, limits.rows, spec.intermediate_size},
+      {&Decoder::router_, spec.num_experts > 0 ? limits.rows : 0, spec.num_experts},
+      {&Decoder::shares_, spec.num_experts > 0 ? limits.rows : 0, spec.num_experts_per_tok},
+      {&Decoder::gathered_, limits.logit_rows, spec.hidden_size},
+      {&Decoder::projected_, projected ? limits.logit_rows : 0, embedding},
+      {&Decoder::logits_, limits.logit_rows, spec.vocab_size},
+      {&Decoder::cos_sin_, heads.rope_dims > 0 ? limits.positions : 0, heads.rope_dims},
+      {&Decoder::local_cos_sin_, spec.local_rope_frequencies.empty() ? 0 : limits.positions, heads.rope_dims},
+      {&Decoder::position_bias_, spec.alibi_slopes.empty() ? 0 : spec.num_heads, limits.positions},
+      {&Decoder::relative_bias_, spec.relative_buckets > 0 ? spec.num_heads : 0, relative_bias_cols(spec, false)},
+  };
+}
+
+int64_t Decoder::workspace_bytes(const ModelSpec& spec, const StackLimits& limits) { return planned_bytes(plan(spec, limits)); }
+
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
-                 int64_t max_rows, int64_t max_positions, int64_t max_logit_rows)
+                 const StackLimits& limits)
     : spec_(spec),
       weights_(weights),
       kv_cache_(kv_cache),
       backend_(backend),
-      heads_{spec.num_heads, spec.num_kv_heads, spec.head_dim, 2 * static_cast<int64_t>(spec.rope_frequencies.size())} {
-  const bool projected = weights.embedding.cols != spec.hidden_size;
-  const bool has_branch = spec.position_embedding || spec.norm_placement == NormPlacement::after ||
-                          spec.norm_placement == NormPlacement::around;
-  const std::vector<MatrixPlan> plans = {
-      {&hidden_, max_rows, spec.hidden_size},
-      {&normed_, max_rows, spec.hidden_size},
-      {&branch_, has_branch ? max_rows : 0, spec.hidden_size},
-      {&embedded_, projected ? max_rows : 0, weights.embedding.cols},
-      {&qkv_, max_rows, heads_.qkv_size()},
-      {&attention_, max_rows, heads_.query_size()},
-      {&gate_up_, spec.gated_mlp ? max_rows : 0, 2 * spec.intermediate_size},
-      {&mlp_, max_rows, spec.intermediate_size},
-      {&router_, spec.num_experts > 0 ? max_rows : 0, spec.num_experts},
-      {&shares_, spec.num_experts > 0 ? max_rows : 0, spec.num_experts_per_tok},
-      {&gathered_, max_logit_rows, spec.hidden_size},
-      {&projected_, projected ? max_logit_rows : 0, weights.embedding.cols},
-      {&logits_, max_logit_rows, spec.vocab_size},
-      {&cos_sin_, heads_.rope_dims > 0 ? max_positions : 0, heads_.rope_dims},
-      {&local_cos_sin_, spec.local_rope_frequencies.empty() ? 0 : max_positions, heads_.rope_dims},
-      {&position_bias_, spec.alibi_slopes.empty() ? 0 : spec.num_heads, max_positions},
-      {&relative_bias_, spec.relative_buckets > 0 ? spec.num_heads : 0, relative_bias_cols(spec, false)},
-  };
-  workspace_ = std::make_unique<Arena>(workspace_bytes(plans));
-  take_workspace(plans, *workspace_);
+      heads_(head_layout(spec)),
+      workspace_(std::make_unique<Arena>(workspace_bytes(spec, limits))) {
+  take_workspace(*this, plan(spec, limits), *workspace_);
   experts_.resize(static_cast<size_t>(shares_.rows * shares_.cols));
 
   // The reference multiplies by a number of the weights' type: Gemma's sqrt(3072) is 55.5 in bfloat16.
@@ -77,10 +88,10 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
   store_number(rounded, 0, dtype, static_cast<float>(spec.embedding_scale));
   embedding_scale_ = load_number(rounded, 0, dtype);
 
-  const bool is_long = !spec.long_rope_frequencies.empty() && max_positions > spec.long_rope_above;
+  const bool is_long = !spec.long_rope_frequencies.empty() && limits.positions > spec.long_rope_above;
   fill_cos_sin(cos_sin_, is_long ? spec.long_rope_frequencies : spec.rope_frequencies, spec.rope_scale);
   fill_cos_sin(local_cos_sin_, spec.local_rope_frequencies, 1);
-  for (int64_t head = 0; head < position_bias_.rows; ++head) fill_alibi(position_bias_.row(head), max_positions, head, spec);
+  for (int64_t head = 0; head < position_bias_.rows; ++head) fill_alibi(position_bias_.row(head), limits.positions, head, spec);
   if (relative_bias_.rows > 0) fill_relative_bias(relative_bias_, spec, weights.relative_bias, false);
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     AttentionRule rule;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "model/block.h"
 #include "model/kv_cache.h"
 #include "model/step.h"
 #include "model/weights.h"
@@ -13,10 +14,12 @@ namespace parley {
 
 class Decoder {
  public:
-  // dtype: of the weights; max_rows: tokens in one step; max_positions: longest sequence; max_logit_rows: rows that unembed() takes at
-  // a time.
-  Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype, int64_t max_rows,
-          int64_t max_positions, int64_t max_logit_rows);
+  // dtype: of the weights.
+  Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
+          const StackLimits& limits);
+
+  // Memory of the matrices below.
+  static int64_t workspace_bytes(const ModelSpec& spec, const StackLimits& limits);
 
   // Runs all the blocks over the step's rows and writes their keys and values.
   void forward(const Step& step);
@@ -31,6 +34,7 @@ class Decoder {
   int64_t max_logit_rows() const { return logits_.rows; }
 
  private:
+  static std::vector<MatrixPlan<Decoder>> plan(const ModelSpec& spec, const StackLimits& limits);
   void embed(const Step& step);
   void attend(const Step& step, int64_t layer, Matrix<const float> input);
   void attend_encoder(const Step& step, int64_t layer);
@@ -49,7 +53,7 @@ class Decoder {
   std::vector<Matrix<const float>> layer_cos_sin_;  // of each layer: cos_sin_ or local_cos_sin_
   std::unique_ptr<Arena> workspace_;
   int64_t num_rows_ = 0;
-  // Workspace. T is max_rows, R max_logit_rows, P max_positions; a matrix that the model has no use for has no rows.
+  // Workspace. T is limits.rows, R logit_rows, P positions; a matrix that the model has no use for has no rows.
   Matrix<float> hidden_;         // [T, H] the residual stream
   Matrix<float> normed_;         // [T, H]
   Matrix<float> branch_;         // [T, H] what is normalised before it is added, and position embeddings

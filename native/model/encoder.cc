@@ -9,38 +9,57 @@
 namespace parley {
 namespace {
 
+// Nothing is rotated.
+HeadLayout head_layout(const ModelSpec& spec) { return {spec.num_heads, spec.num_kv_heads, spec.head_dim, 0}; }
+
+int64_t rows_at_once(const StackLimits& limits) { return std::min(limits.rows, limits.positions); }
+
 Matrix<float> rows_of(const Matrix<float>& matrix, int64_t first, int64_t count) {
   return {matrix.data + first * matrix.stride, count, matrix.cols, matrix.stride};
 }
 
 }  // namespace
 
+std::vector<MatrixPlan<Encoder>> Encoder::plan(const ModelSpec& spec, const StackLimits& limits) {
+  const HeadLayout heads = head_layout(spec);
+  const int64_t rows = rows_at_once(limits);
+  return {
+      {&Encoder::hidden_, limits.positions, spec.hidden_size},
+      {&Encoder::qkv_, limits.positions, heads.qkv_size()},
+      {&Encoder::normed_, rows, spec.hidden_size},
+      {&Encoder::attention_, rows, heads.query_size()},
+      {&Encoder::gate_up_, spec.gated_mlp ? rows : 0, 2 * spec.intermediate_size},
+      {&Encoder::mlp_, rows, spec.intermediate_size},
+      {&Encoder::bias_, spec.num_heads, relative_bias_cols(spec, true)},
+  };
+}
+
+// Of keys, and again of values.
+int64_t Encoder::kv_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits) {
+  const int64_t slots = checked_mul(ceil_div(limits.positions, kPageSize), kPageSize);
+  return checked_mul(checked_mul(slots, head_layout(spec).kv_size()), dtype_bytes(dtype));
+}
+
+int64_t Encoder::workspace_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits) {
+  return checked_add(planned_bytes(plan(spec, limits)), checked_mul(2, checked_add(kv_bytes(spec, dtype, limits), Arena::kCacheLine)));
+}
+
 Encoder::Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
-                 int64_t max_rows, int64_t max_tokens)
+                 const StackLimits& limits)
     : spec_(spec),
       weights_(weights),
       kv_cache_(kv_cache),
       backend_(backend),
-      heads_{spec.num_heads, spec.num_kv_heads, spec.head_dim, 0},
-      max_rows_(std::min(max_rows, max_tokens)) {
-  const std::vector<MatrixPlan> plans = {
-      {&hidden_, max_tokens, spec.hidden_size},
-      {&qkv_, max_tokens, heads_.qkv_size()},
-      {&normed_, max_rows_, spec.hidden_size},
-      {&attention_, max_rows_, heads_.query_size()},
-      {&gate_up_, spec.gated_mlp ? max_rows_ : 0, 2 * spec.intermediate_size},
-      {&mlp_, max_rows_, spec.intermediate_size},
-      {&bias_, spec.num_heads, relative_bias_cols(spec, true)},
-  };
-  const int64_t num_pages = ceil_div(max_tokens, kPageSize);
-  const int64_t kv_bytes = checked_mul(checked_mul(num_pages * kPageSize, heads_.kv_size()), dtype_bytes(dtype));
-  workspace_ = std::make_unique<Arena>(checked_add(workspace_bytes(plans), checked_mul(2, checked_add(kv_bytes, Arena::kCacheLine))));
-  take_workspace(plans, *workspace_);
-  void* keys = workspace_->take(kv_bytes);
-  kv_ = {keys, workspace_->take(kv_bytes), dtype, num_pages};
+      heads_(head_layout(spec)),
+      max_rows_(rows_at_once(limits)),
+      workspace_(std::make_unique<Arena>(workspace_bytes(spec, dtype, limits))) {
+  take_workspace(*this, plan(spec, limits), *workspace_);
+  const int64_t num_pages = ceil_div(limits.positions, kPageSize);
+  void* keys = workspace_->take(kv_bytes(spec, dtype, limits));
+  kv_ = {keys, workspace_->take(kv_bytes(spec, dtype, limits)), dtype, num_pages};
   fill_relative_bias(bias_, spec, weights.encoder_relative_bias, true);
 
-  positions_.resize(static_cast<size_t>(max_tokens));
+  positions_.resize(static_cast<size_t>(limits.positions));
   std::iota(positions_.begin(), positions_.end(), 0);
   sequences_.resize(static_cast<size_t>(max_rows_));
   page_table_.resize(static_cast<size_t>(num_pages));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "model/block.h"
 #include "model/kv_cache.h"
 #include "model/step.h"
 #include "model/weights.h"
@@ -16,14 +17,19 @@ namespace parley {
 
 class Encoder {
  public:
-  // max_rows: tokens that go through a block together; max_tokens: longest prompt.
-  Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype, int64_t max_rows,
-          int64_t max_tokens);
+  // dtype: of the weights.
+  Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
+          const StackLimits& limits);
+
+  // Memory of the matrices below and of kv_.
+  static int64_t workspace_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits);
 
   // Runs the job's blocks. Behind the last one, writes keys and values of all the decoder's blocks into the job's pages.
   void run(const EncoderJob& job);
 
  private:
+  static std::vector<MatrixPlan<Encoder>> plan(const ModelSpec& spec, const StackLimits& limits);
+  static int64_t kv_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits);
   void run_block(const LayerWeights& layer);
   void write_cross_kv(const EncoderJob& job);
 
@@ -40,7 +46,7 @@ class Encoder {
   std::vector<int32_t> sequences_;    // 0, 0, 0 ...
   std::vector<int32_t> page_table_;   // 0, 1, 2 ...
   std::vector<int32_t> slots_;        // of a job's tokens in its pages
-  // Workspace. P is max_tokens, T max_rows.
+  // Workspace. P is limits.positions, T max_rows_.
   Matrix<float> hidden_;     // [P, H] the residual stream
   Matrix<float> qkv_;        // [P, Q + 2 KV]
   Matrix<float> normed_;     // [T, H]

@@ -10,12 +10,11 @@ namespace parley {
 
 class KvCache {
  public:
-  // As many pages as fit into `bytes`; throws Error if not one does.
+  // As many pages as fit into `bytes`, at least one: plan_memory() has checked.
   KvCache(const ModelSpec& spec, DType dtype, int64_t bytes)
       : page_numbers_(checked_mul(spec.num_kv_heads * spec.head_dim, kPageSize)),
         num_pages_(bytes / page_bytes(spec, dtype)),
         arena_(checked_add(bytes, checked_mul(spec.num_layers, 2 * Arena::kCacheLine))) {
-    check(num_pages_ > 0, "KV cache of ", bytes, " bytes: expected room for one page of ", page_bytes(spec, dtype), " bytes");
     for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
       const int64_t layer_bytes = num_pages_ * page_numbers_ * dtype_bytes(dtype);
       void* keys = arena_.take(layer_bytes);

@@ -28,8 +28,6 @@ constexpr size_t kNumRoles = static_cast<size_t>(TensorRole::cross_out_weight) +
 bool outside_blocks(TensorRole role) { return role < TensorRole::attention_norm_weight; }
 bool of_cross_attention(TensorRole role) { return role >= TensorRole::cross_norm_weight; }
 
-int64_t embedding_size(const ModelSpec& spec) { return spec.embedding_size > 0 ? spec.embedding_size : spec.hidden_size; }
-
 // A table of biases by bucket and head, kept row by row.
 Destination relative_bias(const ModelSpec& spec, std::vector<float>& to) {
   return {"relative_bias", spec.relative_buckets, spec.num_heads, nullptr, spec.relative_buckets > 0 ? &to : nullptr, 0,
@@ -211,8 +209,12 @@ void pack_matrix(const TensorSource& source, const Destination& to, const char* 
   }
 }
 
-// One arena for all the matrices, in the order in which a step reads them.
-void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Weights& weights) {
+// Gives all the matrices their shapes. Returns them in the order in which a step reads them.
+std::vector<PackedWeight*> shape_matrices(const ModelSpec& spec, DType dtype, Weights& weights) {
+  weights.layers.resize(static_cast<size_t>(spec.num_layers));
+  weights.encoder_layers.resize(static_cast<size_t>(spec.num_encoder_layers));
+  for (LayerWeights& layer : weights.layers) layer.experts.resize(static_cast<size_t>(spec.num_experts));
+  for (const int32_t layer : spec.dense_layers) weights.layers[static_cast<size_t>(layer)].experts.clear();
   const int64_t hidden = spec.hidden_size, embedding = embedding_size(spec), query = spec.num_heads * spec.head_dim;
   const int64_t qkv = query + 2 * spec.num_kv_heads * spec.head_dim;
   std::vector<PackedWeight*> matrices;
@@ -246,10 +248,22 @@ void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Wei
   }
   if (embedding != hidden) plan(weights.output_projection, embedding, hidden);
   if (!spec.tie_word_embeddings) plan(weights.unembedding.weight, spec.vocab_size, embedding);
+  return matrices;
+}
+
+int64_t sum_bytes(const std::vector<PackedWeight*>& matrices, const Backend& backend) {
+  int64_t total = 0;
   for (const PackedWeight* weight : matrices) {
-    const int64_t bytes = backend.packed_bytes(weight->rows, weight->cols, dtype);
-    weights.num_bytes = checked_add(weights.num_bytes, checked_add(bytes, Arena::kCacheLine));
+    const int64_t bytes = backend.packed_bytes(weight->rows, weight->cols, weight->dtype);
+    total = checked_add(total, checked_add(bytes, Arena::kCacheLine));
   }
+  return total;
+}
+
+// One arena for all of them.
+void allocate_matrices(const ModelSpec& spec, DType dtype, const Backend& backend, Weights& weights) {
+  const std::vector<PackedWeight*> matrices = shape_matrices(spec, dtype, weights);
+  weights.num_bytes = sum_bytes(matrices, backend);
   weights.arena = std::make_unique<Arena>(weights.num_bytes);
   for (PackedWeight* weight : matrices) weight->data = weights.arena->take(backend.packed_bytes(weight->rows, weight->cols, dtype));
   if (spec.tie_word_embeddings) weights.unembedding.weight = weights.embedding;
@@ -257,13 +271,14 @@ void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Wei
 
 }  // namespace
 
+int64_t matrix_bytes(const ModelSpec& spec, DType dtype, const Backend& backend) {
+  Weights weights;
+  return sum_bytes(shape_matrices(spec, dtype, weights), backend);
+}
+
 Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sources, const std::vector<std::string>& files,
                      DType dtype, Backend& backend, const std::function<void(double)>& progress) {
   Weights weights;
-  weights.layers.resize(static_cast<size_t>(spec.num_layers));
-  weights.encoder_layers.resize(static_cast<size_t>(spec.num_encoder_layers));
-  for (LayerWeights& layer : weights.layers) layer.experts.resize(static_cast<size_t>(spec.num_experts));
-  for (const int32_t layer : spec.dense_layers) weights.layers[static_cast<size_t>(layer)].experts.clear();
   allocate_matrices(spec, dtype, backend, weights);
 
   std::vector<std::unique_ptr<MappedFile>> mapped;
@@ -320,7 +335,9 @@ Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sou
       // The rows of a fused tensor belong to several sources; its pages come back from the page cache if they are needed again.
       file.forget(source.offset, source.stored_rows * source.cols * dtype_bytes(source.dtype));
     } else {
+      const size_t before = to.vector->size();
       copy_vector(source, to, file.data() + source.offset);
+      weights.num_bytes += static_cast<int64_t>((to.vector->size() - before) * sizeof(float));
     }
     weights.num_parameters += to.rows * to.cols;
     done_bytes += to.rows * to.cols * dtype_bytes(source.dtype);

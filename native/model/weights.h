@@ -57,9 +57,15 @@ struct Weights {
   std::vector<float> encoder_relative_bias;  // as the decoder's
   std::vector<LayerWeights> encoder_layers;
   int64_t num_parameters = 0;
-  int64_t num_bytes = 0;
-  std::unique_ptr<Arena> arena;  // owns the packed memory
+  int64_t num_bytes = 0;         // matrices and vectors
+  std::unique_ptr<Arena> arena;  // owns the packed memory of the matrices
 };
+
+// Width of the embedding: its own, or the residual stream's.
+inline int64_t embedding_size(const ModelSpec& spec) { return spec.embedding_size > 0 ? spec.embedding_size : spec.hidden_size; }
+
+// Memory that load_weights() takes for the matrices.
+int64_t matrix_bytes(const ModelSpec& spec, DType dtype, const Backend& backend);
 
 // Maps `files` and packs the tensors that `sources` describe, as `dtype`. Every matrix of `spec` must be there; biases and the numbers
 // of norms may be absent. Throws Error naming tensor, file, what was expected and what was found; every size is checked before a byte

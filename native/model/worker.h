@@ -44,6 +44,7 @@ class Worker {
   EngineOptions options_;
   Isa isa_;
   std::unique_ptr<Backend> backend_;
+  const MemoryPlan plan_;
   Weights weights_;
   std::unique_ptr<KvCache> kv_cache_;
   std::unique_ptr<Encoder> encoder_;  // null without encoder blocks

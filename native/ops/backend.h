@@ -20,6 +20,12 @@ class Backend {
   virtual void pack_rows(const PackedWeight& weight, int64_t first_row, const void* stored, DType stored_dtype, int64_t num_rows,
                          int64_t stored_stride_bytes) = 0;
 
+  // Bytes that the ops keep between calls, once they have seen the largest ones.
+  virtual int64_t scratch_bytes(const ScratchLimits& limits) const = 0;
+
+  // Takes these bytes now, so that no call within the limits can fail for lack of memory.
+  virtual void reserve_scratch(const ScratchLimits& limits) = 0;
+
 #define OP(name, arguments) virtual void name arguments = 0;
 #include "ops/ops.def"
 #undef OP

@@ -65,6 +65,19 @@ struct AttentionRule {
   int64_t num_keys = 0;
 };
 
+// The largest calls of ops that a model makes.
+struct ScratchLimits {
+  int64_t rows;           // of a matrix that goes into `linear`
+  int64_t cols;           // the same
+  int64_t expert_rows;    // pairs of a token and one of its experts
+  int64_t expert_hidden;  // width of what goes into an expert
+  int64_t expert_size;    // width of an expert's hidden layer
+  int64_t context;        // keys that a row attends to
+  int64_t head_dim;
+  int64_t vocab;
+  int64_t threads;        // that compute
+};
+
 // What `linear` does with y = x W^T + bias: out = y, out = activation(y), or out += y.
 enum class Epilogue : int32_t { store, gelu, gelu_tanh, relu, accumulate, silu };
 

@@ -8,6 +8,7 @@ import {
   EventKindValues,
   FinishReasonValues,
   type Isa,
+  type MemoryPlan,
   type ModelSpec,
   type TensorSource,
 } from './contract.js'
@@ -48,6 +49,7 @@ interface Addon {
     onProgress: (fraction: number) => void,
     onEvents: (events: ArrayBuffer, failure: string) => void,
   ): Promise<NativeEngine>
+  planMemory(spec: ModelSpec, options: StartOptions): MemoryPlan
   forwardLogits(
     spec: ModelSource['spec'],
     tensors: ModelSource['tensors'],
@@ -98,6 +100,14 @@ export async function startEngine(
     (events, failure) => distribute(events, failure, requests),
   )
   return new NativeBackedEngine(native, requests)
+}
+
+/**
+ * What startEngine would take of memory, exactly: the engine is built by the same figures.
+ * @throws Error if the KV cache is too small for the shortest request
+ */
+export function planMemory(spec: ModelSpec, options: StartOptions): MemoryPlan {
+  return addon.planMemory(spec, options)
 }
 
 /**

@@ -242,10 +242,12 @@ export interface SamplingParams {
 export interface EngineInfo {
   /** numbers in the checkpoint's tensors that are used */
   num_parameters: number
-  /** memory of the packed weights */
+  /** memory of the weights: packed matrices, and vectors in float32 */
   weight_bytes: number
   /** memory of the KV pages */
   kv_cache_bytes: number
+  /** memory of all that is computed between a step's tokens and its logits */
+  workspace_bytes: number
   /** KV pages */
   num_pages: number
   /** tokens in a page */
@@ -258,6 +260,22 @@ export interface EngineInfo {
   isa: Isa
   /** type of weights and KV pages; default float16 */
   dtype: DType
+}
+
+/** what an engine would take, known before its weights are */
+export interface MemoryPlan {
+  /** packed matrices; vectors come on top of them in EngineInfo's weight_bytes */
+  matrix_bytes: number
+  /** a KV page, keys and values of all layers */
+  page_bytes: number
+  /** tokens in a page */
+  page_size: number
+  /** KV pages */
+  num_pages: number
+  /** longest request in tokens, after fitting it to the pages */
+  max_model_len: number
+  /** as in EngineInfo */
+  workspace_bytes: number
 }
 
 /** counters and gauges, read once a scrape */

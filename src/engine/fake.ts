@@ -40,6 +40,7 @@ export class FakeEngine implements Engine {
       num_parameters: 1000,
       weight_bytes: 2000,
       kv_cache_bytes: 65536,
+      workspace_bytes: 4096,
       num_pages: 64,
       page_size: 16,
       max_model_len: 256,

@@ -1,6 +1,6 @@
 // What a row of the table of architectures says, and the shapes that every checkpoint's tensors must have.
 
-import type { ModelSpec, TensorRole } from '../engine/contract.js'
+import { type ModelSpec, type TensorRole, TensorRoleValues } from '../engine/contract.js'
 import type { Fields } from './fields.js'
 
 /** A spec without what the tokenizer decides. */
@@ -48,8 +48,37 @@ export interface Architecture {
   ignored: RegExp
 }
 
+/** One canonical tensor of a model, and where a checkpoint keeps it. */
+export interface WantedTensor {
+  role: TensorRole
+  encoder: boolean
+  layer: number
+  part: number
+  stored: StoredName
+}
+
+/** Roles in front of this one have one tensor, the others one for each block. */
+const FIRST_OF_BLOCK = TensorRoleValues.indexOf('attention_norm_weight')
+
+/** All the tensors that a config's model is made of. An unembedding that is tied to the embedding is none. */
+export function* wantedTensors(row: Architecture, config: Fields, spec: ConfigSpec): Generator<WantedTensor> {
+  const absent = new Set(row.absent?.(config))
+  if (spec.tie_word_embeddings) absent.add('unembedding')
+  for (const encoder of [false, true]) {
+    for (const [index, role] of TensorRoleValues.entries()) {
+      const stored = (encoder ? row.encoderTensors : row.tensors)?.[role]
+      if (stored === undefined || absent.has(role)) continue
+      const blocks = encoder ? spec.num_encoder_layers : spec.num_layers
+      const layers = index < FIRST_OF_BLOCK ? 1 : blocks
+      for (let layer = 0; layer < layers; layer++) {
+        for (let part = 0; part < numParts(role, spec, layer); part++) yield { role, encoder, layer, part, stored }
+      }
+    }
+  }
+}
+
 /** Shape of a canonical tensor, or of one part of it: a matrix's rows and columns, or a vector's rows alone. */
-export function canonicalShape(role: TensorRole, spec: ModelSpec): [rows: number, cols?: number] {
+export function canonicalShape(role: TensorRole, spec: ConfigSpec): [rows: number, cols?: number] {
   const query = spec.num_heads * spec.head_dim
   const kv = spec.num_kv_heads * spec.head_dim
   const embedding = spec.embedding_size || spec.hidden_size
@@ -110,7 +139,7 @@ export function canonicalShape(role: TensorRole, spec: ModelSpec): [rows: number
 }
 
 /** How many stored tensors share a role in a block; 0 where the block has no use for the role. */
-export function numParts(role: TensorRole, spec: ModelSpec, layer: number): number {
+function numParts(role: TensorRole, spec: ConfigSpec, layer: number): number {
   const mixed = spec.num_experts > 0 && !spec.dense_layers.includes(layer)
   switch (role) {
     case 'router_weight':

@@ -25,7 +25,7 @@ export async function pullModel(
   id: HubId,
   settings: HubSettings,
   progress: HubProgress,
-  checkSmall: (folder: string) => Promise<void> = async () => {},
+  checkSmall: (folder: string) => Promise<unknown> = async () => {},
   patience?: Patience,
 ): Promise<string> {
   const cache = new HubCache(settings.cacheFolder, id.repo)

@@ -2,12 +2,13 @@
 
 import { stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
-import { architectureOf, refuseUnbuilt } from './architectures.js'
+import { architectureOf } from './architectures.js'
 import { readChatTemplate } from './chat-template.js'
 import { readCheckpoint } from './checkpoint.js'
 import { checkFolder, readJson, requireJson } from './folder.js'
 import { generationDefaults, stopTokenIds } from './generation-config.js'
 import type { Model } from './model.js'
+import { countParameters, outlineOf } from './outline.js'
 import { findSources } from './sources.js'
 import { loadTokenizer } from './tokenizer.js'
 
@@ -22,9 +23,9 @@ export async function loadModel(path: string): Promise<Model> {
   const folder = resolve(path)
   const config = await requireJson(join(folder, 'config.json'), 'a Hugging Face model config')
   const generation = await readJson(join(folder, 'generation_config.json'))
-  const { name: architecture, row } = architectureOf(config)
-  refuseUnbuilt(config)
-  const wanted = row.spec(config)
+  const outline = outlineOf(config)
+  const { row } = architectureOf(config)
+  const wanted = outline.spec
   const tokenizer = await loadTokenizer(folder)
   const num_sampled_ids = Math.min(tokenizer.size, wanted.vocab_size)
   const checkpoint = await readCheckpoint(folder)
@@ -43,10 +44,10 @@ export async function loadModel(path: string): Promise<Model> {
     name: basename(folder),
     folder,
     created: await newest(files),
-    architecture,
+    ...outline,
+    ...countParameters(row, config, spec),
     spec,
     checkpointDtype: dtype,
-    float16Problem: row.float16Problem ?? null,
     tensors,
     files,
     tokenizer,
@@ -55,17 +56,6 @@ export async function loadModel(path: string): Promise<Model> {
     generationDefaults: generationDefaults(generation),
     warnings,
   }
-}
-
-/**
- * Whether config.json describes a model that can be served, before its weights are there.
- * @throws ModelError as loadModel does
- */
-export async function checkConfig(folder: string): Promise<void> {
-  const config = await requireJson(join(folder, 'config.json'), 'a Hugging Face model config')
-  const { row } = architectureOf(config)
-  refuseUnbuilt(config)
-  row.spec(config)
 }
 
 /** Seconds since 1970 of the newest file. */

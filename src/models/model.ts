@@ -1,14 +1,10 @@
-// What a loaded model folder is: everything that the engine and the text side need, and nothing of where it came from.
+// What a model folder is: everything that the engine and the text side need, and nothing of where it came from.
 
 import type { DType, ModelSpec, TensorSource } from '../engine/contract.js'
 import type { Tokenizer } from './tokenizer.js'
 
-export interface Model {
-  /** Last part of the folder's path: the default id in the API. */
-  name: string
-  folder: string
-  /** Seconds since 1970 of the checkpoint's newest file: `created` in /v1/models. */
-  created: number
+/** What config.json alone tells of a model, before its weights are there. */
+export interface ModelOutline {
   /** Hugging Face's name of the architecture, such as GPTNeoXForCausalLM. */
   architecture: string
   spec: ModelSpec
@@ -16,6 +12,18 @@ export interface Model {
   checkpointDtype: DType
   /** Why float16 gives wrong numbers, or null where it does not: `--dtype auto` then means bfloat16. */
   float16Problem: string | null
+  num_parameters: number
+  /** Those of norms and biases, which are kept in float32. */
+  num_vector_parameters: number
+}
+
+/** What a loaded model folder is. */
+export interface Model extends ModelOutline {
+  /** Last part of the folder's path: the default id in the API. */
+  name: string
+  folder: string
+  /** Seconds since 1970 of the checkpoint's newest file: `created` in /v1/models. */
+  created: number
   tensors: TensorSource[]
   /** Absolute paths, indexed by TensorSource.file. */
   files: string[]

@@ -1,8 +1,8 @@
 // Joins an architecture's row with a checkpoint's headers: a list of where each canonical tensor's numbers lie.
 
 import { open } from 'node:fs/promises'
-import { type DType, type ModelSpec, TensorRoleValues, type TensorSource } from '../engine/contract.js'
-import { type Architecture, canonicalShape, numParts, type StoredName } from './architecture.js'
+import type { DType, ModelSpec, TensorSource } from '../engine/contract.js'
+import { type Architecture, canonicalShape, type StoredName, wantedTensors } from './architecture.js'
 import type { Checkpoint } from './checkpoint.js'
 import type { Fields } from './fields.js'
 import { run } from './layouts.js'
@@ -10,8 +10,6 @@ import { describe, list, ModelError } from './model-error.js'
 import type { StoredTensor } from './stored-tensor.js'
 
 const DTYPES: Record<string, DType> = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' }
-/** Roles in front of this one have one tensor, the others one for each block. */
-const FIRST_OF_BLOCK = TensorRoleValues.indexOf('attention_norm_weight')
 
 export interface Sources {
   /** The spec, with the tie that the checkpoint's tensors ask for. */
@@ -37,26 +35,13 @@ export async function findSources(
   const names = new Names(row, checkpoint)
   const { tied, warning } = await tie(row, names, wanted)
   const spec = { ...wanted, tie_word_embeddings: tied }
-  const absent = new Set(row.absent?.(config))
-  if (tied) absent.add('unembedding')
-
   const files: string[] = []
   const tensors: TensorSource[] = []
   const missing = new Set<string>()
-  for (const encoder of [false, true]) {
-    for (const [index, role] of TensorRoleValues.entries()) {
-      const stored = (encoder ? row.encoderTensors : row.tensors)?.[role]
-      if (stored === undefined || absent.has(role)) continue
-      const blocks = encoder ? spec.num_encoder_layers : spec.num_layers
-      const layers = index < FIRST_OF_BLOCK ? 1 : blocks
-      for (let layer = 0; layer < layers; layer++) {
-        for (let part = 0; part < numParts(role, spec, layer); part++) {
-          const tensor = names.find(stored, layer, part)
-          if (typeof tensor === 'string') missing.add(tensor)
-          else tensors.push(source({ role, encoder, layer, part }, tensor, stored, spec, files))
-        }
-      }
-    }
+  for (const { stored, ...which } of wantedTensors(row, config, spec)) {
+    const tensor = names.find(stored, which.layer, which.part)
+    if (typeof tensor === 'string') missing.add(tensor)
+    else tensors.push(source(which, tensor, stored, spec, files))
   }
   if (missing.size > 0) {
     throw new ModelError(

@@ -99,6 +99,8 @@ export function fakeModel(overrides: Partial<Model> = {}): Model {
       tie_word_embeddings: false,
     },
     checkpointDtype: 'float16',
+    num_parameters: 1000,
+    num_vector_parameters: 100,
     float16Problem: null,
     tensors: [],
     files: [],

@@ -14,9 +14,10 @@ function t5Spec(config: Fields, mt5: boolean): ConfigSpec {
   const hidden_size = config.int('d_model', 1, 131072, 512)
   const num_heads = config.int('num_heads', 1, 1024, mt5 ? 6 : 8)
   const num_encoder_layers = config.int('num_layers', 1, 1024, mt5 ? 8 : 6)
-  const tied = config.flag('tie_word_embeddings', !mt5)
-  // transformers 5 writes what transformers 4 concluded from the tie.
-  const scaled = !mt5 && config.flag('scale_decoder_outputs', tied)
+  // transformers 5 writes a tie into every config, and beside it what transformers 4 concluded from the true one.
+  const written = config.flag('tie_word_embeddings', !mt5)
+  const scaled = !mt5 && config.flag('scale_decoder_outputs', written)
+  const tied = written && (mt5 || scaled)
   return {
     ...plain,
     vocab_size: config.int('vocab_size', 1, 4194304),

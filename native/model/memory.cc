@@ -1,0 +1,60 @@
+#include "model/memory.h"
+
+#include <algorithm>
+
+#include "cpu/cpu_backend.h"
+#include "model/decoder.h"
+#include "model/encoder.h"
+
+namespace parley {
+namespace {
+
+// Prompts are scored so many rows at a time at least, so that a server for few requests does not read the unembedding for each token.
+constexpr int64_t kMinLogitRows = 32;
+
+}  // namespace
+
+Isa isa_of(const EngineOptions& options) { return options.isa == Isa::auto_ ? best_isa() : options.isa; }
+
+StackLimits stack_limits(const EngineOptions& options) {
+  return {options.max_num_batched_tokens, options.max_model_len, std::max(options.max_num_seqs, kMinLogitRows)};
+}
+
+ScratchLimits scratch_limits(const ModelSpec& spec, const EngineOptions& options) {
+  const StackLimits limits = stack_limits(options);
+  return {std::max(limits.rows, limits.logit_rows),
+          std::max({spec.hidden_size, spec.num_heads * spec.head_dim, spec.intermediate_size, embedding_size(spec)}),
+          checked_mul(limits.rows, spec.num_experts_per_tok),
+          spec.hidden_size,
+          spec.moe_intermediate_size,
+          limits.positions,
+          spec.head_dim,
+          spec.vocab_size,
+          options.num_threads};
+}
+
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, const Backend& backend) {
+  const int64_t page_bytes = KvCache::page_bytes(spec, options.dtype);
+  const int64_t num_pages = options.kv_cache_bytes / page_bytes;
+  check(num_pages > 0, "KV cache of ", options.kv_cache_bytes, " bytes: expected room for one page of ", page_bytes, " bytes");
+  // A prompt that is encoded and its completion each begin with a page of their own.
+  const int64_t usable_pages = num_pages - (spec.num_encoder_layers > 0 ? 2 : 0);
+  check(usable_pages > 0, "KV cache of ", num_pages, " pages: expected at least 3 for a model with an encoder");
+  EngineOptions fitted = options;
+  fitted.max_model_len = std::min({options.max_model_len, spec.max_position, checked_mul(usable_pages, kPageSize)});
+
+  const StackLimits limits = stack_limits(fitted);
+  int64_t workspace = checked_add(Decoder::workspace_bytes(spec, limits), backend.scratch_bytes(scratch_limits(spec, fitted)));
+  if (spec.num_encoder_layers > 0) workspace = checked_add(workspace, Encoder::workspace_bytes(spec, options.dtype, limits));
+
+  MemoryPlan plan;
+  plan.matrix_bytes = static_cast<double>(matrix_bytes(spec, options.dtype, backend));
+  plan.page_bytes = static_cast<double>(page_bytes);
+  plan.page_size = static_cast<double>(kPageSize);
+  plan.num_pages = static_cast<double>(num_pages);
+  plan.max_model_len = static_cast<double>(fitted.max_model_len);
+  plan.workspace_bytes = static_cast<double>(workspace);
+  return plan;
+}
+
+}  // namespace parley

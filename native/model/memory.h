@@ -1,0 +1,18 @@
+// How much memory a worker takes, known before anything is loaded. The worker is built by the same figures.
+#pragma once
+
+#include "model/block.h"
+
+namespace parley {
+
+// The instruction set that `options` mean on this machine.
+Isa isa_of(const EngineOptions& options);
+
+// The limits of a worker's stacks and ops; options.max_model_len is the one of the plan.
+StackLimits stack_limits(const EngineOptions& options);
+ScratchLimits scratch_limits(const ModelSpec& spec, const EngineOptions& options);
+
+// Throws Error if the KV cache is too small for the shortest request.
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, const Backend& backend);
+
+}  // namespace parley

@@ -1,0 +1,59 @@
+// What the memory of a model is said to be before it is loaded, against what the engine then holds.
+
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+import { planMemory, type StartOptions, startEngine } from '../../src/engine/addon.js'
+import type { DType } from '../../src/engine/contract.js'
+import { architectureOf } from '../../src/models/architectures.js'
+import { readCheckpoint } from '../../src/models/checkpoint.js'
+import { requireJson } from '../../src/models/folder.js'
+import { modelMemory } from '../../src/models/memory.js'
+import { readOutline } from '../../src/models/outline.js'
+import { findSources } from '../../src/models/sources.js'
+
+const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
+const folders = [
+  ...readdirSync(here('../fixtures/families')).map((name) => here(`../fixtures/families/${name}`)),
+  ...readdirSync(here('../fixtures'))
+    .filter((name) => /^(neox|t5|mt5)/.test(name))
+    .map((name) => here(`../fixtures/${name}`)),
+  here('../../models/tales'),
+]
+
+async function load(folder: string) {
+  const config = await requireJson(join(folder, 'config.json'), 'a config')
+  const { row } = architectureOf(config)
+  const spec = row.spec(config)
+  return findSources(row, config, { ...spec, num_sampled_ids: spec.vocab_size }, await readCheckpoint(folder))
+}
+
+describe.each(folders)('%s', (folder) => {
+  test.each<[DType, Partial<StartOptions>]>([
+    ['float16', {}],
+    ['float32', { max_num_batched_tokens: 33, max_num_seqs: 40, num_threads: 2, kv_cache_bytes: 1 << 19 }],
+  ])('%s: the engine holds what its config foretells', async (dtype, changed) => {
+    const options = { dtype, num_threads: 1, max_model_len: 304, kv_cache_bytes: 1 << 22, ...changed }
+    const outline = await readOutline(folder)
+    const memory = modelMemory(outline, options)
+    const engine = await startEngine(await load(folder), options)
+    try {
+      const { num_parameters, weight_bytes, kv_cache_bytes, workspace_bytes, num_pages, max_model_len } = engine.info
+      expect(outline.num_parameters).toBe(num_parameters)
+      expect(memory).toMatchObject({ weight_bytes, kv_cache_bytes, workspace_bytes, num_pages, max_model_len })
+    } finally {
+      await engine.close()
+    }
+  })
+})
+
+test('a KV cache that is too small for one page, or for a prompt and its completion, is refused', async () => {
+  const options = { max_model_len: 64, kv_cache_bytes: 100 }
+  const { spec } = await readOutline(here('../fixtures/t5-v1.0'))
+  expect(() => planMemory(spec, options)).toThrow(/expected room for one page of \d+ bytes/)
+  const { page_bytes } = planMemory(spec, { ...options, kv_cache_bytes: 1 << 20 })
+  expect(() => planMemory(spec, { ...options, kv_cache_bytes: 2 * page_bytes })).toThrow(
+    'KV cache of 2 pages: expected at least 3 for a model with an encoder',
+  )
+})
