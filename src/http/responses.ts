@@ -18,14 +18,20 @@ import {
 import type { StoredResponse } from './response_store.js'
 import { UsageCount } from './usage.js'
 
-export async function createResponse(call: Call, input: unknown): Promise<Reply> {
+/** The newest response of a connection, which it may continue even where it is not kept for others. */
+export interface Latest {
+  stored: StoredResponse | null
+}
+
+export async function createResponse(call: Call, input: unknown, latest: Latest = { stored: null }): Promise<Reply> {
   const { generation } = needModel(call.state)
   const body = parseResponse(input, call.state.log)
   checkModel(call.state, body.model)
-  const conversation = conversationOf(call, body)
+  const conversation = conversationOf(call, body, latest)
   const prepared = await prepare(call, body, conversation)
   const response = newResponse(call, body)
   const stored: StoredResponse = { response, conversation, numAnswers: 0, cancel: null }
+  latest.stored = stored
   if (body.background) return { json: runInBackground(call, body, prepared, stored) }
   const deltas = generation.generate(prepared, call.signal)
   const stream = events(call, body, prepared, stored, deltas)
@@ -38,14 +44,17 @@ export async function createResponse(call: Call, input: unknown): Promise<Reply>
 export async function countInputTokens(call: Call, input: unknown): Promise<Reply> {
   const body = parseResponse(input, call.state.log)
   checkModel(call.state, body.model)
-  const { num_prompt_tokens } = await prepare(call, body, conversationOf(call, body))
+  const { num_prompt_tokens } = await prepare(call, body, conversationOf(call, body, { stored: null }))
   return { json: { object: 'response.input_tokens', input_tokens: num_prompt_tokens } }
 }
 
 /** What was said before, and what is said now. */
-function conversationOf(call: Call, { previous_response_id, input }: ValidResponse): ChatMessage[] {
+function conversationOf(call: Call, body: ValidResponse, { stored }: Latest): readonly ChatMessage[] {
+  const { previous_response_id, input } = body
   if (previous_response_id === undefined) return input
-  return [...call.state.responses.get(previous_response_id, 'previous_response_id').conversation, ...input]
+  const continues = stored?.response.id === previous_response_id && stored.numAnswers > 0
+  const previous = continues ? stored : call.state.responses.get(previous_response_id, 'previous_response_id')
+  return [...previous.conversation, ...input]
 }
 
 function prepare(call: Call, body: ValidResponse, conversation: readonly ChatMessage[]): Promise<PreparedRequest> {

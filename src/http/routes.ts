@@ -10,6 +10,7 @@ import { countTokens, createMessage } from './messages.js'
 import { listModels, retrieveModel } from './models.js'
 import { post } from './respond.js'
 import { countInputTokens, createResponse } from './responses.js'
+import { ResponsesSession } from './socket/responses.js'
 import { webSocket } from './socket/session.js'
 import { StreamSession } from './socket/stream.js'
 import { cancelResponse, deleteResponse, listInputItems, retrieveResponse } from './stored_responses.js'
@@ -32,6 +33,7 @@ export const routes: readonly Route[] = [
   { method: 'POST', path: '/v1/completions', handle: post(createCompletion) },
   { method: 'POST', path: '/v1/chat/completions/render', handle: post(renderChat) },
   { method: 'POST', path: '/v1/responses', wire: typedWire, handle: post(createResponse) },
+  { method: 'GET', path: '/v1/responses', handle: webSocket((socket) => new ResponsesSession(socket)) },
   { method: 'POST', path: '/v1/responses/input_tokens', handle: post(countInputTokens) },
   { method: 'GET', path: '/v1/responses/:id', handle: retrieveResponse },
   { method: 'DELETE', path: '/v1/responses/:id', handle: deleteResponse },

@@ -75,12 +75,16 @@ export class Socket {
   }
 
   /**
-   * Runs a request of this connection: counted, logged, ended with the connection.
+   * Runs a request of this connection: counted, logged, ended with the connection. Its errors are told, not thrown.
    * @param controller ends the request when it is aborted
    * @param failed the frame that tells of an error
    * @throws ApiError when too many run already
    */
-  run(controller: AbortController, work: (call: Call) => Promise<void>, failed: (error: ApiError) => object): void {
+  run(
+    controller: AbortController,
+    work: (call: Call) => Promise<void>,
+    failed: (error: ApiError) => object,
+  ): Promise<void> {
     if (this.#running.size >= maxRequests) {
       throw new ApiError(
         'socket_busy',
@@ -88,7 +92,7 @@ export class Socket {
       )
     }
     this.#running.add(controller)
-    this.#run(controller, work, failed).finally(() => {
+    return this.#run(controller, work, failed).finally(() => {
       this.#running.delete(controller)
       if (this.#draining) this.drain()
     })
