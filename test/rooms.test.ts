@@ -34,7 +34,6 @@ const libraries: Record<string, string[]> = {
   ws: ['http'],
   zod: ['http'],
   '@fastify/busboy': ['http'],
-  '@huggingface/jinja': ['generation'],
   'prom-client': ['metrics'],
   commander: ['main'],
 }

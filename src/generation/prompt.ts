@@ -2,6 +2,7 @@
 
 import { ApiError } from '../errors.js'
 import type { Tokenizer } from '../models/tokenizer.js'
+import { trimEnd, trimStart } from './jinja/space.js'
 import type { ChatMessage, ChatTemplate, RenderOptions } from './template.js'
 
 /** Text to encode, and whether special-token text inside it means the special token. */
@@ -90,13 +91,14 @@ function renderToContinue(
   )
   const rendered = template.render(marked, { ...options, addGenerationPrompt: false })
   const end = rendered.lastIndexOf(mark)
-  if (end < 0) {
+  const content = messages.at(-1)?.content ?? ''
+  if (end < 0 || !rendered.includes(trimEnd(trimStart(content)))) {
     throw new ApiError(
       'chat_template_failed',
-      "The model's chat template does not show the last message, so it cannot be continued.",
+      "The model's chat template does not show the last message as it is, so it cannot be continued.",
       'continue_final_message',
     )
   }
   const text = rendered.slice(0, end)
-  return rendered[end + 1] === ' ' ? text : text.trimEnd()
+  return rendered[end + 1] === ' ' ? text : trimEnd(text)
 }

@@ -1,7 +1,7 @@
 // A model's chat template: messages → the text that the model was trained on.
 
-import { Template } from '@huggingface/jinja'
 import { ApiError } from '../errors.js'
+import { BudgetError, JinjaTemplate, type Limits, TemplateError } from './jinja/jinja.js'
 
 /** A message as templates see it. */
 export interface ChatMessage {
@@ -21,48 +21,53 @@ export interface RenderOptions {
 }
 
 /** Names that belong to the server: a request may not set them. */
-const reserved = new Set(['messages', 'tools', 'documents', 'add_generation_prompt', 'continue_final_message'])
+const reserved = new Set([
+  ...['messages', 'tools', 'documents', 'add_generation_prompt', 'continue_final_message', 'loop'],
+  ...['raise_exception', 'strftime_now', 'range', 'namespace', 'dict', 'joiner'],
+])
 
-/** A compiled template, in the environment of transformers: trim_blocks, lstrip_blocks, tojson, raise_exception, strftime_now. */
+/** What a template may do. A message takes about 80 steps, and a million steps a fraction of a second. */
+const limits: Limits = { steps: 1_000_000, size: 1 << 25 }
+
+/** A compiled template, which renders as transformers' apply_chat_template does. */
 export class ChatTemplate {
-  readonly #template: Template
+  readonly #template: JinjaTemplate
   readonly #specialTokens: Record<string, string>
-  readonly #names: ReadonlySet<string>
+  readonly #now: (() => Date) | undefined
 
   /**
    * @param source Jinja
    * @param specialTokens such as bos_token and eos_token; those that a model lacks are left out
-   * @throws Error where the source is no Jinja that the library knows
+   * @param now the time that strftime_now shows
+   * @throws TemplateError where the source is no Jinja that is supported
    */
-  constructor(source: string, specialTokens: Record<string, string>) {
-    this.#template = new Template(source)
+  constructor(source: string, specialTokens: Record<string, string>, now?: () => Date) {
+    this.#template = new JinjaTemplate(source)
     this.#specialTokens = specialTokens
-    this.#names = new Set(source.match(/[A-Za-z_]\w*/g))
+    this.#now = now
   }
 
   /** Does the template use this name, and may a request set it? */
   knows(name: string): boolean {
-    return this.#names.has(name) && !reserved.has(name) && !/_token$/.test(name)
+    return this.#template.names.has(name) && !reserved.has(name) && !/_token$/.test(name)
   }
 
-  /** @throws ApiError with what the template complains of, such as roles that do not alternate */
+  /** @throws ApiError with what the template complains of, such as roles that do not alternate, or why it was stopped */
   render(messages: readonly ChatMessage[], options: RenderOptions = {}): string {
+    const variables = {
+      ...this.#specialTokens,
+      ...options.variables,
+      messages,
+      tools: null,
+      documents: null,
+      add_generation_prompt: options.addGenerationPrompt ?? true,
+    }
     try {
-      return this.#template.render({
-        ...options.variables,
-        ...this.#specialTokens,
-        messages: messages.map((message) => ({ ...message })),
-        add_generation_prompt: options.addGenerationPrompt ?? true,
-        tools: null,
-        documents: null,
-      })
+      return this.#template.render(variables, limits, this.#now)
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
-      throw new ApiError(
-        'chat_template_failed',
-        `The model's chat template refuses these messages: ${reason}`,
-        'messages',
-      )
+      if (!(error instanceof TemplateError)) throw error
+      const what = error instanceof BudgetError ? 'was stopped' : 'refuses these messages'
+      throw new ApiError('chat_template_failed', `The model's chat template ${what}: ${error.message}`, 'messages')
     }
   }
 }

@@ -97,6 +97,6 @@ test('a request may set the names that the template uses, and no others', () => 
   expect(pieces).toEqual([
     { text: 'x<|user|>', allowSpecial: true },
     { text: '<|user|>', allowSpecial: false },
-    { text: '<s>', allowSpecial: true },
+    { text: '<s>None', allowSpecial: true },
   ])
 })
