@@ -147,9 +147,9 @@ export const serveOptions = {
   max_num_batched_tokens: row({ kind: integer(1, 1048576), default: 512, doc: 'tokens computed in one step, at most' }),
   kv_cache_memory: row({
     kind: memory,
-    default: { fraction: 0.4 },
-    defaultText: '0.4',
-    doc: 'memory for KV pages: bytes (512MiB, 2GB) or a part of the free memory (0.5), of which only as much is taken as max-num-seqs full requests can use',
+    default: { fraction: 0.8 },
+    defaultText: '0.8',
+    doc: 'memory for KV pages: bytes (512MiB, 2GB) or a part of what the weights and the workspace leave free (0.5), of which only as much is taken as max-num-seqs full requests can use',
   }),
   enable_prefix_caching: row({
     kind: onOff,
@@ -270,6 +270,18 @@ export function readOptions(
     values[name] = value
   }
   return values as ServeOptions
+}
+
+/** Bytes with three digits and a binary unit: 13747621888 → 12.8 GiB. */
+export function memoryText(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  let value = bytes
+  let unit = 0
+  while (value >= 1023.5 && unit < units.length - 1) {
+    value /= 1024
+    unit++
+  }
+  return `${unit === 0 || value >= 99.95 ? Math.round(value) : value.toFixed(value < 9.995 ? 2 : 1)} ${units[unit]}`
 }
 
 /**

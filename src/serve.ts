@@ -3,17 +3,17 @@
 import { existsSync } from 'node:fs'
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { freemem } from 'node:os'
 import { basename, resolve } from 'node:path'
-import { flagOf, kvCacheBytes, OptionError, type ServeOptions, version } from './config.js'
-import type { DType } from './engine/contract.js'
+import { memoryText, type ServeOptions, version } from './config.js'
 import type { ServerState } from './http/context.js'
 import { createHttpServer } from './http/server.js'
 import { newState } from './http/state.js'
 import { createLog } from './log.js'
+import { type FreeMemory, freeMemory } from './machine.js'
 import { Metrics } from './metrics.js'
 import { parseHubId } from './models/hub-id.js'
-import type { Model } from './models/model.js'
+import type { Model, ModelOutline } from './models/model.js'
+import type { Size } from './sizing.js'
 
 /** Running requests may take this long to finish after a signal to stop. */
 const drainMs = 5000
@@ -59,14 +59,19 @@ export async function serve(options: ServeOptions): Promise<void> {
       if (state.phase.name === 'loading') Object.assign(state.phase, { progress: fraction, downloading: true })
     }
     onFraction(0)
-    folder = await pull(hubId, process.env, output, onFraction, readOutline)
+    // A model that does not fit is not worth its download.
+    const check = async (small: string) => size(await readOutline(small), options, modelName)
+    folder = await pull(hubId, process.env, output, onFraction, check)
     if (state.phase.name === 'loading') Object.assign(state.phase, { progress: 0, downloading: false })
   }
   const model = await loadModel(folder)
   say(`parley ${version} listens on ${address} and loads ${modelName}`)
   for (const warning of model.warnings) state.log('warn', 'model', { warning })
+  const sized = await size(model, options, modelName)
+  for (const line of modelLines(model, sized)) say(line)
   const { startEngine } = await import('./engine/addon.js')
-  const engine = await startEngine(model, engineOptions(options, model), (fraction) => {
+  const engineOptions = { ...sized.options, prefix_caching: options.enable_prefix_caching }
+  const engine = await startEngine(model, engineOptions, (fraction) => {
     if (state.phase.name === 'loading') state.phase.progress = fraction
   })
   const { Generation } = await import('./generation/generate.js')
@@ -91,57 +96,40 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
   state.batches?.start()
 
-  say(`  model    ${modelName}: ${model.architecture}, ${short(info.num_parameters)} parameters in ${info.dtype}`)
-  if (model.float16Problem !== null) say(`           not float16, because ${model.float16Problem}`)
-  say(
-    `  context  ${info.max_model_len} tokens; KV cache ${mebibytes(info.kv_cache_bytes)} MiB, ${info.num_pages} pages of ${info.page_size} tokens`,
-  )
   say(`  engine   ${info.isa}, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}`)
   say(`ready after ${((performance.now() - started) / 1000).toFixed(2)} s. Try:`)
   say(`  ${example(address, options, hasTemplate)}`)
 }
 
-/**
- * The type of weights and KV pages. `auto`: the checkpoint's, or the half of float32 that is safe for the model.
- * @throws OptionError for float16 where it gives wrong numbers
- */
-export function engineDtype(
-  option: DType | 'auto',
-  { checkpointDtype, float16Problem }: Pick<Model, 'checkpointDtype' | 'float16Problem'>,
-): DType {
-  if (option === 'float16' && float16Problem !== null)
-    throw new OptionError(`${flagOf('dtype')}: expected bfloat16 or float32, because ${float16Problem}, got float16`)
-  if (option !== 'auto') return option
-  return checkpointDtype === 'bfloat16' || float16Problem !== null ? 'bfloat16' : 'float16'
-}
-
-/** @throws OptionError for a context that the model was not made for */
-function engineOptions(options: ServeOptions, model: Model) {
-  const { spec } = model
-  const dtype = engineDtype(options.dtype, model)
-  // A longer context would change the rotation of short requests too: it is for those who ask for it.
-  const usual = spec.long_rope_above > 0 ? Math.min(spec.long_rope_above, spec.max_position) : spec.max_position
-  const max_model_len = options.max_model_len ?? usual
-  if (max_model_len > spec.max_position) {
-    throw new OptionError(
-      `${flagOf('max_model_len')}: expected at most ${spec.max_position}, the model's context, got ${max_model_len}`,
+/** The engine's options and memory; refuses a model that does not fit. `name` is for the message. */
+async function size(model: ModelOutline, options: ServeOptions, name: string): Promise<Size & { free: FreeMemory }> {
+  const { sizeEngine, TooLarge } = await import('./sizing.js')
+  const free = freeMemory()
+  try {
+    return { ...sizeEngine(model, options, free.bytes), free }
+  } catch (error) {
+    if (!(error instanceof TooLarge)) throw error
+    throw new Error(
+      `${name} does not fit: it takes ${error.message}, ${memoryText(error.needed)} in all, and ${memoryText(free.bytes)} are free ${free.bound}; \`parley fit\` shows which models fit`,
     )
   }
-  const bytesPerToken = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * (dtype === 'float32' ? 4 : 2)
-  // Pages are filled in whole: a request may leave most of its last one empty.
-  const useful = options.max_num_seqs * (max_model_len + 64) * bytesPerToken
-  // In a container its limit counts, not the machine's memory.
-  const free = typeof process.availableMemory === 'function' ? process.availableMemory() : freemem()
-  return {
-    dtype,
-    isa: options.isa,
-    num_threads: options.threads,
-    max_model_len,
-    max_num_seqs: options.max_num_seqs,
-    max_num_batched_tokens: options.max_num_batched_tokens,
-    prefix_caching: options.enable_prefix_caching,
-    kv_cache_bytes: kvCacheBytes(options.kv_cache_memory, free, useful),
-  }
+}
+
+/** What the person at the terminal should know of a model before it is loaded: what it is and where the memory goes. */
+function modelLines(model: Model, { memory, options, free }: Size & { free: FreeMemory }): string[] {
+  const { num_pages, page_size, max_model_len } = memory
+  const { max_position } = model.spec
+  const tokens = num_pages * page_size
+  const requests = Math.min(Math.max(1, Math.floor(tokens / max_model_len)), options.max_num_seqs)
+  return [
+    `  model    ${model.architecture}, ${short(model.num_parameters)} parameters in ${options.dtype}`,
+    ...(model.float16Problem === null ? [] : [`           not float16, because ${model.float16Problem}`]),
+    `  context  ${grouped(max_model_len)} tokens${max_model_len < max_position ? ` of the model's ${grouped(max_position)}` : ''}`,
+    `  memory   ${memoryText(free.bytes)} free ${free.bound}`,
+    `           ${memoryText(memory.weight_bytes).padStart(8)} weights`,
+    `           ${memoryText(memory.workspace_bytes).padStart(8)} workspace`,
+    `           ${memoryText(memory.kv_cache_bytes).padStart(8)} KV pages: ${grouped(tokens)} tokens, ${requests === 1 ? 'one request' : `${requests} requests`} of ${grouped(max_model_len)} at the same time`,
+  ]
 }
 
 /** @returns the URL of the server's root */
@@ -197,8 +185,9 @@ function short(count: number): string {
   return `${(count / divisor).toFixed(1)}${unit}`
 }
 
-function mebibytes(bytes: number): number {
-  return Math.round(bytes / 2 ** 20)
+/** 131072 → 131,072 */
+function grouped(count: number): string {
+  return count.toLocaleString('en-US')
 }
 
 /** A command that works as it stands. */

@@ -2,7 +2,15 @@
 
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { kvCacheBytes, OptionError, optionHelp, optionsMarkdown, readOptions, serveOptions } from '../src/config.js'
+import {
+  kvCacheBytes,
+  memoryText,
+  OptionError,
+  optionHelp,
+  optionsMarkdown,
+  readOptions,
+  serveOptions,
+} from '../src/config.js'
 
 test('a flag wins over its variable, a variable over the default', () => {
   expect(readOptions({}, {})).toMatchObject({
@@ -38,6 +46,21 @@ test('an option that is true or false has a flag for each', () => {
   const value = (given?: string) => readOptions({ enable_prefix_caching: given }, {}).enable_prefix_caching
   expect([value(), value('true'), value('1'), value('false'), value('0')]).toEqual([true, true, true, false, false])
   expect(optionHelp().flatMap(({ no }) => no ?? [])).toEqual(['--no-enable-prefix-caching'])
+})
+
+test('bytes as text', () => {
+  const texts = [0, 1000, 1024, 10.5 * 1024, 99.94 * 2 ** 20, 310.2 * 2 ** 20, 1023.6 * 2 ** 20, 13747621888, 2 ** 60]
+  expect(texts.map(memoryText)).toEqual([
+    '0 B',
+    '1000 B',
+    '1.00 KiB',
+    '10.5 KiB',
+    '99.9 MiB',
+    '310 MiB',
+    '1.00 GiB',
+    '12.8 GiB',
+    '1048576 TiB',
+  ])
 })
 
 test.each([

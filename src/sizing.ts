@@ -1,0 +1,101 @@
+// How the memory of a machine is shared out: weights and workspace first, KV pages from what is left. `parley serve` starts by it and
+// `parley fit` foretells it.
+
+import { flagOf, kvCacheBytes, memoryText, OptionError, type ServeOptions } from './config.js'
+import type { StartOptions } from './engine/addon.js'
+import type { DType } from './engine/contract.js'
+import { type ModelMemory, modelMemory } from './models/memory.js'
+import type { ModelOutline } from './models/model.js'
+
+/** The options that decide about memory. */
+export type SizeOptions = Pick<
+  ServeOptions,
+  'dtype' | 'isa' | 'threads' | 'max_model_len' | 'max_num_seqs' | 'max_num_batched_tokens' | 'kv_cache_memory'
+>
+
+/** How an engine is started, and what it then holds. */
+export interface Size {
+  options: StartOptions & Pick<ServeOptions, 'max_num_seqs'> & { dtype: DType }
+  memory: ModelMemory
+}
+
+/** A server that cannot hold a request of so many tokens is of no use, unless the model's context is shorter or somebody asks for it. */
+const shortestContext = 512
+
+/** A model is too large for the memory that there is. */
+export class TooLarge extends Error {
+  /** @param needed bytes for the weights, the workspace and the fewest KV pages */
+  constructor(
+    message: string,
+    readonly needed: number,
+  ) {
+    super(message)
+  }
+}
+
+type SizedModel = Pick<ModelOutline, 'spec' | 'num_vector_parameters' | 'checkpointDtype' | 'float16Problem'>
+
+/**
+ * The type of weights and KV pages. `auto`: the checkpoint's, or the half of float32 that is safe for the model.
+ * @throws OptionError for float16 where it gives wrong numbers
+ */
+export function engineDtype(
+  option: DType | 'auto',
+  { checkpointDtype, float16Problem }: Pick<SizedModel, 'checkpointDtype' | 'float16Problem'>,
+): DType {
+  if (option === 'float16' && float16Problem !== null)
+    throw new OptionError(`${flagOf('dtype')}: expected bfloat16 or float32, because ${float16Problem}, got float16`)
+  if (option !== 'auto') return option
+  return checkpointDtype === 'bfloat16' || float16Problem !== null ? 'bfloat16' : 'float16'
+}
+
+/**
+ * Shares `free` bytes out.
+ * @throws TooLarge if the weights do not fit, or no page beside them
+ * @throws OptionError for a context that the model was not made for
+ */
+export function sizeEngine(model: SizedModel, options: SizeOptions, free: number): Size {
+  const { spec } = model
+  // A longer context would change the rotation of short requests too: it is for those who ask for it.
+  const usual = spec.long_rope_above > 0 ? Math.min(spec.long_rope_above, spec.max_position) : spec.max_position
+  const max_model_len = options.max_model_len ?? usual
+  if (max_model_len > spec.max_position) {
+    throw new OptionError(
+      `${flagOf('max_model_len')}: expected at most ${spec.max_position}, the model's context, got ${max_model_len}`,
+    )
+  }
+  const fixed = {
+    dtype: engineDtype(options.dtype, model),
+    isa: options.isa,
+    num_threads: options.threads,
+    max_model_len,
+    max_num_seqs: options.max_num_seqs,
+    max_num_batched_tokens: options.max_num_batched_tokens,
+  }
+  const { page_bytes, page_size, weight_bytes, workspace_bytes } = modelMemory(model, {
+    ...fixed,
+    kv_cache_bytes: 2 ** 46,
+  })
+  const left = free - weight_bytes - workspace_bytes
+  // Pages are filled in whole, and a prompt that is encoded has pages of its own.
+  const more = spec.num_encoder_layers > 0 ? 2 : 1
+  const pagesOf = (tokens: number) => Math.ceil(tokens / page_size) + more
+  const kv_cache_bytes = kvCacheBytes(
+    options.kv_cache_memory,
+    left,
+    options.max_num_seqs * pagesOf(max_model_len) * page_bytes,
+  )
+  const least =
+    'bytes' in options.kv_cache_memory ? kv_cache_bytes : pagesOf(Math.min(max_model_len, shortestContext)) * page_bytes
+  if (left < least || kv_cache_bytes < least) {
+    const parts = [
+      `${memoryText(weight_bytes)} of weights`,
+      `${memoryText(workspace_bytes)} of workspace`,
+      `${memoryText(least)} of KV pages${'bytes' in options.kv_cache_memory ? '' : ' at least'}`,
+    ]
+    throw new TooLarge(`${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`, weight_bytes + workspace_bytes + least)
+  }
+  const engineOptions = { ...fixed, kv_cache_bytes }
+  const memory = modelMemory(model, engineOptions)
+  return { options: engineOptions, memory }
+}

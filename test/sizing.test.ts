@@ -1,0 +1,84 @@
+// How memory is shared out between weights, workspace and KV pages.
+
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+import { OptionError, readOptions } from '../src/config.js'
+import { Fields } from '../src/models/fields.js'
+import { outlineOf, readOutline } from '../src/models/outline.js'
+import { engineDtype, sizeEngine, type TooLarge } from '../src/sizing.js'
+
+const MiB = 2 ** 20
+const GiB = 2 ** 30
+
+/** Pythia-1.4B: 2.63 GiB of weights, 196,608 bytes of KV a token. */
+const pythia = outlineOf(
+  new Fields('config.json', {
+    architectures: ['GPTNeoXForCausalLM'],
+    vocab_size: 50304,
+    hidden_size: 2048,
+    num_hidden_layers: 24,
+    num_attention_heads: 16,
+    intermediate_size: 8192,
+    max_position_embeddings: 2048,
+    torch_dtype: 'float16',
+  }),
+)
+const options = (flags: Record<string, string> = {}) => readOptions({ threads: '2', isa: 'baseline', ...flags }, {})
+
+test('weights and workspace come first, KV pages are a part of what is left', () => {
+  const free = 8 * GiB
+  const { memory, options: engine } = sizeEngine(pythia, options(), free)
+  expect(memory.weight_bytes / GiB).toBeCloseTo(2.64, 1)
+  expect(memory.workspace_bytes / MiB).toBeGreaterThan(50)
+  const left = free - memory.weight_bytes - memory.workspace_bytes
+  expect(memory.kv_cache_bytes).toBeLessThanOrEqual(0.8 * left)
+  expect(memory.kv_cache_bytes).toBeGreaterThan(0.8 * left - memory.page_bytes)
+  expect(engine).toMatchObject({ dtype: 'float16', max_model_len: 2048, num_threads: 2 })
+  expect(memory.page_bytes / memory.page_size).toBe(196608)
+})
+
+test('no more pages than all requests together can fill', () => {
+  const { memory } = sizeEngine(pythia, options({ max_num_seqs: '3', max_model_len: '1000' }), 100 * GiB)
+  expect(memory.num_pages).toBe(3 * (63 + 1))
+})
+
+test('the context is what the pages hold', () => {
+  const { memory } = sizeEngine(pythia, options({ kv_cache_memory: '250MiB' }), 8 * GiB)
+  expect(memory.max_model_len).toBe(Math.floor((250 * MiB) / memory.page_bytes) * 16)
+})
+
+test.each([
+  [2 * GiB, {}, /^2\.6\d GiB of weights, [\d.]+ MiB of workspace and 99\.0 MiB of KV pages at least$/],
+  [2.8 * GiB, {}, /KV pages at least$/],
+  [8 * GiB, { kv_cache_memory: '6GiB' }, /and 6\.00 GiB of KV pages$/],
+  [4 * GiB, { dtype: 'float32' }, /^5\.\d+ GiB of weights/],
+])('%d bytes with %o are too few', (free, flags, message) => {
+  expect(() => sizeEngine(pythia, options(flags), free)).toThrow(message)
+  try {
+    sizeEngine(pythia, options(flags), free)
+  } catch (error) {
+    expect((error as TooLarge).needed).toBeGreaterThan(free)
+    expect(() => sizeEngine(pythia, options(flags), (error as TooLarge).needed * 1.05)).not.toThrow()
+  }
+})
+
+test('a context beyond the model is refused, a longer one of longrope is for those who ask', async () => {
+  expect(() => sizeEngine(pythia, options({ max_model_len: '2049' }), 8 * GiB)).toThrow(
+    new OptionError("--max-model-len: expected at most 2048, the model's context, got 2049"),
+  )
+  const long = await readOutline(fileURLToPath(new URL('fixtures/families/phi3-long', import.meta.url)))
+  expect(sizeEngine(long, options(), GiB).memory.max_model_len).toBe(long.spec.long_rope_above)
+  const all = String(long.spec.max_position)
+  expect(sizeEngine(long, options({ max_model_len: all }), GiB).memory.max_model_len).toBe(long.spec.max_position)
+})
+
+test('auto is a 16-bit type that is safe', () => {
+  const dtype = (checkpointDtype: 'float32' | 'float16' | 'bfloat16', float16Problem: string | null = null) =>
+    engineDtype('auto', { checkpointDtype, float16Problem })
+  expect([dtype('float32'), dtype('float16'), dtype('bfloat16')]).toEqual(['float16', 'float16', 'bfloat16'])
+  expect(dtype('float32', 'it overflows')).toBe('bfloat16')
+  expect(engineDtype('float32', { checkpointDtype: 'float16', float16Problem: null })).toBe('float32')
+  expect(() => engineDtype('float16', { checkpointDtype: 'float32', float16Problem: 'it overflows' })).toThrow(
+    '--dtype: expected bfloat16 or float32, because it overflows, got float16',
+  )
+})
