@@ -15,6 +15,7 @@ import { copyOf, editJson } from './scratch.js'
 interface Golden {
   model: string
   weights_sha256: string
+  rounding: { bfloat16: { max: number; rms: number } }
   vocab_size: number
   decoder_start_token: number
   prompts: { prompt: number[]; greedy: number[]; logprobs: number[]; positions: number[] }[]
@@ -32,11 +33,11 @@ function readGolden(name: string): Golden {
   return JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'))
 }
 
-/** The largest difference of all golden logits from the engine's. */
-function compareLogits(name: string, model: Model, changed: Partial<StartOptions> = {}): number {
+/** The difference of all golden logits from the engine's. */
+function compareLogits(name: string, model: Model, changed: Partial<StartOptions> = {}) {
   const golden = readGolden(name)
   const bytes = readFileSync(join(folder, `${name}.bin`))
-  let [max, count] = [0, 0]
+  let [max, squares, count] = [0, 0, 0]
   for (const { prompt, greedy, positions } of golden.prompts) {
     const tokens = Int32Array.from([golden.decoder_start_token, ...greedy])
     const logits = forwardLogits(model, { ...options, ...changed }, tokens, Int32Array.from(prompt))
@@ -44,12 +45,16 @@ function compareLogits(name: string, model: Model, changed: Partial<StartOptions
       for (let id = 0; id < golden.vocab_size; id++, count++) {
         const difference = Math.abs((logits[position * golden.vocab_size + id] ?? NaN) - bytes.readFloatLE(4 * count))
         if (!(difference <= max)) max = difference // also keeps NaN
+        squares += difference ** 2
       }
     }
   }
   expect(4 * count).toBe(bytes.length)
-  return max
+  return { max, rms: Math.sqrt(squares / count) }
 }
+
+/** Architecture → the largest difference measured in this run. */
+const measured = new Map<string, number>()
 
 describe.each(names)('%s', (name) => {
   const golden = readGolden(name)
@@ -65,7 +70,15 @@ describe.each(names)('%s', (name) => {
   test.each(['auto', 'baseline'] as const)('float32 logits agree with transformers to 2e-4 (ISA %s)', async (isa) => {
     const model = await loadModel(path)
     expect(model.warnings).toEqual([])
-    expect(compareLogits(name, model, { isa })).toBeLessThan(2e-4)
+    const { max } = compareLogits(name, model, { isa })
+    expect(max).toBeLessThan(2e-4)
+    measured.set(model.architecture, Math.max(max, measured.get(model.architecture) ?? 0))
+  })
+
+  test('bfloat16 stays within 1.5 x the rounding of transformers itself', async () => {
+    const difference = compareLogits(name, await loadModel(path), { dtype: 'bfloat16' })
+    expect(difference.rms).toBeLessThan(1.5 * golden.rounding.bfloat16.rms)
+    expect(difference.max).toBeLessThan(1.5 * golden.rounding.bfloat16.max)
   })
 
   test('logits have the same bits however the prompt is cut', async () => {
@@ -87,7 +100,15 @@ test.each<[string, string, Partial<ModelSpec>]>([
   ['the epsilon', 'mt5', { norm_eps: 1e-3 }],
 ])('the goldens notice a wrong value of %s', async (_, name, wrong) => {
   const model = await loadModel(join(root, readGolden(name).model))
-  expect(compareLogits(name, { ...model, spec: { ...model.spec, ...wrong } })).toBeGreaterThan(1e-3)
+  expect(compareLogits(name, { ...model, spec: { ...model.spec, ...wrong } }).max).toBeGreaterThan(1e-3)
+})
+
+test("the README's table has the encoder-decoders with the difference that is measured here", () => {
+  for (const name of ['MT5ForConditionalGeneration', 'T5ForConditionalGeneration']) {
+    const [, stated] =
+      readFileSync(join(root, 'README.md'), 'utf8').match(`\n\\| \`${name}\` \\|.*\\| ([\\d.]+e-\\d) \\|\n`) ?? []
+    expect(measured.get(name), `${name}: README says ${stated}, measured`).toBeLessThan(2 * Number(stated))
+  }
 })
 
 // --- through the engine ---
