@@ -122,6 +122,12 @@ export const serveOptions = {
     defaultText: "the folder's name, or what --model says of a hub",
     doc: 'id of the model in the API',
   }),
+  chat_template: row({
+    kind: text,
+    default: null,
+    defaultText: "the model's own",
+    doc: 'how chats become text: a file with a template in Jinja, or builtin:plain or builtin:chatml for a model that has none',
+  }),
   host: row({
     kind: text,
     default: '127.0.0.1',

@@ -27,6 +27,10 @@ export async function serve(options: ServeOptions): Promise<void> {
   const say = (line: string) => {
     if (options.log_level === 'debug' || options.log_level === 'info') process.stdout.write(`${line}\n`)
   }
+  const template =
+    options.chat_template === null
+      ? null
+      : await (await import('./template_option.js')).readTemplateOption(options.chat_template)
   const hubId = existsSync(options.model) ? null : parseHubId(options.model)
   const modelName = options.served_model_name ?? hubId?.text ?? basename(resolve(options.model))
   const state = newState(
@@ -65,6 +69,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     if (state.phase.name === 'loading') Object.assign(state.phase, { progress: 0, downloading: false })
   }
   const model = await loadModel(folder)
+  if (template !== null) model.chatTemplate = template(model.tokenizer)
   say(`parley ${version} listens on ${address} and loads ${modelName}`)
   for (const warning of model.warnings) state.log('warn', 'model', { warning })
   const sized = await size(model, options, modelName)

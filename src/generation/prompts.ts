@@ -21,12 +21,8 @@ export class Prompts {
     this.#maxModelLen = maxModelLen
     this.#specials = specialTexts(model.tokenizer)
     if (model.chatTemplate === null) return
-    const { bosToken, eosToken } = model.tokenizer
     try {
-      this.#template = new ChatTemplate(model.chatTemplate, {
-        ...(bosToken === null ? {} : { bos_token: bosToken }),
-        ...(eosToken === null ? {} : { eos_token: eosToken }),
-      })
+      this.#template = new ChatTemplate(model.chatTemplate, model.templateTokens)
     } catch (error) {
       this.templateProblem = error instanceof Error ? error.message : String(error)
     }
@@ -117,9 +113,11 @@ export class Prompts {
     if (this.#template === null) {
       throw new ApiError(
         'chat_template_missing',
-        this.templateProblem === null
-          ? 'This model has no chat template, so it cannot answer chats. Use /v1/completions.'
-          : `This model's chat template cannot be used (${this.templateProblem}). Use /v1/completions.`,
+        `${
+          this.templateProblem === null
+            ? 'This model has no chat template, so it cannot answer chats.'
+            : `This model's chat template cannot be used (${this.templateProblem}).`
+        } Start the server with --chat-template <file>, builtin:plain or builtin:chatml, or use /v1/completions.`,
       )
     }
     const unknown = Object.keys(options.variables ?? {}).find((name) => !this.#template?.knows(name))

@@ -40,6 +40,7 @@ export async function loadModel(path: string): Promise<Model> {
       `${config.file}: vocab_size is ${wanted.vocab_size}, but the tokenizer has ids up to ${tokenizer.size - 1}`,
     )
   }
+  const chat = await readChatTemplate(folder, tokenizer)
   return {
     name: basename(folder),
     folder,
@@ -51,10 +52,11 @@ export async function loadModel(path: string): Promise<Model> {
     tensors,
     files,
     tokenizer,
-    chatTemplate: await readChatTemplate(folder, await readJson(join(folder, 'tokenizer_config.json'))),
+    chatTemplate: chat.chatTemplate,
+    templateTokens: chat.templateTokens,
     stopTokenIds: stopTokenIds(generation, config, tokenizer),
     generationDefaults: generationDefaults(generation),
-    warnings,
+    warnings: [...warnings, ...chat.warnings],
   }
 }
 

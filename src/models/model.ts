@@ -30,6 +30,8 @@ export interface Model extends ModelOutline {
   tokenizer: Tokenizer
   /** Jinja source, or null for a base model. */
   chatTemplate: string | null
+  /** Special tokens by the names that templates have for them, such as bos_token. */
+  templateTokens: Record<string, string>
   /** Ids that end a completion: generation_config.json, else config.json, else the tokenizer. */
   stopTokenIds: number[]
   /** Sampling defaults of generation_config.json; a request's own fields win. */

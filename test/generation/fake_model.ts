@@ -105,6 +105,7 @@ export function fakeModel(overrides: Partial<Model> = {}): Model {
     tensors: [],
     files: [],
     chatTemplate,
+    templateTokens: { eos_token: '<|endoftext|>' },
     stopTokenIds: [EOS, PLAIN_END],
     generationDefaults: {},
     warnings: [],

@@ -794,7 +794,8 @@ test('a base model says that it cannot chat', async () => {
     400,
     {
       error: {
-        message: 'This model has no chat template, so it cannot answer chats. Use /v1/completions.',
+        message:
+          'This model has no chat template, so it cannot answer chats. Start the server with --chat-template <file>, builtin:plain or builtin:chatml, or use /v1/completions.',
         type: invalid,
         param: null,
         code: 'chat_template_missing',

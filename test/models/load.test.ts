@@ -188,17 +188,56 @@ describe('what ends a completion', () => {
 })
 
 describe('the chat template', () => {
-  test('is chat_template.jinja before tokenizer_config.json, where it may be one of several', async () => {
+  test('is found where transformers finds it', async () => {
     const folder = copyOf('neox-parallel')
+    const template = async () => (await loadModel(folder)).chatTemplate
+    editJson(folder, 'tokenizer_config.json', (config) => {
+      delete config.chat_template
+    })
+    expect(await template()).toBe(null)
+    writeFileSync(join(folder, 'chat_template.json'), '{"chat_template": "a processor’s"}')
+    expect(await template()).toBe('a processor’s')
     editJson(folder, 'tokenizer_config.json', (config) => {
       config.chat_template = [
         { name: 'tool_use', template: 'tools' },
         { name: 'default', template: 'plain' },
       ]
     })
-    expect((await loadModel(folder)).chatTemplate).toBe('plain')
+    expect(await template()).toBe('plain')
+    mkdirSync(join(folder, 'additional_chat_templates'))
+    writeFileSync(join(folder, 'additional_chat_templates/tool_use.jinja'), 'tools from a file')
+    expect(await template()).toBe('plain')
+    writeFileSync(join(folder, 'additional_chat_templates/default.jinja'), 'one of several files')
+    expect(await template()).toBe('one of several files')
     writeFileSync(join(folder, 'chat_template.jinja'), 'from a file')
-    expect((await loadModel(folder)).chatTemplate).toBe('from a file')
+    expect(await template()).toBe('from a file')
+  })
+
+  test('several without a default are none, with a warning', async () => {
+    const folder = copyOf('neox-parallel')
+    editJson(folder, 'tokenizer_config.json', (config) => {
+      config.chat_template = [
+        { name: 'rag', template: 'r' },
+        { name: 'tool_use', template: 't' },
+      ]
+    })
+    const { chatTemplate, warnings } = await loadModel(folder)
+    expect(chatTemplate).toBe(null)
+    expect(warnings.join()).toContain('chat_template: expected one named default, found rag, tool_use')
+  })
+
+  test('finds the special tokens by their roles', async () => {
+    const folder = copyOf('neox-parallel')
+    editJson(folder, 'tokenizer_config.json', (config) => {
+      Object.assign(config, { bos_token: '<|endoftext|>', pad_token: { content: '<|padding|>' }, unk_token: null })
+    })
+    writeFileSync(join(folder, 'special_tokens_map.json'), '{"sep_token": "<|padding|>"}')
+    expect((await loadModel(folder)).templateTokens).toEqual({
+      bos_token: '<|endoftext|>',
+      eos_token: '<|endoftext|>',
+      pad_token: '<|padding|>',
+      sep_token: '<|padding|>',
+    })
   })
 })
 

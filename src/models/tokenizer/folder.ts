@@ -9,10 +9,8 @@ import type { AddedToken, PreTokenizerStep, TokenizerDefinition } from './defini
 import { readByteLevelFiles } from './gpt2-files.js'
 import { readSentencePiece } from './sentencepiece.js'
 import { readTiktoken } from './tiktoken.js'
+import { tokenName, tokenRoles } from './token-names.js'
 import { MAX_ID, readAddedToken, readTokenizerJson } from './tokenizer-json.js'
-
-/** tokenizer_config.json's keys that name tokens. */
-const NAMES = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token']
 
 /**
  * Reads a folder's tokenizer: tokenizer.json, else the files that it would be made from.
@@ -21,7 +19,7 @@ const NAMES = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 
 export async function readTokenizer(folder: string): Promise<TokenizerDefinition> {
   const config = await readJson(join(folder, 'tokenizer_config.json'))
   const map = await readJson(join(folder, 'special_tokens_map.json'))
-  const names = NAMES.flatMap((name) => tokenName(config, name) ?? tokenName(map, name) ?? [])
+  const names = tokenRoles.flatMap((name) => tokenName(config, name) ?? tokenName(map, name) ?? [])
   const definition = await readFiles(folder, config, names)
   definition.bosToken = tokenName(config, 'bos_token') ?? tokenName(map, 'bos_token') ?? definition.bosToken
   definition.eosToken = tokenName(config, 'eos_token') ?? tokenName(map, 'eos_token') ?? definition.eosToken
@@ -131,12 +129,4 @@ function override(
   const id = token === null ? null : idOf(definition, token)
   if (id === null) throw config.error(key, 'false, because the tokenizer has no such token')
   return [id]
-}
-
-/** The name of a token, stored as a string or as an object with its content. */
-function tokenName(fields: Fields | null, key: string): string | null {
-  const value = fields?.raw(key)
-  if (value === undefined) return null
-  if (typeof value === 'string') return value
-  return fields?.object(key)?.text('content') ?? null
 }
