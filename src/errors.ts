@@ -49,6 +49,13 @@ const rows = {
   file_in_use: { status: 400, type: invalid, code: 'file_in_use' },
   unknown_url: { status: 404, type: invalid, code: 'unknown_url' },
   method_not_allowed: { status: 405, type: invalid, code: 'method_not_allowed' },
+  item_not_found: { status: 404, type: invalid, code: 'item_not_found' },
+  conversation_already_has_active_response: {
+    status: 400,
+    type: invalid,
+    code: 'conversation_already_has_active_response',
+  },
+  response_cancel_not_active: { status: 400, type: invalid, code: 'response_cancel_not_active' },
   upgrade_required: { status: 426, type: invalid, code: 'upgrade_required' },
   // what the server cannot do now
   socket_busy: { status: 429, type: 'rate_limit_error', code: 'rate_limit_exceeded', retry_after: 1 },

@@ -10,6 +10,7 @@ import { countTokens, createMessage } from './messages.js'
 import { listModels, retrieveModel } from './models.js'
 import { post } from './respond.js'
 import { countInputTokens, createResponse } from './responses.js'
+import { checkRealtime, RealtimeSession } from './socket/realtime.js'
 import { ResponsesSession } from './socket/responses.js'
 import { webSocket } from './socket/session.js'
 import { StreamSession } from './socket/stream.js'
@@ -42,6 +43,7 @@ export const routes: readonly Route[] = [
   { method: 'POST', path: '/v1/messages', wire: anthropicWire, handle: post(createMessage) },
   { method: 'POST', path: '/v1/messages/count_tokens', wire: anthropicWire, handle: post(countTokens) },
   { method: 'GET', path: '/v1/stream', handle: webSocket((socket) => new StreamSession(socket)) },
+  { method: 'GET', path: '/v1/realtime', handle: webSocket((socket) => new RealtimeSession(socket), checkRealtime) },
   { method: 'POST', path: '/v1/files', handle: uploadFile },
   { method: 'GET', path: '/v1/files', handle: listFiles },
   { method: 'GET', path: '/v1/files/:id', handle: retrieveFile },

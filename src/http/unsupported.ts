@@ -14,6 +14,8 @@ const emptyOr =
   (value) =>
     values.includes(value) || (Array.isArray(value) && value.length === 0)
 
+const onlyText: Test = (value) => Array.isArray(value) && value.every((modality) => modality === 'text')
+
 /** Name → is this value the default, which changes nothing? null never gets here. */
 const both: Record<string, Test> = {
   response_format: (value) => typeof value === 'object' && value !== null && 'type' in value && value.type === 'text',
@@ -47,7 +49,7 @@ const chat: Record<string, Test> = {
   functions: anything,
   function_call: only('none', 'auto'),
   audio: anything,
-  modalities: (value) => Array.isArray(value) && value.every((modality) => modality === 'text'),
+  modalities: onlyText,
   echo: only(false),
   chat_template: anything,
   documents: emptyOr(),
@@ -91,7 +93,29 @@ const messages: Record<string, Test> = {
   context_management: anything,
 }
 
-const tables = { completions, chat, responses, messages }
+/** Of a session and of a response; the older names of audio's parameters too. */
+const realtime: Record<string, Test> = {
+  type: only('realtime'),
+  audio: anything,
+  output_modalities: onlyText,
+  modalities: onlyText,
+  tools: emptyOr(),
+  tool_choice: only('none', 'auto'),
+  prompt: anything,
+  tracing: anything,
+  truncation: only('disabled'),
+  include: emptyOr(),
+  voice: anything,
+  speed: anything,
+  turn_detection: anything,
+  input_audio_format: anything,
+  output_audio_format: anything,
+  input_audio_transcription: anything,
+  input_audio_noise_reduction: anything,
+  use_beam_search: only(false),
+}
+
+const tables = { completions, chat, responses, messages, realtime }
 
 /** @throws ApiError for the first field that asks for something that is not built */
 export function refuseUnsupported(endpoint: keyof typeof tables, fields: Readonly<Record<string, unknown>>): void {

@@ -12,10 +12,14 @@ export function custom(ctx: z.RefinementCtx, kind: ErrorKind, message: string, p
   return z.NEVER
 }
 
-/** The body's fields; null is the same as leaving a field out. */
-export function fieldsOf(body: unknown): Record<string, unknown> {
+/**
+ * The fields of a body, or of a part of it; null is the same as leaving a field out.
+ * @param param the part's name
+ */
+export function fieldsOf(body: unknown, param: string | null = null): Record<string, unknown> {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw new ApiError('invalid_type', `The body must be a JSON object, but got ${describe(body)}.`)
+    const what = param === null ? 'The body' : `'${param}'`
+    throw new ApiError('invalid_type', `${what} must be a JSON object, but got ${describe(body)}.`, param)
   }
   return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 }
