@@ -25,11 +25,12 @@ export class Generation {
   /** text → token ids and back */
   readonly prompts: Prompts
 
-  constructor(model: Model, engine: Engine, encoder: Encoder, metrics: Metrics) {
+  /** @param renderThread compiled render_thread.js, or null to render every chat in this thread */
+  constructor(model: Model, engine: Engine, encoder: Encoder, metrics: Metrics, renderThread: URL | null = null) {
     this.#model = model
     this.#engine = engine
     this.#metrics = metrics
-    this.prompts = new Prompts(model, encoder, engine.info.max_model_len)
+    this.prompts = new Prompts(model, encoder, engine.info.max_model_len, renderThread)
   }
 
   /** The longest request in tokens, prompt and completion together. */

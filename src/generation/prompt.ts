@@ -26,12 +26,12 @@ export function specialTexts(tokenizer: Tokenizer): string[] {
  * through the template as a private-use character that nothing else uses, and is put back as a piece of its own.
  * @param specials from specialTexts
  */
-export function chatPieces(
+export async function chatPieces(
   template: ChatTemplate,
   messages: readonly ChatMessage[],
   specials: readonly string[],
   options: RenderOptions = {},
-): Piece[] {
+): Promise<Piece[]> {
   const { variables = {}, continueFinalMessage = false } = options
   const written = [
     ...messages.map(({ content, name = '' }) => content + name),
@@ -39,7 +39,7 @@ export function chatPieces(
   ].join('')
   const found = specials.filter((special) => written.includes(special))
   if (found.length === 0 && !continueFinalMessage) {
-    return [{ text: template.render(messages, options), allowSpecial: true }]
+    return [{ text: await template.render(messages, options), allowSpecial: true }]
   }
   let code = 0xe000
   const unusedCharacter = () => {
@@ -63,8 +63,8 @@ export function chatPieces(
     variables: Object.fromEntries(Object.entries(variables).map(([name, value]) => [name, hide(value)])),
   }
   const rendered = continueFinalMessage
-    ? renderToContinue(template, hidden, hiddenOptions, unusedCharacter())
-    : template.render(hidden, hiddenOptions)
+    ? await renderToContinue(template, hidden, hiddenOptions, unusedCharacter())
+    : await template.render(hidden, hiddenOptions)
   if (placeholders.size === 0) return [{ text: rendered, allowSpecial: true }]
   return rendered
     .split(new RegExp(`([${[...placeholders.keys()].join('')}])`))
@@ -80,16 +80,16 @@ export function chatPieces(
  * content through the template; where the space is gone the template trims, and so does the text.
  * @param mark a character that is nowhere else
  */
-function renderToContinue(
+async function renderToContinue(
   template: ChatTemplate,
   messages: readonly ChatMessage[],
   options: RenderOptions,
   mark: string,
-): string {
+): Promise<string> {
   const marked = messages.map((message, i) =>
     i === messages.length - 1 ? { ...message, content: `${message.content}${mark} ` } : message,
   )
-  const rendered = template.render(marked, { ...options, addGenerationPrompt: false })
+  const rendered = await template.render(marked, { ...options, addGenerationPrompt: false })
   const end = rendered.lastIndexOf(mark)
   const content = messages.at(-1)?.content ?? ''
   if (end < 0 || !rendered.includes(trimEnd(trimStart(content)))) {

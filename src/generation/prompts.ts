@@ -15,14 +15,15 @@ export class Prompts {
   /** Why the model's chat template cannot be used, or null when it can or the model has none. */
   readonly templateProblem: string | null = null
 
-  constructor(model: Model, encoder: Encoder, maxModelLen: number) {
+  /** @param renderThread compiled render_thread.js, or null to render every chat in this thread */
+  constructor(model: Model, encoder: Encoder, maxModelLen: number, renderThread: URL | null) {
     this.#model = model
     this.#encoder = encoder
     this.#maxModelLen = maxModelLen
     this.#specials = specialTexts(model.tokenizer)
     if (model.chatTemplate === null) return
     try {
-      this.#template = new ChatTemplate(model.chatTemplate, model.templateTokens)
+      this.#template = new ChatTemplate(model.chatTemplate, model.templateTokens, renderThread)
     } catch (error) {
       this.templateProblem = error instanceof Error ? error.message : String(error)
     }
@@ -78,16 +79,15 @@ export class Prompts {
     addSpecialTokens: boolean,
     truncated: boolean,
   ): Promise<Int32Array> {
-    const pieces = this.#pieces(messages, options, truncated)
+    const pieces = await this.#pieces(messages, options, truncated)
     if (!truncated) this.#checkBytes(sumBytes(pieces), 'messages')
     return this.#encoder.encode(pieces, addSpecialTokens)
   }
 
   /** The text that a chat becomes. @throws ApiError as chat does */
-  render(messages: readonly ChatMessage[], options: RenderOptions): string {
-    return this.#pieces(messages, options, false)
-      .map(({ text }) => text)
-      .join('')
+  async render(messages: readonly ChatMessage[], options: RenderOptions): Promise<string> {
+    const pieces = await this.#pieces(messages, options, false)
+    return pieces.map(({ text }) => text).join('')
   }
 
   /** Ids of a text with nothing around it unless asked, however long it is; none of an empty one. */
@@ -109,7 +109,7 @@ export class Prompts {
     return { bosToken, eosToken, addsSpecialTokens, chatTemplate }
   }
 
-  #pieces(messages: readonly ChatMessage[], options: RenderOptions, truncated: boolean): Piece[] {
+  async #pieces(messages: readonly ChatMessage[], options: RenderOptions, truncated: boolean): Promise<Piece[]> {
     if (this.#template === null) {
       throw new ApiError(
         'chat_template_missing',

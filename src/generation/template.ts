@@ -1,7 +1,8 @@
 // A model's chat template: messages → the text that the model was trained on.
 
 import { ApiError } from '../errors.js'
-import { BudgetError, JinjaTemplate, type Limits, TemplateError } from './jinja/jinja.js'
+import { BudgetError, TemplateError } from './jinja/jinja.js'
+import { Renderer } from './renderer.js'
 
 /** A message as templates see it. */
 export interface ChatMessage {
@@ -26,34 +27,30 @@ const reserved = new Set([
   ...['raise_exception', 'strftime_now', 'range', 'namespace', 'dict', 'joiner'],
 ])
 
-/** What a template may do. A message takes about 80 steps, and a million steps a fraction of a second. */
-const limits: Limits = { steps: 1_000_000, size: 1 << 25 }
-
 /** A compiled template, which renders as transformers' apply_chat_template does. */
 export class ChatTemplate {
-  readonly #template: JinjaTemplate
+  readonly #renderer: Renderer
   readonly #specialTokens: Record<string, string>
-  readonly #now: (() => Date) | undefined
 
   /**
    * @param source Jinja
    * @param specialTokens such as bos_token and eos_token; those that a model lacks are left out
+   * @param threadFile see Renderer
    * @param now the time that strftime_now shows
    * @throws TemplateError where the source is no Jinja that is supported
    */
-  constructor(source: string, specialTokens: Record<string, string>, now?: () => Date) {
-    this.#template = new JinjaTemplate(source)
+  constructor(source: string, specialTokens: Record<string, string>, threadFile: URL | null = null, now?: () => Date) {
+    this.#renderer = new Renderer(source, threadFile, now)
     this.#specialTokens = specialTokens
-    this.#now = now
   }
 
   /** Does the template use this name, and may a request set it? */
   knows(name: string): boolean {
-    return this.#template.names.has(name) && !reserved.has(name) && !/_token$/.test(name)
+    return this.#renderer.names.has(name) && !reserved.has(name) && !/_token$/.test(name)
   }
 
   /** @throws ApiError with what the template complains of, such as roles that do not alternate, or why it was stopped */
-  render(messages: readonly ChatMessage[], options: RenderOptions = {}): string {
+  async render(messages: readonly ChatMessage[], options: RenderOptions = {}): Promise<string> {
     const variables = {
       ...this.#specialTokens,
       ...options.variables,
@@ -63,7 +60,7 @@ export class ChatTemplate {
       add_generation_prompt: options.addGenerationPrompt ?? true,
     }
     try {
-      return this.#template.render(variables, limits, this.#now)
+      return await this.#renderer.render(variables)
     } catch (error) {
       if (!(error instanceof TemplateError)) throw error
       const what = error instanceof BudgetError ? 'was stopped' : 'refuses these messages'

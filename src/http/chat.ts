@@ -105,7 +105,7 @@ export async function renderChat(call: Call, input: unknown): Promise<Reply> {
   const body = parseChat(input, call.state.log)
   checkModel(call.state, body.model)
   const options = renderOptions(body)
-  const prompt = generation.prompts.render(body.messages, options)
+  const prompt = await generation.prompts.render(body.messages, options)
   const tokens = await generation.prompts.chat(body.messages, options, body.add_special_tokens ?? false, true)
   return {
     json: {

@@ -22,9 +22,9 @@ const limits = { steps: 100_000, size: 1 << 22 }
 
 describe('chats of every family are those of transformers', () => {
   for (const family of new Set(golden.families.map((one) => one.family))) {
-    test(family, () => {
+    test(family, async () => {
       const source = readFileSync(new URL(`families/${family}.jinja`, folder), 'utf8')
-      const template = new ChatTemplate(source, { bos_token: '<s>', eos_token: '</s>' }, now)
+      const template = new ChatTemplate(source, { bos_token: '<s>', eos_token: '</s>' }, null, now)
       const cases = golden.families.filter((one) => one.family === family)
       expect(cases.length).toBeGreaterThan(30)
       for (const { conversation, options, text, error } of cases) {
@@ -36,9 +36,9 @@ describe('chats of every family are those of transformers', () => {
             variables,
           })
         const what = `${conversation} ${JSON.stringify(options)}`
-        if (text !== undefined) expect(render(), what).toEqual([{ text, allowSpecial: true }])
-        else if (continue_final_message) expect(render, what).toThrow()
-        else expect(render, what).toThrow(error)
+        if (text !== undefined) expect(await render(), what).toEqual([{ text, allowSpecial: true }])
+        else if (continue_final_message) await expect(render(), what).rejects.toThrow()
+        else await expect(render(), what).rejects.toThrow(error)
       }
     })
   }

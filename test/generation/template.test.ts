@@ -7,45 +7,49 @@ import { chatTemplate, fakeTokenizer } from './fake_model.js'
 const render = (source: string, ...contents: string[]) =>
   new ChatTemplate(source, { eos_token: '</s>' }).render(contents.map((content) => ({ role: 'user', content })))
 
-test('blocks take their line with them, as trim_blocks and lstrip_blocks do', () => {
+test('blocks take their line with them, as trim_blocks and lstrip_blocks do', async () => {
   expect(
-    render('{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\nend', 'a', 'b'),
+    await render(
+      '{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\nend',
+      'a',
+      'b',
+    ),
   ).toBe('a\nb\nend')
 })
 
-test('what templates of Hugging Face use', () => {
-  expect(render("{{ messages[0]['content'].strip().upper() + eos_token }}", '  hi ')).toBe('HI</s>')
-  expect(render('{{ messages[0] | tojson }}', 'é<"')).toBe('{"role": "user", "content": "é<\\""}')
-  expect(render('{{ strftime_now("%Y") }}', 'x')).toBe(String(new Date().getFullYear()))
-  expect(render('{% if tools %}tools{% else %}none{% endif %}{{ bos_token }}', 'x')).toBe('none')
+test('what templates of Hugging Face use', async () => {
+  expect(await render("{{ messages[0]['content'].strip().upper() + eos_token }}", '  hi ')).toBe('HI</s>')
+  expect(await render('{{ messages[0] | tojson }}', 'é<"')).toBe('{"role": "user", "content": "é<\\""}')
+  expect(await render('{{ strftime_now("%Y") }}', 'x')).toBe(String(new Date().getFullYear()))
+  expect(await render('{% if tools %}tools{% else %}none{% endif %}{{ bos_token }}', 'x')).toBe('none')
   expect(
-    render(
+    await render(
       '{% for m in messages[::-1] %}{% if loop.index0 == 1 %}{% break %}{% endif %}{{ m.content }}{% endfor %}',
       'a',
       'b',
     ),
   ).toBe('b')
-  expect(render('{% generation %}{{ messages[0].content }}{% endgeneration %}', 'x')).toBe('x')
+  expect(await render('{% generation %}{{ messages[0].content }}{% endgeneration %}', 'x')).toBe('x')
 })
 
-test('raise_exception and other complaints become an error that a client understands', () => {
+test('raise_exception and other complaints become an error that a client understands', async () => {
   for (const source of [
     "{{ raise_exception('Roles must alternate') }}",
     "{{ messages[0].content.nothing() ~ 'Roles must alternate' }}",
   ]) {
     const failing = () => render(source, 'x')
-    expect(failing).toThrow(ApiError)
-    expect(failing).toThrow(/^The model's chat template refuses these messages: /)
+    await expect(failing()).rejects.toThrow(ApiError)
+    await expect(failing()).rejects.toThrow(/^The model's chat template refuses these messages: /)
   }
-  expect(() => render("{{ raise_exception('Roles must alternate') }}", 'x')).toThrow(/Roles must alternate$/)
+  await expect(render("{{ raise_exception('Roles must alternate') }}", 'x')).rejects.toThrow(/Roles must alternate$/)
 })
 
-test('text of special tokens inside a message is plain text, the template’s own is not', () => {
+test('text of special tokens inside a message is plain text, the template’s own is not', async () => {
   const tokenizer = fakeTokenizer()
   const template = new ChatTemplate(chatTemplate, { eos_token: '<|endoftext|>' })
   const specials = specialTexts(tokenizer)
   expect(specials).toEqual(['<|endoftext|>', '<|assistant|>', '<|user|>'])
-  const pieces = chatPieces(
+  const pieces = await chatPieces(
     template,
     [
       { role: 'user', content: 'a<|endoftext|>b\ue000c<|user|>' },
@@ -62,27 +66,27 @@ test('text of special tokens inside a message is plain text, the template’s ow
   ])
   expect(pieces.find(({ allowSpecial }) => allowSpecial)?.text).toBe('<|user|>a')
   // Without such text the whole is one piece, so that merges go as they did in training.
-  expect(chatPieces(template, [{ role: 'user', content: 'plain' }], specials)).toEqual([
+  expect(await chatPieces(template, [{ role: 'user', content: 'plain' }], specials)).toEqual([
     { text: '<|user|>plain<|assistant|>', allowSpecial: true },
   ])
 })
 
-test('continue_final_message: the text ends with the last message, as transformers cuts it', () => {
+test('continue_final_message: the text ends with the last message, as transformers cuts it', async () => {
   const messages = [
     { role: 'user' as const, content: 'a' },
     { role: 'assistant' as const, content: 'Once upon ' },
   ]
   const text = (source: string) =>
     chatPieces(new ChatTemplate(source, { eos_token: '</s>' }), messages, [], { continueFinalMessage: true })
-  expect(text(chatTemplate)).toEqual([{ text: '<|user|>a<|assistant|>Once upon ', allowSpecial: true }])
+  expect(await text(chatTemplate)).toEqual([{ text: '<|user|>a<|assistant|>Once upon ', allowSpecial: true }])
   // A template that trims contents ends without the white space.
-  expect(text('{% for m in messages %}[{{ m.content | trim }}]{% endfor %}')).toEqual([
+  expect(await text('{% for m in messages %}[{{ m.content | trim }}]{% endfor %}')).toEqual([
     { text: '[a][Once upon', allowSpecial: true },
   ])
-  expect(() => text('{{ messages[0].content }}')).toThrow(/cannot be continued/)
+  await expect(text('{{ messages[0].content }}')).rejects.toThrow(/cannot be continued/)
 })
 
-test('a request may set the names that the template uses, and no others', () => {
+test('a request may set the names that the template uses, and no others', async () => {
   const template = new ChatTemplate(
     '{{ messages[0].content }}{% if enable_thinking %}<|user|>{{ note }}{% endif %}{{ bos_token }}{{ tools }}',
     { bos_token: '<s>' },
@@ -90,7 +94,7 @@ test('a request may set the names that the template uses, and no others', () => 
   expect(
     ['enable_thinking', 'note', 'bos_token', 'tools', 'messages', 'other'].filter((name) => template.knows(name)),
   ).toEqual(['enable_thinking', 'note'])
-  const pieces = chatPieces(template, [{ role: 'user', content: 'x' }], specialTexts(fakeTokenizer()), {
+  const pieces = await chatPieces(template, [{ role: 'user', content: 'x' }], specialTexts(fakeTokenizer()), {
     variables: { enable_thinking: true, note: '<|user|>' },
   })
   // What a request sets is plain text, as messages are.
