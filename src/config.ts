@@ -150,6 +150,17 @@ export const serveOptions = {
     default: 64,
     doc: 'requests that run at the same time; more wait in a queue',
   }),
+  max_queue: row({
+    kind: integer(0, 1048576),
+    default: 1024,
+    doc: 'completions that wait, above which new requests are refused with status 429',
+  }),
+  max_queue_seconds: row({
+    kind: integer(0, 86400),
+    default: 0,
+    defaultText: '0: for ever',
+    doc: 'time that a request may wait for its turn, after which it is refused with status 503',
+  }),
   max_num_batched_tokens: row({ kind: integer(1, 1048576), default: 512, doc: 'tokens computed in one step, at most' }),
   kv_cache_memory: row({
     kind: memory,

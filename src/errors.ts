@@ -62,6 +62,8 @@ const rows = {
   too_many_sockets: { status: 503, type: 'server_error', code: 'too_many_sockets', retry_after: 5 },
   model_loading: { status: 503, type: 'server_error', code: 'model_loading', retry_after: 1 },
   server_shutting_down: { status: 503, type: 'server_error', code: 'server_shutting_down', retry_after: 5 },
+  queue_full: { status: 429, type: 'rate_limit_error', code: 'queue_full', retry_after: 1 },
+  queue_timeout: { status: 503, type: 'server_error', code: 'queue_timeout', retry_after: 5 },
   engine_stalled: { status: 503, type: 'server_error', code: 'engine_stalled', retry_after: 5 },
   engine_failure: { status: 500, type: 'server_error', code: 'engine_failure' },
   internal_error: { status: 500, type: 'server_error', code: 'internal_error' },

@@ -75,7 +75,12 @@ export async function serve(options: ServeOptions): Promise<void> {
   const sized = await size(model, options, modelName)
   for (const line of modelLines(model, sized)) say(line)
   const { startEngine } = await import('./engine/addon.js')
-  const engineOptions = { ...sized.options, prefix_caching: options.enable_prefix_caching }
+  const engineOptions = {
+    ...sized.options,
+    prefix_caching: options.enable_prefix_caching,
+    max_queue: options.max_queue,
+    max_queue_ms: options.max_queue_seconds * 1000,
+  }
   const engine = await startEngine(model, engineOptions, (fraction) => {
     if (state.phase.name === 'loading') state.phase.progress = fraction
   })

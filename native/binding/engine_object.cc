@@ -124,10 +124,12 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return *engine_;
   }
 
-  // submit(prompt: Int32Array, params: SamplingParams): number
+  // submit(prompt: Int32Array, params: SamplingParams, numChoices: number): number
   Napi::Value submit(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&] {
-      const uint32_t id = engine().submit(read_tokens(info[0], "prompt"), read_contract<SamplingParams>(info[1], "sampling"));
+      check(info[2].IsNumber(), "choices: expected a number");
+      const uint32_t id = engine().submit(read_tokens(info[0], "prompt"), read_contract<SamplingParams>(info[1], "sampling"),
+                                          info[2].As<Napi::Number>().Int64Value());
       return Napi::Number::New(info.Env(), id);
     });
   }

@@ -385,6 +385,11 @@ struct Checks {
     same(qkv.rows, slots.size, "rows of qkv and slots");
     all(slots, kv.num_pages * kPageSize, "slots");
   }
+  static void copy_page(const Napi::CallbackInfo& info, const KvLayer& kv, int64_t from, int64_t to, HeadLayout heads) {
+    pages(info[0], kv, heads);
+    for (const int64_t page : {from, to}) check(page >= 0 && page < kv.num_pages, "page ", page, ": expected 0 to ", kv.num_pages - 1);
+    check(from != to, "pages: expected two, got ", from, " twice");
+  }
   static void attention(const Napi::CallbackInfo& info, Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv,
                         Span<const int32_t> positions, Span<const int32_t> sequences, Matrix<const int32_t> page_table,
                         HeadLayout heads, const AttentionRule& rule) {

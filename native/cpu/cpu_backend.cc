@@ -201,6 +201,14 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void copy_page(const KvLayer& kv, int64_t from, int64_t to, HeadLayout heads) override {
+    const int64_t bytes = heads.kv_size() * kPageSize * dtype_bytes(kv.dtype);
+    for (void* pages : {kv.keys, kv.values}) {
+      char* first = static_cast<char*>(pages);
+      std::memcpy(first + to * bytes, first + from * bytes, static_cast<size_t>(bytes));
+    }
+  }
+
   void attention(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, Span<const int32_t> positions,
                  Span<const int32_t> sequences, Matrix<const int32_t> page_table, HeadLayout heads,
                  const AttentionRule& rule) override {

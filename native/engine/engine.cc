@@ -1,66 +1,13 @@
 #include "engine/engine.h"
 
-#include <cstring>
 #include <numeric>
 
 namespace parley {
-namespace {
-
-int32_t float_word(float value) {
-  int32_t word;
-  std::memcpy(&word, &value, sizeof word);
-  return word;
-}
-
-// Begins an event; the returned place is end_event()'s.
-size_t begin_event(uint32_t request, EventKind kind, PackedEvents& words) {
-  words.insert(words.end(), {static_cast<int32_t>(request), static_cast<int32_t>(kind), 0});
-  return words.size();
-}
-
-void end_event(size_t begin, PackedEvents& words) { words[begin - 1] = static_cast<int32_t>(words.size() - begin); }
-
-void pack_top(const int32_t* tokens, const float* logprobs, int64_t num_top, PackedEvents& words) {
-  for (int64_t i = 0; i < num_top; ++i) words.insert(words.end(), {tokens[i], float_word(logprobs[i])});
-}
-
-void pack(const TokenEvent& event, PackedEvents& words) {
-  const size_t begin = begin_event(event.request, EventKind::token, words);
-  words.insert(words.end(), {static_cast<int32_t>(event.finish), event.token, float_word(event.logprob), event.rank});
-  pack_top(event.top_tokens, event.top_logprobs, event.num_top, words);
-  end_event(begin, words);
-}
-
-void pack(const PromptEvent& event, const StepResult& result, PackedEvents& words) {
-  const size_t begin = begin_event(event.request, EventKind::prompt, words);
-  words.insert(words.end(), {static_cast<int32_t>(event.first_position), static_cast<int32_t>(event.num_top)});
-  for (int64_t i = 0; i < event.count; ++i) {
-    const size_t row = static_cast<size_t>(event.first_row + i);
-    words.insert(words.end(), {float_word(result.score_logprobs[row]), result.score_ranks[row]});
-    const size_t top = row * static_cast<size_t>(kMaxLogprobs);
-    pack_top(&result.score_top_tokens[top], &result.score_top_logprobs[top], event.num_top, words);
-  }
-  end_event(begin, words);
-}
-
-void pack(const PooledEvent& event, PackedEvents& words) {
-  const size_t begin = begin_event(event.request, EventKind::pooled, words);
-  for (const float number : event.hidden) words.push_back(float_word(number));
-  end_event(begin, words);
-}
-
-void pack(const CachedEvent& event, PackedEvents& words) {
-  const size_t begin = begin_event(event.request, EventKind::cached, words);
-  words.push_back(static_cast<int32_t>(event.num_tokens));
-  end_event(begin, words);
-}
-
-}  // namespace
 
 Engine::Engine(std::unique_ptr<Worker> worker, const EngineOptions& options, OnEvents on_events)
     : worker_(std::move(worker)),
       info_(worker_->info()),
-      check_integrity_(options.check_integrity),
+      options_(options),
       on_events_(std::move(on_events)),
       last_progress_(Clock::now()),
       scheduler_(options, worker_->num_pages(), static_cast<int64_t>(info_.max_model_len), worker_->spec().num_encoder_layers) {
@@ -77,20 +24,33 @@ Engine::~Engine() {
   thread_.join();
 }
 
-uint32_t Engine::submit(std::vector<int32_t> prompt, SamplingParams params) {
-  check_request(prompt, params);
+uint32_t Engine::submit(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices) {
+  check_request(prompt, params, num_choices);
   const ModelSpec& spec = worker_->spec();
   const int32_t decoder_start = spec.num_encoder_layers > 0 ? static_cast<int32_t>(spec.decoder_start_token) : -1;
-  auto request = std::make_unique<Request>(std::move(prompt), std::move(params), decoder_start);
-  uint32_t id;
+  std::vector<std::unique_ptr<Request>> requests;
+  for (int64_t i = 0; i < num_choices; ++i) {
+    requests.push_back(std::make_unique<Request>(prompt, params, decoder_start));
+    requests.back()->params.choice += i;
+    if (options_.max_queue_ms > 0) requests.back()->deadline_ms = now_ms() + options_.max_queue_ms;
+  }
+  uint32_t first_id;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    id = request->id = next_id_++;
     if (submitted_.empty() && stats_.num_requests_running + stats_.num_requests_waiting == 0) last_progress_ = Clock::now();
-    submitted_.push_back(std::move(request));
+    first_id = next_id_;
+    for (auto& request : requests) {
+      request->id = next_id_++;
+      if (num_choices > 1) request->group = first_id;
+      submitted_.push_back(std::move(request));
+    }
   }
   wake_.notify_one();
-  return id;
+  return first_id;
+}
+
+int64_t Engine::now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch()).count();
 }
 
 void Engine::cancel(uint32_t id) {
@@ -105,13 +65,14 @@ EngineStats Engine::stats() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   EngineStats stats = stats_;
   stats.num_requests_waiting += static_cast<double>(submitted_.size());
+  stats.num_queue_places -= static_cast<double>(submitted_.size());
   const bool busy = stats.num_requests_running + stats.num_requests_waiting > 0;
   stats.step_age_ms = busy ? std::chrono::duration<double, std::milli>(Clock::now() - last_progress_).count() : 0;
   return stats;
 }
 
 // What the ranges of contract.def cannot say: how a request fits this model.
-void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingParams& params) const {
+void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices) const {
   const int64_t vocab = worker_->spec().vocab_size;
   const int64_t max_model_len = static_cast<int64_t>(info_.max_model_len);
   check(!prompt.empty(), "prompt: expected at least one token, got none");
@@ -122,6 +83,8 @@ void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingPar
   check(!reports || worker_->spec().num_encoder_layers == 0,
         "num_prompt_logprobs, pooling: expected none, because this model's encoder reads the prompt and tells nothing of its tokens");
   check(params.pooling == Pooling::none || params.max_tokens == 0, "pooling: expected max_tokens 0, got ", params.max_tokens);
+  check(num_choices >= 1 && params.choice + num_choices <= kMaxChoices, "choices: expected 1 to ", kMaxChoices - params.choice, ", got ", num_choices);
+  check(params.pooling == Pooling::none || num_choices == 1, "pooling: expected one choice, got ", num_choices);
   auto check_ids = [vocab](const char* name, const std::vector<int32_t>& ids) {
     for (const int32_t id : ids) check(id >= 0 && id < vocab, name, ": expected token ids from 0 to ", vocab - 1, ", got ", id);
   };
@@ -151,6 +114,7 @@ void Engine::loop() {
       cancelled.swap(cancelled_);
       // Counted as waiting from here on by the scheduler; between the two a scrape must not lose them.
       stats_.num_requests_waiting += static_cast<double>(submitted.size());
+      stats_.num_queue_places -= static_cast<double>(submitted.size());
     }
     for (auto& request : submitted) scheduler_.add(std::move(request));
     for (const uint32_t id : cancelled) {
@@ -158,6 +122,7 @@ void Engine::loop() {
     }
     submitted.clear();
     cancelled.clear();
+    scheduler_.expire(now_ms(), events_);
     try {
       run_step();
     } catch (const std::exception& error) {
@@ -173,20 +138,18 @@ void Engine::loop() {
 }
 
 void Engine::run_step() {
-  if (check_integrity_) scheduler_.check_integrity();
+  if (options_.check_integrity) scheduler_.check_integrity();
   scheduler_.schedule(step_);
   publish_stats();  // a scrape during a long prefill sees the requests running
   if (!step_.empty()) {
+    const Clock::time_point begin = Clock::now();
     worker_->run(step_, result_);
+    const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
     ++num_steps_;
     num_generation_tokens_ += static_cast<int64_t>(step_.samples.size());
-    scheduler_.collect(result_, events_);
+    scheduler_.collect(result_, ms, events_);
   }
-  PackedEvents words;
-  for (const CachedEvent& event : events_.cached) pack(event, words);
-  for (const PromptEvent& event : events_.prompts) pack(event, result_, words);
-  for (const PooledEvent& event : events_.pooled) pack(event, words);
-  for (const TokenEvent& event : events_.tokens) pack(event, words);  // last: they end requests
+  PackedEvents words = pack(events_, result_);
   events_.clear();
   publish_stats();  // before the events: who sees a request's end also sees its pages free
   if (!words.empty()) on_events_(std::move(words), "");
@@ -194,9 +157,9 @@ void Engine::run_step() {
 
 // Every request ends exactly once: those that cannot go on end here.
 void Engine::end_all(FinishReason reason, std::string failure) {
+  for (const uint32_t id : scheduler_.clear()) events_.tokens.push_back(end_without_token(id, reason));
+  PackedEvents words = pack(events_, result_);
   events_.clear();
-  PackedEvents words;
-  for (const uint32_t id : scheduler_.clear()) pack(end_without_token(id, reason), words);
   publish_stats();
   if (!words.empty() || !failure.empty()) on_events_(std::move(words), std::move(failure));
 }
@@ -205,6 +168,7 @@ void Engine::publish_stats() {
   const std::lock_guard<std::mutex> lock(mutex_);
   stats_.num_requests_running = static_cast<double>(scheduler_.num_running());
   stats_.num_requests_waiting = static_cast<double>(scheduler_.num_waiting());
+  stats_.num_queue_places = static_cast<double>(options_.max_queue + scheduler_.num_seats() - scheduler_.num_waiting());
   stats_.num_pages_used = static_cast<double>(scheduler_.num_pages_used());
   stats_.num_pages = info_.num_pages;
   stats_.num_steps = static_cast<double>(num_steps_);

@@ -16,14 +16,6 @@
 
 namespace parley {
 
-// A step's events for all requests in one packed buffer of 32-bit words. One event is [request, kind, num_words, word * num_words]; the
-// words of each EventKind, log-probabilities as float32 bits:
-//   token   finish, token (-1: it ends without one), logprob, rank, (token, logprob) * num_top
-//   prompt  position of the first of several tokens, num_top, then for each token logprob, rank, (token, logprob) * num_top
-//   pooled  float32 * hidden_size
-//   cached  tokens of the prompt that the prefix cache spared
-using PackedEvents = std::vector<int32_t>;
-
 class Engine {
  public:
   // Called on the engine's thread, once a step with everything that the step brought. `failure` is empty unless the step failed:
@@ -35,8 +27,9 @@ class Engine {
   // Ends all requests with 'cancelled' and joins the thread.
   ~Engine();
 
-  // Queues a request and returns its id. Throws Error if it can never run. Any thread.
-  uint32_t submit(std::vector<int32_t> prompt, SamplingParams params);
+  // Queues `num_choices` requests with the same prompt, which differ in their `choice`, and returns the first one's id; the others' ids
+  // follow. Throws Error if they can never run. Any thread.
+  uint32_t submit(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices);
 
   // Ends a request; its pages are free before the next step begins. Unknown ids are ignored. Any thread.
   void cancel(uint32_t id);
@@ -50,12 +43,13 @@ class Engine {
   void loop();
   void run_step();
   void end_all(FinishReason reason, std::string failure);
-  void check_request(const std::vector<int32_t>& prompt, const SamplingParams& params) const;
+  void check_request(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices) const;
   void publish_stats();
+  static int64_t now_ms();
 
   const std::unique_ptr<Worker> worker_;
   const EngineInfo info_;
-  const bool check_integrity_;
+  const EngineOptions options_;
   const OnEvents on_events_;
 
   mutable std::mutex mutex_;  // guards what follows, up to the engine thread's own

@@ -26,7 +26,11 @@ struct Request {
     for (auto token = tokens.begin() + decoder_begin(); token != tokens.end(); ++token) counts.add(*token, 0);
   }
 
+  static constexpr int64_t kNoDeadline = INT64_MAX;
+
   uint32_t id = 0;
+  uint32_t group = 0;                 // of choices of one prompt, whose ids follow each other; 0: it is the only one
+  int64_t deadline_ms = kNoDeadline;  // when it must have left the queue once
   SamplingParams params;
   // Prompt, then what was generated. With an encoder: what it reads, filled up to a whole page, whose pages keep the keys and values of
   // the decoder's cross-attention; then the decoder's tokens.
@@ -68,6 +72,14 @@ struct Request {
 
   int64_t num_pooled() const { return params.pooling == Pooling::mean ? prompt_size : 1; }
 
+  // Whether it is served before the other: the lower priority number first, then the earlier arrival.
+  bool is_before(const Request& other) const {
+    return params.priority != other.params.priority ? params.priority < other.params.priority : id < other.id;
+  }
+
+  int32_t& page(int64_t index) { return pages[static_cast<size_t>(index)]; }
+  const int32_t* page_tokens(int64_t index) const { return tokens.data() + index * kPageSize; }
+
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_generated() const { return size() - prompt_size; }
   int64_t num_prompt_tokens() const { return encoder_size > 0 ? encoder_size : prompt_size; }
@@ -76,6 +88,7 @@ struct Request {
 
   // Tokens still to compute before the next one can be chosen. 1: decoding. More: prefill, or its repetition after a preemption.
   int64_t num_pending() const { return size() - num_computed; }
+  bool decodes() const { return num_pending() == 1 && !pages.empty(); }
 
   void append(int32_t token) {
     tokens.push_back(token);

@@ -6,261 +6,260 @@
 #include "base/arithmetic.h"
 
 namespace parley {
+namespace {
+
+using Queue = std::deque<std::unique_ptr<Request>>;
+
+// Puts a request in its place.
+Queue::iterator insert(Queue& queue, std::unique_ptr<Request> request) {
+  const auto is_before = [](const auto& a, const auto& b) { return a->is_before(*b); };
+  const auto place = std::upper_bound(queue.begin(), queue.end(), request, is_before);
+  return queue.insert(place, std::move(request));
+}
+
+Queue::iterator find(Queue& queue, uint32_t id) {
+  return std::find_if(queue.begin(), queue.end(), [id](const auto& request) { return request->id == id; });
+}
+
+}  // namespace
 
 Scheduler::Scheduler(const EngineOptions& options, int64_t num_pages, int64_t max_model_len, int64_t num_encoder_layers)
     : max_model_len_(max_model_len),
       max_num_seqs_(options.max_num_seqs),
       max_num_batched_tokens_(options.max_num_batched_tokens),
-      prefix_caching_(options.prefix_caching),
+      pace_prompts_(options.pace_prompts),
       num_encoder_layers_(num_encoder_layers),
-      pages_(num_pages) {}
+      pages_(num_pages, options.prefix_caching) {}
 
-void Scheduler::add(std::unique_ptr<Request> request) { waiting_.push_back(std::move(request)); }
+void Scheduler::add(std::unique_ptr<Request> request) {
+  earliest_deadline_ms_ = std::min(earliest_deadline_ms_, request->deadline_ms);
+  insert(waiting_, std::move(request));
+}
 
 bool Scheduler::cancel(uint32_t id) {
-  const auto is_it = [id](const std::unique_ptr<Request>& request) { return request->id == id; };
-  const auto running = std::find_if(running_.begin(), running_.end(), is_it);
-  if (running != running_.end()) {
-    release(**running);
-    running_.erase(running);
+  for (Queue* queue : {&running_, &waiting_}) {
+    const auto found = find(*queue, id);
+    if (found == queue->end()) continue;
+    release(**found);
+    queue->erase(found);
     return true;
   }
-  const auto waiting = std::find_if(waiting_.begin(), waiting_.end(), is_it);
-  if (waiting == waiting_.end()) return false;
-  waiting_.erase(waiting);
-  return true;
+  return false;
+}
+
+void Scheduler::expire(int64_t now_ms, StepEvents& events) {
+  if (now_ms < earliest_deadline_ms_) return;
+  earliest_deadline_ms_ = Request::kNoDeadline;
+  const auto is_late = [&](const std::unique_ptr<Request>& request) {
+    if (request->deadline_ms <= now_ms) {
+      events.tokens.push_back(end_without_token(request->id, FinishReason::timeout));
+      return true;
+    }
+    earliest_deadline_ms_ = std::min(earliest_deadline_ms_, request->deadline_ms);
+    return false;
+  };
+  waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), is_late), waiting_.end());
 }
 
 std::vector<uint32_t> Scheduler::clear() {
   std::vector<uint32_t> ids;
-  for (const auto& request : running_) {
-    ids.push_back(request->id);
-    release(*request);
+  for (Queue* queue : {&running_, &waiting_}) {
+    for (const auto& request : *queue) {
+      ids.push_back(request->id);
+      release(*request);
+    }
+    queue->clear();
   }
-  for (const auto& request : waiting_) ids.push_back(request->id);
-  running_.clear();
-  waiting_.clear();
-  pages_.release(replaced_);
-  pages_.forget();  // the step that was to fill the newest ones may have failed
+  pages_.forget();
   return ids;
 }
 
 void Scheduler::schedule(Step& step) {
-  step.clear();
-  sampled_.clear();
-  scheduled_.clear();
-  finished_.clear();
-  scored_.clear();
+  step_.begin(step);
   cached_.clear();
-  int64_t budget = max_num_batched_tokens_;
+  make_way();
+  decode();
+  int64_t allowed = max_num_batched_tokens_ - num_decodes_;
+  if (pace_prompts_) allowed = std::min(allowed, pace_.save_up(num_decodes_, std::max<int64_t>(0, num_prompts() - 1)));
+  int64_t budget = allowed;
+  go_on_reading(budget);
+  admit(budget);
+  num_read_ = allowed - budget;
+  step_.end();
+}
 
-  // First the requests that decode, then those that still read their prompt, each from the oldest to the newest. A request that has
-  // rows in this step already has nothing pending. Making room takes pages from the newest only, so the walk stays valid.
-  for (const bool decoding : {true, false}) {
-    for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
-      Request& request = *running_[i];
-      if (decoding ? request.num_pending() != 1 : request.num_pending() < 2) continue;
-      if (!make_room(request, std::min(request.num_pending(), budget))) break;
-      budget -= read(request, budget, step);
+// The first in the queue takes seats and pages of requests of lower priority.
+void Scheduler::make_way() {
+  if (waiting_.empty()) return;
+  const Request& first = *waiting_.front();
+  const int64_t num_pages = ceil_div(first.size(), kPageSize);
+  while (!running_.empty() && running_.back()->params.priority > first.params.priority &&
+         (num_running() >= max_num_seqs_ || num_pages > pages_.num_free())) {
+    requeue(running_.end() - 1);
+  }
+}
+
+// One token of each request that has no more to compute. Only requests behind it give way to one, and they have no rows yet.
+void Scheduler::decode() {
+  num_decodes_ = 0;
+  for (size_t i = 0; i < running_.size() && num_decodes_ < max_num_batched_tokens_; ++i) {
+    Request& request = *running_[i];
+    if (!request.decodes()) continue;
+    if (!make_room(request)) return;
+    compute(request, 1);
+    ++num_decodes_;
+  }
+}
+
+// Prompts that are to be read, in this step or later: of those that have a seat or could have one.
+int64_t Scheduler::num_prompts() const {
+  int64_t count = std::min(num_waiting(), max_num_seqs_ - num_running());
+  for (const auto& request : running_) count += !request->pages.empty() && request->num_pending() > 0;
+  return count;
+}
+
+void Scheduler::go_on_reading(int64_t& budget) {
+  uint32_t leading = 0;  // group whose prompt is being read
+  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+    Request& request = *running_[i];
+    const bool has_pages = !request.pages.empty();
+    if (request.num_pending() == 0 || request.decodes() || (!has_pages && request.group != 0 && request.group == leading)) continue;
+    if (!has_pages && !begin(request)) {  // it followed one that was cancelled
+      requeue(running_.begin() + static_cast<std::ptrdiff_t>(i--));
+      continue;
     }
-  }
-  admit(budget, step);
-
-  write_page_tables(step);
-}
-
-void Scheduler::write_page_tables(Step& step) const {
-  step.num_sequences = static_cast<int64_t>(scheduled_.size());
-  for (const Request* request : scheduled_) {
-    const int64_t num_encoder_pages = request->decoder_begin() / kPageSize;
-    step.max_encoder_pages = std::max(step.max_encoder_pages, num_encoder_pages);
-    step.max_pages = std::max(step.max_pages, static_cast<int64_t>(request->pages.size()) - num_encoder_pages);
-  }
-  step.page_table.resize(static_cast<size_t>(step.num_sequences * step.max_pages), 0);
-  step.encoder_page_table.resize(static_cast<size_t>(step.num_sequences * step.max_encoder_pages), 0);
-  for (int64_t s = 0; s < step.num_sequences; ++s) {
-    const Request& request = *scheduled_[static_cast<size_t>(s)];
-    const auto decoder_pages = request.pages.begin() + request.decoder_begin() / kPageSize;
-    std::copy(request.pages.begin(), decoder_pages, step.encoder_page_table.begin() + s * step.max_encoder_pages);
-    std::copy(decoder_pages, request.pages.end(), step.page_table.begin() + s * step.max_pages);
+    leading = request.group;
+    read(request, budget);
   }
 }
 
-// New requests, in order of arrival, as long as budget, seats and pages for the whole of what they have to read last.
-void Scheduler::admit(int64_t budget, Step& step) {
+// Requests from the queue, as long as budget, seats and pages for the whole of what they have to read last.
+void Scheduler::admit(int64_t& budget) {
   while (!waiting_.empty() && budget > 0 && num_running() < max_num_seqs_) {
-    Request& request = *waiting_.front();
-    reuse_pages(request);
-    if (!ensure_pages(request, request.size())) return release(request);
-    const auto newer = std::find_if(running_.begin(), running_.end(), [&](const auto& other) { return other->id > request.id; });
-    running_.insert(newer, std::move(waiting_.front()));
-    waiting_.pop_front();
-    budget -= read(request, budget, step);
+    const auto place = seat_first();
+    Request& request = **place;
+    if (follows(place)) continue;
+    if (!begin(request)) return requeue(place);
+    // Its other choices follow it, as far as there are seats; the rest of them has begun as well, as far as their time limit goes.
+    while (!waiting_.empty() && request.group != 0 && waiting_.front()->group == request.group && num_running() < max_num_seqs_) seat_first();
+    for (auto other = waiting_.begin(); other != waiting_.end() && request.group != 0 && (*other)->group == request.group; ++other) {
+      (*other)->deadline_ms = Request::kNoDeadline;
+    }
+    read(request, budget);
   }
 }
 
-// As much of what a request has pending as the budget allows. Returns what that costs.
-int64_t Scheduler::read(Request& request, int64_t budget, Step& step) {
-  if (!request.is_encoded()) return encode(request, budget, step);
-  reuse_pages(request);
+Scheduler::Queue::iterator Scheduler::seat_first() {
+  std::unique_ptr<Request> request = std::move(waiting_.front());
+  waiting_.pop_front();
+  request->deadline_ms = Request::kNoDeadline;
+  return insert(running_, std::move(request));
+}
+
+// Whether a request that was just seated has another choice of its prompt before it that is to read the prompt.
+bool Scheduler::follows(Queue::const_iterator request) const {
+  if ((*request)->group == 0 || request == running_.begin()) return false;
+  const Request& before = **(request - 1);
+  return before.group == (*request)->group && before.num_generated() == 0 && before.num_pending() > 0;
+}
+
+std::vector<Request*> Scheduler::followers_of(const Request& request) const {
+  std::vector<Request*> followers;
+  if (request.group == 0 || request.num_generated() > 0) return followers;
+  const auto is_at_most = [](const Request& a, const auto& b) { return a.is_before(*b); };
+  for (auto next = std::upper_bound(running_.begin(), running_.end(), request, is_at_most);
+       next != running_.end() && (*next)->group == request.group; ++next) {
+    // One that came late missed what was told of the prompt: it reads for itself afterwards.
+    const bool knows_all = (*next)->reads_cache() || (*next)->num_seen == request.num_seen;
+    if ((*next)->pages.empty() && knows_all) followers.push_back(next->get());
+  }
+  return followers;
+}
+
+// Pages for the whole of what a request has to read; false, and nothing taken, if too few are free.
+bool Scheduler::begin(Request& request) {
+  pages_.reuse(request);
+  if (pages_.ensure(request, request.size(), step_.copies())) return true;
+  release(request);
+  return false;
+}
+
+// As much of what a request has to read as the budget allows.
+void Scheduler::read(Request& request, int64_t& budget) {
+  if (!request.is_encoded()) return encode(request, budget);
+  pages_.reuse(request);
   const int64_t num_tokens = std::min(request.num_pending(), budget);
-  append_rows(request, num_tokens, step);
-  return num_tokens;
+  budget -= num_tokens;
+  compute(request, num_tokens);
 }
 
 // A prompt goes through the encoder whole. One that is longer than the budget goes through some blocks in each step, at least one, and
 // until it is through no other one begins, because its hidden states wait in the encoder.
-int64_t Scheduler::encode(Request& request, int64_t budget, Step& step) {
-  if (encoding_ != nullptr && encoding_ != &request) return 0;
+void Scheduler::encode(Request& request, int64_t& budget) {
+  if (encoding_ != nullptr && encoding_ != &request) return;
   const int64_t first = request.num_encoded_layers;
   const int64_t last = std::min(num_encoder_layers_, first + std::max<int64_t>(1, budget * num_encoder_layers_ / request.encoder_size));
-  step.encoder_jobs.push_back({{request.tokens.data(), request.encoder_size},
-                               {request.pages.data(), request.decoder_begin() / kPageSize},
-                               first,
-                               last});
+  step_.append({{request.tokens.data(), request.encoder_size}, {request.pages.data(), request.decoder_begin() / kPageSize}, first, last});
   request.num_encoded_layers = last;
   const bool done = last == num_encoder_layers_;
   encoding_ = done ? nullptr : &request;
   if (done) request.num_computed = request.num_seen = request.decoder_begin();  // its first row comes with the next step
-  return std::min(budget, ceil_div(request.encoder_size * (last - first), num_encoder_layers_));
+  budget -= std::min(budget, ceil_div(request.encoder_size * (last - first), num_encoder_layers_));
 }
 
-// Takes over pages of the prefix cache in place of what the request is about to compute. Tried before each part of a prompt, so that of
-// requests that come together with the same beginning one computes it, and the others follow even within the step: a layer writes the
-// keys and values of all rows before any row reads them.
-void Scheduler::reuse_pages(Request& request) {
-  if (!caches(request)) return;
-  while (request.num_computed == request.num_published * kPageSize && request.num_computed + kPageSize <= request.num_reusable()) {
-    int32_t page = pages_.find(request.prefix, &request.tokens[static_cast<size_t>(request.num_computed)]);
-    if (page < 0) return;
-    pages_.hold(page);
-    request.prefix = pages_.name(page);
-    if (request.num_published == static_cast<int64_t>(request.pages.size())) {
-      request.pages.push_back(page);
-    } else {
-      std::swap(request.pages[static_cast<size_t>(request.num_published)], page);
-      pages_.release(page);
-    }
-    ++request.num_published;
-    request.num_computed += kPageSize;
+// Rows for the next tokens of a request. If they end its prompt, those that follow it go on from there.
+void Scheduler::compute(Request& request, int64_t num_tokens) {
+  const std::vector<Request*> followers = followers_of(request);
+  step_.append(request, num_tokens, followers);
+  pages_.publish(request);
+  if (request.num_pending() > 0 || request.num_generated() > 0) return;
+  count_prompt(request);
+  for (Request* follower : followers) {
+    pages_.share(request, *follower);
+    step_.append_choice(*follower);
+    count_prompt(*follower);
   }
-}
-
-// Puts the pages that the request's rows of this step fill into the prefix cache. Where another request has computed the same, its page
-// serves both.
-void Scheduler::publish_pages(Request& request) {
-  if (!caches(request)) return;
-  for (; (request.num_published + 1) * kPageSize <= request.num_computed; ++request.num_published) {
-    int32_t& page = request.pages[static_cast<size_t>(request.num_published)];
-    const int32_t* tokens = &request.tokens[static_cast<size_t>(request.num_published * kPageSize)];
-    const int32_t known = pages_.find(request.prefix, tokens);
-    if (known < 0) {
-      pages_.publish(page, request.prefix, tokens);
-    } else {
-      pages_.hold(known);
-      replaced_.push_back(page);
-      page = known;
-    }
-    request.prefix = pages_.name(page);
-  }
-}
-
-bool Scheduler::ensure_pages(Request& request, int64_t num_tokens) {
-  const int64_t missing = ceil_div(num_tokens, kPageSize) - static_cast<int64_t>(request.pages.size());
-  return missing <= 0 || pages_.allocate(missing, request.pages);
-}
-
-// Pages for `num_tokens` more of a running request, taken from the newest requests if need be. The oldest always gets its pages, so
-// it always ends: nobody starves. False if the request was the newest itself and had to go back to the queue.
-bool Scheduler::make_room(Request& request, int64_t num_tokens) {
-  while (!ensure_pages(request, request.num_computed + num_tokens)) {
-    const bool itself = running_.back().get() == &request;
-    preempt_newest();
-    if (itself) return false;
-  }
-  return true;
-}
-
-// Frees the newest request's pages and queues it in its old place; its keys and values are computed again later, to the same bits.
-void Scheduler::preempt_newest() {
-  std::unique_ptr<Request> request = std::move(running_.back());
-  running_.pop_back();
-  release(*request);
-  waiting_.push_front(std::move(request));  // whoever waits came later, for nobody overtakes
-  ++num_preemptions_;
-}
-
-void Scheduler::release(Request& request) {
-  pages_.release(request.pages);
-  request.forget_pages();
-  if (encoding_ == &request) encoding_ = nullptr;
-}
-
-void Scheduler::append_rows(Request& request, int64_t num_tokens, Step& step) {
-  for (int64_t i = 0; i < num_tokens; ++i) {
-    const int64_t position = request.num_computed + i;
-    const int64_t page = request.pages[static_cast<size_t>(position / kPageSize)];
-    step.tokens.push_back(request.tokens[static_cast<size_t>(position)]);
-    step.positions.push_back(static_cast<int32_t>(position - request.decoder_begin()));
-    if (request.encoder_size > 0) step.encoder_positions.push_back(static_cast<int32_t>(request.encoder_size - 1));
-    step.slots.push_back(static_cast<int32_t>(page * kPageSize + position % kPageSize));
-    step.sequences.push_back(static_cast<int32_t>(scheduled_.size()));
-  }
-  scheduled_.push_back(&request);
-  append_reports(request, num_tokens, step);
-  request.num_computed += num_tokens;
-  publish_pages(request);
-  if (request.num_pending() > 0) return;  // more of the prompt to come
-  if (request.num_generated() == 0) count_prompt(request);
-  if (request.params.max_tokens == 0) {
-    finished_.push_back(&request);
-    return;
-  }
-  sampled_.push_back(&request);
-  step.sample_rows.push_back(static_cast<int32_t>(step.num_rows() - 1));
-  find_forbidden(request.params, request.generated(), request.forbidden);
-  step.samples.push_back({&request.params,
-                          request.counts.span(),
-                          {request.forbidden.data(), static_cast<int64_t>(request.forbidden.size())},
-                          request.num_generated()});
 }
 
 void Scheduler::count_prompt(const Request& request) {
   num_prompt_tokens_ += request.num_prompt_tokens();
   if (request.num_cached > 0) cached_.push_back({request.id, request.num_cached});
-  if (!caches(request) || !request.reads_cache()) return;
+  if (!pages_.caches(request) || !request.reads_cache()) return;
   num_prefix_queries_ += request.num_prompt_tokens();
   num_prefix_hits_ += request.num_cached;
 }
 
-// What the rows that append_rows() just appended tell of the prompt.
-void Scheduler::append_reports(Request& request, int64_t num_tokens, Step& step) {
-  const int64_t first_row = step.num_rows() - num_tokens - request.num_computed;  // of position 0, if it were here
-  const int64_t begin = std::max(request.num_computed, request.num_seen);
-  request.num_cached += std::max<int64_t>(0, std::min(request.num_computed, request.prompt_size) - request.num_seen);
-  const int64_t end = std::min(request.num_computed + num_tokens, request.prompt_size);
-  PromptEvent scored{request.id, begin + 1, 0, request.params.num_prompt_logprobs, static_cast<int64_t>(step.scores.size())};
-  for (int64_t position = begin; position < end; ++position) {
-    const int32_t row = static_cast<int32_t>(first_row + position);
-    if (request.is_scored(position)) {
-      step.score_rows.push_back(row);
-      step.scores.push_back({request.tokens[static_cast<size_t>(position) + 1], static_cast<int32_t>(scored.num_top)});
-      ++scored.count;
-    }
-    if (request.is_pooled(position)) {
-      step.pool_rows.push_back(row);
-      step.pool_sums.push_back(&request.pooled);
-    }
+// Pages for the next token of a request that decodes, taken from those behind it if need be. False if it was the last itself and had to
+// go back to the queue.
+bool Scheduler::make_room(Request& request) {
+  while (!pages_.ensure(request, request.size(), step_.copies())) {
+    const bool itself = running_.back().get() == &request;
+    requeue(running_.end() - 1);
+    if (itself) return false;
   }
-  request.num_seen = std::max(request.num_seen, end);
-  if (scored.count > 0) scored_.push_back(scored);
+  return true;
 }
 
-void Scheduler::collect(const StepResult& result, StepEvents& events) {
+// Takes a request's seat and pages and queues it in its place; its keys and values are computed again later, to the same bits.
+void Scheduler::requeue(Queue::iterator place) {
+  std::unique_ptr<Request> request = std::move(*place);
+  running_.erase(place);
+  if (!request->pages.empty()) ++num_preemptions_;
+  release(*request);
+  insert(waiting_, std::move(request));
+}
+
+void Scheduler::release(Request& request) {
+  pages_.release(request);
+  if (encoding_ == &request) encoding_ = nullptr;
+}
+
+void Scheduler::collect(const StepResult& result, double ms, StepEvents& events) {
+  pace_.ran(num_decodes_, num_read_, ms);
   events.cached.insert(events.cached.end(), cached_.begin(), cached_.end());
-  events.prompts.insert(events.prompts.end(), scored_.begin(), scored_.end());
-  for (size_t r = 0; r < sampled_.size(); ++r) {
-    Request& request = *sampled_[r];
+  step_.collect(result, events);
+  for (size_t r = 0; r < step_.sampled().size(); ++r) {
+    Request& request = *step_.sampled()[r];
     const int32_t token = result.tokens[r];
     FinishReason finish = FinishReason::error;  // no logit was a number: only this request fails
     if (token >= 0) {
@@ -272,31 +271,27 @@ void Scheduler::collect(const StepResult& result, StepEvents& events) {
                              &result.top_tokens[top], &result.top_logprobs[top]});
     if (finish != FinishReason::none) cancel(request.id);
   }
-  for (Request* request : finished_) {
-    if (request->params.pooling != Pooling::none) {
-      PooledEvent pooled{request->id, {}};
-      for (const double sum : request->pooled) pooled.hidden.push_back(static_cast<float>(sum / static_cast<double>(request->num_pooled())));
-      events.pooled.push_back(std::move(pooled));
-    }
+  for (const Request* request : step_.ended()) {
     events.tokens.push_back(end_without_token(request->id, FinishReason::length));
     cancel(request->id);
   }
-  pages_.release(replaced_);
+  pages_.settle();
 }
 
 FinishReason Scheduler::finish_reason(const Request& request) const {
   const auto last_is_in = [&](const std::vector<int32_t>& ids) { return std::find(ids.begin(), ids.end(), request.tokens.back()) != ids.end(); };
   const SamplingParams& params = request.params;
   if (last_is_in(params.stop_token_ids) || (!params.ignore_eos && last_is_in(params.eos_token_ids))) return FinishReason::stop;
-  const bool full = request.num_generated() >= request.params.max_tokens || request.num_prompt_tokens() + request.num_generated() >= max_model_len_;
+  const bool full = request.num_generated() >= params.max_tokens || request.num_prompt_tokens() + request.num_generated() >= max_model_len_;
   return full ? FinishReason::length : FinishReason::none;
 }
 
 void Scheduler::check_integrity() const {
   std::vector<const std::vector<int32_t>*> holders;
-  for (const auto& request : running_) holders.push_back(&request->pages);
-  for (const auto& request : waiting_) holders.push_back(&request->pages);
-  pages_.check_integrity(holders);
+  for (const Queue* queue : {&running_, &waiting_}) {
+    for (const auto& request : *queue) holders.push_back(&request->pages);
+  }
+  pages_.check_integrity(std::move(holders));
 }
 
 }  // namespace parley

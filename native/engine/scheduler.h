@@ -1,79 +1,43 @@
-// Which tokens of which requests are computed in the next step (continuous batching). Knows pages and counts, no tensor.
+// Who waits, who runs, and which tokens of whom the next step computes (continuous batching). Knows pages and counts, no tensor.
 //
 // There are no phases: a request has tokens whose keys and values are not computed yet, one while it decodes, many while its prompt
-// is read, and a step takes as many as the token budget allows, decodes first.
+// is read, and a step takes as many as the token budget and the pace of prompts allow, decodes first.
+//
+// Requests have a rank: by priority, the lower number first, then by arrival. The first in rank is served first and gives way last;
+// of those that want to run it always does, so nobody starves whom no higher priority overtakes for ever.
+//
+// The choices of one prompt stand together. While the first of them reads it, the others have a seat and no pages: they follow. When it
+// has read the prompt they go on from there, with its pages.
 #pragma once
 
 #include <deque>
 #include <memory>
 #include <vector>
 
-#include "engine/page_pool.h"
+#include "engine/events.h"
+#include "engine/prefill_pace.h"
 #include "engine/request.h"
-#include "model/step.h"
+#include "engine/request_pages.h"
+#include "engine/step_builder.h"
 
 namespace parley {
 
-// One token for the caller, or a request's end without one (token -1). Ranks and log-probabilities: see `sample` in ops.def.
-struct TokenEvent {
-  uint32_t request;
-  FinishReason finish;
-  int32_t token;
-  float logprob;
-  int32_t rank;
-  int64_t num_top;
-  const int32_t* top_tokens;  // [num_top], the StepResult's memory
-  const float* top_logprobs;
-};
-
-inline TokenEvent end_without_token(uint32_t request, FinishReason reason) { return {request, reason, -1, 0, 0, 0, nullptr, nullptr}; }
-
-// Log-probabilities of `count` tokens of a prompt, the first of them at `first_position`. Rows of the StepResult's score_*.
-struct PromptEvent {
-  uint32_t request;
-  int64_t first_position;
-  int64_t count;
-  int64_t num_top;
-  int64_t first_row;
-};
-
-// Tokens of a request's prompt that the prefix cache spared.
-struct CachedEvent {
-  uint32_t request;
-  int64_t num_tokens;
-};
-
-// A request's pooled hidden state. [hidden]
-struct PooledEvent {
-  uint32_t request;
-  std::vector<float> hidden;
-};
-
-// What a step brought, in the order in which the caller is told.
-struct StepEvents {
-  std::vector<CachedEvent> cached;
-  std::vector<PromptEvent> prompts;
-  std::vector<PooledEvent> pooled;
-  std::vector<TokenEvent> tokens;
-
-  void clear() {
-    cached.clear();
-    prompts.clear();
-    pooled.clear();
-    tokens.clear();
-  }
-};
+// Choices of one prompt, at most; the range of SamplingParams::choice.
+constexpr int64_t kMaxChoices = 65536;
 
 class Scheduler {
  public:
   // num_encoder_layers: blocks that read a prompt before the decoder begins; 0: none.
   Scheduler(const EngineOptions& options, int64_t num_pages, int64_t max_model_len, int64_t num_encoder_layers);
 
-  // Puts a request at the end of the queue. It must fit into max_model_len and the pages: Engine::submit checks.
+  // Queues a request. It must fit into max_model_len and the pages: Engine::submit checks.
   void add(std::unique_ptr<Request> request);
 
   // Ends a request wherever it is and frees its pages. False if there is none of that id (it may just have finished).
   bool cancel(uint32_t id);
+
+  // Ends the requests that have waited until `now_ms` for their turn and must not wait any longer.
+  void expire(int64_t now_ms, StepEvents& events);
 
   // Ends all requests and forgets all pages; returns the requests' ids.
   std::vector<uint32_t> clear();
@@ -81,12 +45,15 @@ class Scheduler {
   // Fills `step` with the next step; empty if nothing is to do.
   void schedule(Step& step);
 
-  // Takes the results of the step that schedule() built last: appends tokens, ends requests, appends the events.
-  void collect(const StepResult& result, StepEvents& events);
+  // Takes the results of the step that schedule() built last, and the time that it took: appends tokens, ends requests, appends the
+  // events.
+  void collect(const StepResult& result, double ms, StepEvents& events);
 
   bool idle() const { return waiting_.empty() && running_.empty(); }
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  // Requests that could run if they came now, as far as one can know.
+  int64_t num_seats() const { return waiting_.empty() ? max_num_seqs_ - num_running() : 0; }
   int64_t num_pages_used() const { return pages_.num_used(); }
   int64_t num_preemptions() const { return num_preemptions_; }
   int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
@@ -97,37 +64,41 @@ class Scheduler {
   void check_integrity() const;
 
  private:
-  bool caches(const Request& request) const { return prefix_caching_ && request.encoder_size == 0; }
-  void reuse_pages(Request& request);
-  void publish_pages(Request& request);
-  bool ensure_pages(Request& request, int64_t num_tokens);
-  bool make_room(Request& request, int64_t num_tokens);
-  void preempt_newest();
-  void admit(int64_t budget, Step& step);
-  int64_t read(Request& request, int64_t budget, Step& step);
-  int64_t encode(Request& request, int64_t budget, Step& step);
-  void append_rows(Request& request, int64_t num_tokens, Step& step);
-  void write_page_tables(Step& step) const;
-  void release(Request& request);
-  void append_reports(Request& request, int64_t num_tokens, Step& step);
+  using Queue = std::deque<std::unique_ptr<Request>>;
+
+  void make_way();
+  void decode();
+  void go_on_reading(int64_t& budget);
+  void admit(int64_t& budget);
+  int64_t num_prompts() const;
+  Queue::iterator seat_first();
+  bool follows(Queue::const_iterator request) const;
+  std::vector<Request*> followers_of(const Request& request) const;
+  bool begin(Request& request);
+  void read(Request& request, int64_t& budget);
+  void encode(Request& request, int64_t& budget);
+  void compute(Request& request, int64_t num_tokens);
   void count_prompt(const Request& request);
+  bool make_room(Request& request);
+  void requeue(Queue::iterator place);
+  void release(Request& request);
   FinishReason finish_reason(const Request& request) const;
 
   const int64_t max_model_len_;
   const int64_t max_num_seqs_;
   const int64_t max_num_batched_tokens_;
-  const bool prefix_caching_;
+  const bool pace_prompts_;
   const int64_t num_encoder_layers_;
-  PagePool pages_;
-  std::deque<std::unique_ptr<Request>> waiting_;   // first come, first served
-  std::vector<std::unique_ptr<Request>> running_;  // hold pages; oldest first
-  Request* encoding_ = nullptr;                    // whose prompt has passed some of the encoder's blocks
-  std::vector<Request*> sampled_;                  // requests behind the step's sample rows
-  std::vector<Request*> scheduled_;                // requests behind the step's sequences
-  std::vector<Request*> finished_;                 // requests that end with the step without a token
-  std::vector<PromptEvent> scored_;                // the step's score rows
-  std::vector<CachedEvent> cached_;                // of requests whose prompt ends in the step
-  std::vector<int32_t> replaced_;                  // pages that the step writes and whose holders read others with the same content
+  RequestPages pages_;
+  StepBuilder step_;
+  PrefillPace pace_;
+  Queue waiting_;                      // in order of rank
+  Queue running_;                      // have a seat; in order of rank
+  Request* encoding_ = nullptr;        // whose prompt has passed some of the encoder's blocks
+  std::vector<CachedEvent> cached_;    // of requests whose prompt ends in the step
+  int64_t num_decodes_ = 0;            // rows of the step that decode
+  int64_t num_read_ = 0;               // tokens of prompts that the step reads
+  int64_t earliest_deadline_ms_ = Request::kNoDeadline;
   int64_t num_preemptions_ = 0;
   int64_t num_prompt_tokens_ = 0;
   int64_t num_prefix_queries_ = 0;

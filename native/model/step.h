@@ -17,7 +17,16 @@ struct EncoderJob {
   int64_t last_layer;
 };
 
+// A page that two requests share goes to one of them as a copy, before they write different tokens into it.
+struct PageCopy {
+  int32_t from;
+  int32_t to;
+};
+
 struct Step {
+  // Done before all else, one after the other.
+  std::vector<PageCopy> page_copies;
+
   // Done before the rows. One that stops before the last block goes on in the next step, before any other.
   std::vector<EncoderJob> encoder_jobs;
 
@@ -57,6 +66,7 @@ struct Step {
                        &score_rows, &pool_rows}) {
       list->clear();
     }
+    page_copies.clear();
     encoder_jobs.clear();
     samples.clear();
     scores.clear();

@@ -26,11 +26,19 @@ Worker::Worker(const ModelSource& source, const EngineOptions& options, const st
 }
 
 void Worker::run(const Step& step, StepResult& result) {
+  copy_pages(step);
   for (const EncoderJob& job : step.encoder_jobs) encoder_->run(job);
   if (step.num_rows() > 0) decoder_->forward(step);
   sample(step, result);
   score(step, result);
   pool(step);
+}
+
+void Worker::copy_pages(const Step& step) {
+  const HeadLayout heads{spec_.num_heads, spec_.num_kv_heads, spec_.head_dim, 0};
+  for (const PageCopy& copy : step.page_copies) {
+    for (int64_t layer = 0; layer < spec_.num_layers; ++layer) backend_->copy_page(kv_cache_->layer(layer), copy.from, copy.to, heads);
+  }
 }
 
 void Worker::sample(const Step& step, StepResult& result) {

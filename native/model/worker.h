@@ -36,6 +36,7 @@ class Worker {
   EngineInfo info() const;
 
  private:
+  void copy_pages(const Step& step);
   void sample(const Step& step, StepResult& result);
   void score(const Step& step, StepResult& result);
   void pool(const Step& step);

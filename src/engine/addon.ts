@@ -18,6 +18,7 @@ import {
   EngineRefusal,
   type EngineRequest,
   type PromptLogprobs,
+  QueueTimeout,
   type TokenEvent,
 } from './engine.js'
 
@@ -33,7 +34,7 @@ export interface ModelSource {
 export type StartOptions = Partial<EngineOptions> & Pick<EngineOptions, 'max_model_len' | 'kv_cache_bytes'>
 
 interface NativeEngine {
-  submit(prompt: Int32Array, params: EngineRequest['sampling']): number
+  submit(prompt: Int32Array, params: EngineRequest['sampling'], numChoices: number): number
   cancel(id: number): void
   stats(): EngineStats
   info(): EngineInfo
@@ -153,13 +154,31 @@ class NativeBackedEngine implements Engine {
   }
 
   submit(request: EngineRequest, signal?: AbortSignal): AsyncIterable<TokenEvent> {
+    const [events] = this.submitChoices(request, 1, signal)
+    return events as AsyncIterable<TokenEvent>
+  }
+
+  submitChoices(request: EngineRequest, count: number, signal?: AbortSignal): AsyncIterable<TokenEvent>[] {
     if (this.#closing) throw new EngineRefusal('the engine is closed')
-    const queue = new EventQueue(request)
+    const queues = Array.from({ length: count }, () => new EventQueue(request))
     if (signal?.aborted) {
-      queue.end()
-      return queue
+      for (const queue of queues) queue.end()
+      return queues
     }
-    const id = this.#submit(request.prompt, request.sampling)
+    const firstId = this.#submit(request, count)
+    for (const [i, queue] of queues.entries()) this.#listen(firstId + i, queue, signal)
+    return queues
+  }
+
+  #submit({ prompt, sampling }: EngineRequest, count: number): number {
+    try {
+      return this.#native.submit(prompt, sampling, count)
+    } catch (error) {
+      throw new EngineRefusal((error as Error).message)
+    }
+  }
+
+  #listen(id: number, queue: EventQueue, signal: AbortSignal | undefined): void {
     const cancel = () => {
       if (!this.#requests.delete(id)) return
       if (!this.#closing) this.#native.cancel(id)
@@ -171,15 +190,6 @@ class NativeBackedEngine implements Engine {
       queue.onEnd = () => signal.removeEventListener('abort', cancel)
     }
     this.#requests.set(id, queue)
-    return queue
-  }
-
-  #submit(prompt: Int32Array, sampling: EngineRequest['sampling']): number {
-    try {
-      return this.#native.submit(prompt, sampling)
-    } catch (error) {
-      throw new EngineRefusal((error as Error).message)
-    }
   }
 
   stats(): EngineStats {
@@ -204,7 +214,7 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   #events: TokenEvent[] = []
   #next = 0
   #ended = false
-  #failure: EngineFailure | undefined
+  #failure: Error | undefined
   #wake: (() => void) | undefined
 
   constructor({ prompt, sampling }: EngineRequest) {
@@ -242,7 +252,7 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
     this.#wake?.()
   }
 
-  end(failure?: EngineFailure): void {
+  end(failure?: Error): void {
     this.#ended = true
     this.#failure = failure
     this.onEnd()
@@ -305,6 +315,8 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
       if (event.finish !== 'none') requests.delete(id)
       if (event.finish === 'error') {
         queue.end(new EngineFailure(failure || noToken))
+      } else if (event.finish === 'timeout') {
+        queue.end(new QueueTimeout('the request waited too long for its turn'))
       } else if (event.finish === 'cancelled') {
         queue.end()
       } else {

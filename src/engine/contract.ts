@@ -27,7 +27,7 @@ export type RopeLayout = (typeof RopeLayoutValues)[number]
 export const TensorRoleValues = ['embedding', 'unembedding', 'unembedding_bias', 'position_embedding', 'embedding_projection', 'output_projection', 'embedding_norm_weight', 'embedding_norm_bias', 'final_norm_weight', 'final_norm_bias', 'relative_bias', 'attention_norm_weight', 'attention_norm_bias', 'attention_output_norm_weight', 'mlp_norm_weight', 'mlp_norm_bias', 'mlp_output_norm_weight', 'query_weight', 'query_bias', 'key_weight', 'key_bias', 'value_weight', 'value_bias', 'query_norm_weight', 'query_norm_bias', 'key_norm_weight', 'key_norm_bias', 'attention_out_weight', 'attention_out_bias', 'mlp_gate_weight', 'mlp_gate_bias', 'mlp_up_weight', 'mlp_up_bias', 'mlp_down_weight', 'mlp_down_bias', 'router_weight', 'expert_gate_weight', 'expert_up_weight', 'expert_down_weight', 'cross_norm_weight', 'cross_query_weight', 'cross_key_weight', 'cross_value_weight', 'cross_out_weight'] as const
 export type TensorRole = (typeof TensorRoleValues)[number]
 
-export const FinishReasonValues = ['none', 'stop', 'length', 'cancelled', 'error'] as const
+export const FinishReasonValues = ['none', 'stop', 'length', 'cancelled', 'error', 'timeout'] as const
 export type FinishReason = (typeof FinishReasonValues)[number]
 
 export const PoolingValues = ['none', 'mean', 'last'] as const
@@ -178,8 +178,14 @@ export interface EngineOptions {
   max_num_seqs: number
   /** tokens computed in one step, at most (1 to 1048576, default 512) */
   max_num_batched_tokens: number
+  /** requests that wait (0 to 1048576, default 1024) */
+  max_queue: number
+  /** how long a request may wait to be begun; 0: for ever (0 to 86400000, default 0) */
+  max_queue_ms: number
   /** memory for KV pages (1 to 70368744177664, required) */
   kv_cache_bytes: number
+  /** read long prompts in slices between the tokens of others; false: as much in a step as the budget allows, whatever it takes (default true) */
+  pace_prompts: boolean
   /** keep the pages of ended requests, and let later ones with the same beginning use them (default true) */
   prefix_caching: boolean
   /** for tests: compare the pages with their holders before each step, and fail the step if they differ (default false) */
@@ -204,6 +210,8 @@ export interface SamplingParams {
   frequency_penalty: number
   /** logits of tokens of prompt and completion are divided by it if positive, multiplied if negative (1e-3 to 1000, default 1) */
   repetition_penalty: number
+  /** who is served first and gives way last: the lower number, then the earlier arrival (-2147483648 to 2147483647, default 0) */
+  priority: number
   /** only requests with the same salt share pages of the prefix cache (0 to 9007199254740991, default 0) */
   cache_salt: number
   /** of the counter-based random numbers (0 to 9007199254740991, default 0) */
@@ -284,6 +292,8 @@ export interface EngineStats {
   num_requests_running: number
   /** requests in the queue */
   num_requests_waiting: number
+  /** requests that may still come; below 0 where a call has brought more */
+  num_queue_places: number
   /** KV pages in use */
   num_pages_used: number
   /** KV pages */

@@ -47,6 +47,9 @@ export interface EngineRequest {
 /** The engine refused the request (bad argument, too long for the model or the pages). Its message says what and why. */
 export class EngineRefusal extends Error {}
 
+/** The request waited longer for its turn than the engine allows, and was not begun. */
+export class QueueTimeout extends Error {}
+
 /** The engine failed while the request ran; the request is lost, nothing of it was half-done. */
 export class EngineFailure extends Error {}
 
@@ -56,9 +59,14 @@ export interface Engine {
    * Queues a request and yields its tokens; the last event carries a finish reason other than 'none'. Nothing is awaited before the
    * request is queued. Aborting the signal, or leaving the loop early, frees the request's pages within one step; an aborted
    * iteration just ends.
-   * @throws EngineRefusal at once, EngineFailure while iterating
+   * @throws EngineRefusal at once, QueueTimeout and EngineFailure while iterating
    */
   submit(request: EngineRequest, signal?: AbortSignal): AsyncIterable<TokenEvent>
+  /**
+   * The same for several choices of one prompt, which is computed once. They differ in SamplingParams.choice, which counts up, and each
+   * yields what it would alone.
+   */
+  submitChoices(request: EngineRequest, count: number, signal?: AbortSignal): AsyncIterable<TokenEvent>[]
   stats(): EngineStats
   /** Ends every running request with 'cancelled' and frees the engine. */
   close(): Promise<void>

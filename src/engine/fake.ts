@@ -2,7 +2,14 @@
 
 import { setMaxListeners } from 'node:events'
 import type { EngineInfo, EngineStats, FinishReason } from './contract.js'
-import { type Engine, EngineFailure, EngineRefusal, type EngineRequest, type TokenEvent } from './engine.js'
+import {
+  type Engine,
+  EngineFailure,
+  EngineRefusal,
+  type EngineRequest,
+  QueueTimeout,
+  type TokenEvent,
+} from './engine.js'
 
 /** One line of a script: a token, a token with its log-probabilities, or how the engine fails at this place. */
 export type ScriptLine = number | (Partial<TokenEvent> & { token: number }) | Error
@@ -26,6 +33,8 @@ export class FakeEngine implements Engine {
   readonly seen: SeenRequest[] = []
   /** what stats() reports as step_age_ms */
   stepAgeMs = 0
+  /** what stats() reports as num_queue_places */
+  queuePlaces = 1
   /** refuses every request with this message when it is set */
   refusal: string | null = null
   closed = false
@@ -59,6 +68,13 @@ export class FakeEngine implements Engine {
     return this.#run(seen, signal ?? new AbortController().signal)
   }
 
+  submitChoices(request: EngineRequest, count: number, signal?: AbortSignal): AsyncIterable<TokenEvent>[] {
+    const { choice = 0 } = request.sampling
+    return Array.from({ length: count }, (_, i) =>
+      this.submit({ ...request, sampling: { ...request.sampling, choice: choice + i } }, signal),
+    )
+  }
+
   stats(): EngineStats {
     const running = this.seen.filter(({ state }) => state === 'running')
     const sum = (count: (request: SeenRequest) => number) =>
@@ -66,6 +82,7 @@ export class FakeEngine implements Engine {
     return {
       num_requests_running: running.length,
       num_requests_waiting: 0,
+      num_queue_places: this.queuePlaces,
       num_pages_used: running.length,
       num_pages: this.info.num_pages,
       num_steps: sum((request) => request.num_generated),
@@ -138,7 +155,9 @@ export class FakeEngine implements Engine {
       }
     } catch (error) {
       end('failed')
-      throw error instanceof EngineRefusal || error instanceof EngineFailure ? error : new EngineFailure(String(error))
+      throw [EngineRefusal, EngineFailure, QueueTimeout].some((type) => error instanceof type)
+        ? error
+        : new EngineFailure(String(error))
     } finally {
       end('cancelled')
     }

@@ -77,7 +77,10 @@ export async function searchBeams(
   let prompt: PromptLogprobs | undefined
   let cached_tokens: number | undefined
   const step = async (tokens: readonly number[]) => {
+    const { priority, cache_salt } = request.sampling
     const sampling = {
+      ...(priority !== undefined && { priority }),
+      ...(cache_salt !== undefined && { cache_salt }),
       max_tokens: 1,
       temperature: 0,
       num_logprobs,

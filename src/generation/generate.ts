@@ -1,7 +1,14 @@
 // render → encode → submit → decode → deltas. Text comes in, text goes out; no HTTP. The token loop is in choice.ts.
 
 import { setMaxListeners } from 'node:events'
-import { type Engine, EngineFailure, EngineRefusal, type PromptLogprobs, type TokenEvent } from '../engine/engine.js'
+import {
+  type Engine,
+  EngineFailure,
+  EngineRefusal,
+  type PromptLogprobs,
+  QueueTimeout,
+  type TokenEvent,
+} from '../engine/engine.js'
 import { ApiError } from '../errors.js'
 import type { Metrics } from '../metrics.js'
 import type { Model } from '../models/model.js'
@@ -92,6 +99,7 @@ export class Generation {
     else signal.addEventListener('abort', abort, { once: true })
     let choices: AsyncGenerator<Delta>[] = []
     try {
+      checkQueue(this.#engine)
       if (use_beam_search) {
         choices = request.prompts.map((_, i) => this.#beams(request, i, controller.signal))
         yield* merge(choices)
@@ -114,15 +122,12 @@ export class Generation {
     // 53 bits: the largest integer that JavaScript and the engine write in the same way.
     const seed = request.params.seed ?? Math.floor(Math.random() * 2 ** 53)
     return request.prompts.flatMap((_, promptIndex) => {
-      const { prompt, sampling } = this.#engineRequest(request, promptIndex, seed)
-      const isTooLong = prompt.length > this.maxModelLen // by the one token that scoring allows
-      return Array.from({ length: count }, (_, choice) => {
-        const engineRequest = { prompt, sampling: { ...sampling, choice } }
-        const events = isTooLong
-          ? scoreWithLastToken(this.#engine, engineRequest, signal)
-          : this.#engine.submit(engineRequest, signal)
-        return this.#choice(request, promptIndex, promptIndex * count + choice, events, signal)
-      })
+      const engineRequest = this.#engineRequest(request, promptIndex, seed)
+      const isTooLong = engineRequest.prompt.length > this.maxModelLen // by the one token that scoring allows
+      const choices = isTooLong
+        ? Array.from({ length: count }, () => scoreWithLastToken(this.#engine, engineRequest, signal))
+        : this.#engine.submitChoices(engineRequest, count, signal)
+      return choices.map((events, i) => this.#choice(request, promptIndex, promptIndex * count + i, events, signal))
     })
   }
 
@@ -158,24 +163,38 @@ export class Generation {
 
   /** Hidden states of prompts. @throws ApiError, AbortError */
   embed(prompts: readonly Int32Array[], pooling: 'mean' | 'last', signal: AbortSignal): Promise<Float32Array[]> {
-    return told(embed(this.#engine, prompts, pooling, signal))
+    return told(this.#engine, () => embed(this.#engine, prompts, pooling, signal))
   }
 
   /** Log-probabilities of the prompts' own tokens. @throws ApiError, AbortError */
   scorePrompts(prompts: readonly Int32Array[], signal: AbortSignal): Promise<PromptLogprobs[]> {
-    return told(scorePrompts(this.#engine, prompts, signal))
+    return told(this.#engine, () => scorePrompts(this.#engine, prompts, signal))
   }
 
   /** Log-probabilities of `ids`, at most 32, as the token behind each prompt. @throws ApiError, AbortError */
   nextLogprobs(prompts: readonly Int32Array[], ids: readonly number[], signal: AbortSignal): Promise<Float32Array[]> {
-    return told(nextLogprobs(this.#engine, prompts, ids, signal))
+    return told(this.#engine, () => nextLogprobs(this.#engine, prompts, ids, signal))
   }
 }
 
-/** The same, with errors as a client is told. */
-async function told<T>(result: Promise<T>): Promise<T> {
+/**
+ * A request finds a place in the queue with all that it brings, however many prompts and choices, or with nothing of it.
+ * @throws ApiError when the queue is full
+ */
+function checkQueue(engine: Engine): void {
+  const { num_queue_places, num_requests_waiting } = engine.stats()
+  if (num_queue_places > 0) return
+  throw new ApiError(
+    'queue_full',
+    `The server is busy: ${num_requests_waiting} completions wait for their turn already. Please try again later.`,
+  )
+}
+
+/** What `measure` gives, with errors as a client is told. */
+async function told<T>(engine: Engine, measure: () => Promise<T>): Promise<T> {
   try {
-    return await result
+    checkQueue(engine)
+    return await measure()
   } catch (error) {
     throw engineError(error)
   }
@@ -185,6 +204,12 @@ async function told<T>(result: Promise<T>): Promise<T> {
 function engineError(error: unknown): unknown {
   if (error instanceof EngineRefusal)
     return new ApiError('request_refused', `The engine refused this request: ${error.message}`)
+  if (error instanceof QueueTimeout) {
+    return new ApiError(
+      'queue_timeout',
+      'The server is busy: this request did not get its turn in time. Please try again later.',
+    )
+  }
   if (error instanceof EngineFailure) {
     return new ApiError('engine_failure', 'The engine failed while it worked on this request.', null, error)
   }

@@ -58,6 +58,8 @@ export interface GenerationParams {
   truncate_prompt_tokens?: number | undefined
   /** false: nothing is put around a text prompt, such as BOS */
   add_special_tokens?: boolean | undefined
+  /** who is served first and gives way last: the lower number, then the earlier request; undefined: 0 */
+  priority?: number | undefined
   /** only requests with the same salt share cached prompts */
   cache_salt?: string | undefined
 }

@@ -22,6 +22,7 @@ export function samplingParams(params: GenerationParams, model: Model): Partial<
     repetition_penalty: params.repetition_penalty ?? 1,
     num_logprobs,
     num_prompt_logprobs: params.num_prompt_logprobs ?? (params.echo ? params.num_logprobs : undefined) ?? -1,
+    priority: params.priority ?? 0,
     cache_salt: saltNumber(params.cache_salt),
     min_tokens: params.min_tokens ?? 0,
     ignore_eos: params.ignore_eos ?? false,

@@ -84,12 +84,13 @@ export function sampling(
 ): Omit<GenerationParams, 'max_tokens' | 'max_tokens_param' | 'num_logprobs' | keyof ReturnType<typeof choosing>> {
   const { temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, ignore_eos, logit_bias } = body
   const { repetition_penalty, min_tokens, stop_token_ids, allowed_token_ids, bad_words, logprob_token_ids } = body
-  const { include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens, cache_salt } =
-    body
+  const { include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens } = body
+  const { priority, cache_salt } = body
   return {
     ...{ temperature, top_p, top_k, min_p, presence_penalty, frequency_penalty, seed, ignore_eos, logit_bias },
     ...{ repetition_penalty, min_tokens, stop_token_ids, allowed_token_ids, bad_words, logprob_token_ids },
-    ...{ include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens, cache_salt },
+    ...{ include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, add_special_tokens },
+    ...{ priority, cache_salt },
     stop: body.stop ?? [],
   }
 }

@@ -9,6 +9,8 @@ import type { Endpoint } from './call.js'
 import type { RequestRecord, ServerState } from './context.js'
 import { type FileStore, writeJson } from './file_store.js'
 
+/** Nobody waits for a line as for an answer: whoever does comes first. */
+const lowestPriority = 2 ** 31 - 1
 /** Lines of a batch that run at the same time. */
 const concurrency = 32
 /** Until a line is tried again that found no room. */
@@ -254,7 +256,7 @@ export class Batches {
         const endpoint = this.#endpoints[batch.endpoint]
         if (!endpoint) throw new ApiError('unknown_url', `There is nothing at POST ${batch.endpoint}.`)
         const call = { state: this.#state, record, signal }
-        const reply = await endpoint(call, body)
+        const reply = await endpoint(call, { ...(body as object), priority: lowestPriority })
         if (signal.aborted) return
         answer({ status_code: 200, request_id: record.id, body: 'json' in reply ? reply.json : {} }, null)
         return

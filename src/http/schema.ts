@@ -47,6 +47,7 @@ export const samplingFields = {
   ignore_eos: z.boolean().optional(),
   truncate_prompt_tokens: z.int().min(-1).max(16777216).optional(),
   add_special_tokens: z.boolean().optional(),
+  priority: z.int().min(-2147483648).max(2147483647).optional(),
   cache_salt: z.string().min(1).max(1024).optional(),
 }
 

@@ -27,7 +27,6 @@ const both: Record<string, Test> = {
   detokenize: only(true),
   logits_processors: emptyOr(),
   prompt_embeds: anything,
-  priority: only(0),
   kv_transfer_params: anything,
   vllm_xargs: anything,
   lora_request: anything,

@@ -57,6 +57,8 @@ describe('a request gets the same tokens and the same bits of its log-probabilit
     ['with two threads', { num_threads: 2 }],
     ['with prompts cut into chunks of 5 tokens', { max_num_batched_tokens: 5 }],
     ['with one token a step', { max_num_batched_tokens: 1 }],
+    ['with prompts read in slices between the tokens of others', { pace_prompts: true }],
+    ['without the prefix cache', { prefix_caching: false }],
     ['with at most 3 requests at a time', { max_num_seqs: 3 }],
     ['with so few pages that requests are preempted', { kv_cache_bytes: 9 * pageBytes, max_model_len: 80 }],
   ])('%s', async (_name, options) => {

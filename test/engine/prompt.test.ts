@@ -21,7 +21,7 @@ const randomPrompt = (length: number) => Int32Array.from({ length }, () => Math.
 const requests: EngineRequest[] = [1, 17, 33, 2, 60, 16, 40, 15, 90].map((length, i) => ({
   prompt: randomPrompt(length),
   sampling: {
-    max_tokens: 1 + (i % 4) * 12,
+    max_tokens: 1 + (i % 4) * 20,
     temperature: i % 2,
     seed: i,
     num_logprobs: 3,

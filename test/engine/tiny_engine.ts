@@ -11,6 +11,7 @@ export const defaults: StartOptions = {
   num_threads: 1,
   max_model_len: 128,
   kv_cache_bytes: 200 * pageBytes,
+  pace_prompts: false, // what happens in a step would depend on the time that others took
   check_integrity: true,
 }
 

@@ -621,7 +621,6 @@ test('what is not built is refused by name, and its default is not', async () =>
     detokenize: [false, true],
     logits_processors: [['x'], []],
     prompt_embeds: ['x', null],
-    priority: [1, 0],
     kv_transfer_params: [{}, null],
     vllm_xargs: [{}, null],
     lora_request: [{}, null],
@@ -740,7 +739,7 @@ test('valid values arrive at the engine', async () => {
   expect((await post('/v1/completions', body)).status).toBe(200)
   expect(engine.seen[0]?.sampling).toEqual({
     ...{ max_tokens: 9, temperature: 0, top_p: 0.5, top_k: 7, min_p: 0.1, presence_penalty: 1, frequency_penalty: -1 },
-    ...{ seed: 2 ** 53 - 1, choice: 0, cache_salt: 0, num_logprobs: 0, num_prompt_logprobs: -1 },
+    ...{ seed: 2 ** 53 - 1, choice: 0, priority: 0, cache_salt: 0, num_logprobs: 0, num_prompt_logprobs: -1 },
     ...{ ignore_eos: false, eos_token_ids: Int32Array.of(256, 259) },
     ...{ bias_ids: Int32Array.of(5, 7), bias_values: Float32Array.of(-100, 2.5) },
     ...{ repetition_penalty: 1.5, min_tokens: 1, stop_token_ids: Int32Array.of(120) },

@@ -27,7 +27,13 @@ const names = readdirSync(folder)
   .filter((name) => name.endsWith('.json'))
   .map((name) => name.slice(0, -'.json'.length))
 
-const options: StartOptions = { dtype: 'float32', num_threads: 1, max_model_len: 512, kv_cache_bytes: 1 << 24 }
+const options: StartOptions = {
+  dtype: 'float32',
+  num_threads: 1,
+  max_model_len: 512,
+  kv_cache_bytes: 1 << 24,
+  pace_prompts: false, // how many run together would depend on the time that they take
+}
 
 function readGolden(name: string): Golden {
   return JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'))

@@ -89,6 +89,7 @@ export interface Ops {
   ): void
   rope(qkv: Matrix, positions: Int32Array, cos_sin: Matrix, heads: Heads, layout: RopeLayout): void
   write_kv(kv: KvPages, qkv: Matrix, slots: Int32Array, heads: Heads): void
+  copy_page(kv: KvPages, from: number, to: number, heads: Heads): void
   attention(
     out: Matrix,
     qkv: Matrix,

@@ -317,3 +317,22 @@ describeBackends('write_kv', (ops) => {
     }
   })
 })
+
+describeBackends('copy_page', (ops) => {
+  test('makes one page like another and touches no third', () => {
+    for (const heads of layouts) {
+      for (const dtype of dtypes) {
+        const kv = poisonedPages(3, heads, dtype)
+        const slots = Int32Array.from({ length: pageSize }, (_, i) => 2 * pageSize + i)
+        ops.write_kv(kv, random.matrix(pageSize, qkvSize(heads)), slots, heads)
+        const page = (numbers: Float32Array | Uint16Array, index: number) =>
+          numbers.slice((index * numbers.length) / 3, ((index + 1) * numbers.length) / 3)
+        const before = [kv.keys, kv.values].map((numbers) => [0, 1, 2].map((index) => page(numbers, index)))
+        ops.copy_page(kv, 2, 0, heads)
+        const after = [kv.keys, kv.values].map((numbers) => [0, 1, 2].map((index) => page(numbers, index)))
+        expect(after).toEqual(before.map(([, one, two]) => [two, one, two]))
+        expect(() => ops.copy_page(kv, 2, 3, heads)).toThrow('page 3: expected 0 to 2')
+      }
+    }
+  })
+})
