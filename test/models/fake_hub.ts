@@ -37,10 +37,8 @@ export interface FakeHub {
   revisions: Map<string, string>
   seen: Seen[]
   fault: Fault
-  /** bytes of bodies sent */
-  sentBytes: number
-  /** body bytes a second, or 0 for all at once */
-  bytesPerSecond: number
+  /** the byte of a file where it pauses, until a test says a later one */
+  holdAt: number
   /** the other server ignores Range */
   noRanges: boolean
   close(): void
@@ -75,8 +73,7 @@ export async function startFakeHub(files: Record<string, Buffer | string>, repo 
     revisions: new Map([['main', commit]]),
     seen: [],
     fault: () => false,
-    sentBytes: 0,
-    bytesPerSecond: 0,
+    holdAt: Number.POSITIVE_INFINITY,
     noRanges: false,
     close() {
       for (const server of servers) {
@@ -146,27 +143,20 @@ function answerCdn(hub: FakeHub, request: IncomingMessage, response: ServerRespo
 
 function send(hub: FakeHub, response: ServerResponse, { bytes }: FakeFile, request: IncomingMessage): void {
   const from = hub.noRanges ? 0 : Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0)
-  const body = bytes.subarray(from)
   if (from > 0) response.writeHead(206, { 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` })
-  if (from === 0) response.setHeader('content-length', body.length)
-  if (hub.bytesPerSecond === 0) {
-    hub.sentBytes += body.length
-    response.end(body)
-    return
+  if (from === 0) response.setHeader('content-length', bytes.length)
+  let at = from
+  const more = () => {
+    const end = Math.min(bytes.length, hub.holdAt)
+    if (end > at) response.write(bytes.subarray(at, end))
+    at = Math.max(at, end)
+    if (at < bytes.length) return
+    clearInterval(timer)
+    response.end()
   }
-  const portion = Math.max(1, Math.floor(hub.bytesPerSecond / 100))
-  let at = 0
-  const timer = setInterval(() => {
-    const part = body.subarray(at, at + portion)
-    at += part.length
-    hub.sentBytes += part.length
-    if (at < body.length) response.write(part)
-    else {
-      clearInterval(timer)
-      response.end(part)
-    }
-  }, 10)
+  const timer = setInterval(more, 10)
   response.on('close', () => clearInterval(timer))
+  more()
 }
 
 /** Sends the first bytes of a file and cuts the connection. */
@@ -178,6 +168,5 @@ export function cutAfter(hub: FakeHub, seen: Seen, response: ServerResponse, cou
     'content-length': body.length,
     ...(from > 0 ? { 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` } : {}),
   })
-  hub.sentBytes += count
   response.write(body.subarray(0, count), () => response.destroy())
 }
