@@ -35,6 +35,7 @@ const rows = {
   context_length_exceeded: { status: 400, type: invalid, code: 'context_length_exceeded' },
   chat_template_missing: { status: 400, type: invalid, code: 'chat_template_missing' },
   chat_template_failed: { status: 400, type: invalid, code: 'chat_template_failed' },
+  tokenizer_failed: { status: 400, type: invalid, code: 'tokenizer_failed' },
   request_refused: { status: 400, type: invalid, code: 'request_refused' },
   // who asks, and for what
   missing_api_key: { status: 401, type: invalid, code: null },

@@ -86,7 +86,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   })
   const { Generation } = await import('./generation/generate.js')
   const { Encoder } = await import('./generation/encoder.js')
-  const encoder = new Encoder(model.tokenizer, model.folder, new URL('./generation/encode_thread.js', import.meta.url))
+  const encoder = new Encoder(model.tokenizer, new URL('./generation/encode_thread.js', import.meta.url))
   const renderThread = new URL('./generation/render_thread.js', import.meta.url)
   const generation = new Generation(model, engine, encoder, state.metrics, renderThread)
   const { templateProblem, hasTemplate } = generation.prompts

@@ -1,64 +1,58 @@
-// Text → token ids. Long text is encoded in a thread of its own, so that nobody else's tokens wait for it.
+// Text → token ids, in a thread of its own: nobody's tokens wait for another's text, however long it is.
 
 import { Worker } from 'node:worker_threads'
-import type { Tokenizer } from '../models/tokenizer.js'
-import type { Piece } from './prompt.js'
+import { ApiError } from '../errors.js'
+import type { EncodeOptions, Tokenizer } from '../models/tokenizer.js'
 
-/** UTF-16 units that are encoded here and now; more goes to the thread. */
-const longText = 8192
-
-/** A job for encode_thread.ts. */
-export interface EncodeJob {
-  id: number
-  pieces: Piece[]
-  addSpecialTokens: boolean
-}
+/** What encode_thread.ts is told: a text to encode, or that nobody waits for one any more. */
+export type EncodeMessage = { id: number; text: string; options: EncodeOptions } | { cancelled: number }
 
 /** Its answer. */
-export type EncodeReply = { id: number; ids: Int32Array } | { id: number; error: string }
+export type EncodeReply = { id: number; ids: Int32Array } | { id: number; error: string; tookTooLong: boolean }
 
-/** Token ids of all pieces, in order. */
-export function encodePieces(tokenizer: Tokenizer, pieces: readonly Piece[], addSpecialTokens: boolean): Int32Array {
-  const ids: number[] = []
-  for (const { text, allowSpecial } of pieces) {
-    // Half of a surrogate pair is no character; it becomes U+FFFD as in every UTF-8 encoder.
-    for (const id of tokenizer.encode(text.replace(/\p{Surrogate}/gu, '\ufffd'), { addSpecialTokens, allowSpecial })) {
-      ids.push(id)
-    }
-  }
-  return Int32Array.from(ids)
+interface Waiting {
+  resolve(ids: Int32Array): void
+  reject(error: unknown): void
 }
 
 export class Encoder {
   readonly #tokenizer: Tokenizer
-  readonly #folder: string
   readonly #threadFile: URL | null
   #worker: Worker | null = null
   #nextId = 0
-  readonly #waiting = new Map<number, { resolve(ids: Int32Array): void; reject(error: Error): void }>()
+  readonly #waiting = new Map<number, Waiting>()
 
-  /**
-   * @param folder of the model, from which the thread loads its own tokenizer when it is first needed
-   * @param threadFile compiled encode_thread.js, or null to encode everything in this thread
-   */
-  constructor(tokenizer: Tokenizer, folder: string, threadFile: URL | null) {
+  /** @param threadFile compiled encode_thread.js, or null to encode in this thread */
+  constructor(tokenizer: Tokenizer, threadFile: URL | null) {
     this.#tokenizer = tokenizer
-    this.#folder = folder
     this.#threadFile = threadFile
+    if (threadFile !== null) this.#worker = this.#start(threadFile)
   }
 
-  /** @param addSpecialTokens add what the tokenizer puts around a text, such as BOS */
-  async encode(pieces: Piece[], addSpecialTokens: boolean): Promise<Int32Array> {
-    const length = pieces.reduce((sum, { text }) => sum + text.length, 0)
-    if (length <= longText || this.#threadFile === null) {
-      return encodePieces(this.#tokenizer, pieces, addSpecialTokens)
-    }
-    const worker = this.#start(this.#threadFile)
+  /**
+   * @param signal aborted when nobody waits for the ids any more
+   * @throws ApiError when the tokenizer cannot do it in a sensible time; what the signal was aborted with
+   */
+  async encode(text: string, options: EncodeOptions, signal?: AbortSignal): Promise<Int32Array> {
+    signal?.throwIfAborted()
+    if (this.#threadFile === null) return Int32Array.from(this.#tokenizer.encode(text, options))
+    this.#worker ??= this.#start(this.#threadFile)
+    const worker = this.#worker
     const id = this.#nextId++
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject })
-      worker.postMessage({ id, pieces, addSpecialTokens } satisfies EncodeJob)
-    })
+    const cancel = () => {
+      this.#waiting.get(id)?.reject(signal?.reason)
+      worker.postMessage({ cancelled: id } satisfies EncodeMessage)
+    }
+    signal?.addEventListener('abort', cancel)
+    try {
+      return await new Promise<Int32Array>((resolve, reject) => {
+        this.#waiting.set(id, { resolve, reject })
+        worker.postMessage({ id, text, options } satisfies EncodeMessage)
+      })
+    } finally {
+      this.#waiting.delete(id)
+      signal?.removeEventListener('abort', cancel)
+    }
   }
 
   async close(): Promise<void> {
@@ -66,23 +60,20 @@ export class Encoder {
   }
 
   #start(file: URL): Worker {
-    if (this.#worker) return this.#worker
-    const worker = new Worker(file, { workerData: this.#folder })
+    const worker = new Worker(file, { workerData: this.#tokenizer.data })
     worker.unref()
     worker.on('message', (reply: EncodeReply) => {
       const waiting = this.#waiting.get(reply.id)
-      this.#waiting.delete(reply.id)
       if ('ids' in reply) waiting?.resolve(reply.ids)
-      else waiting?.reject(new Error(reply.error))
+      else waiting?.reject(reply.tookTooLong ? new ApiError('tokenizer_failed', reply.error) : new Error(reply.error))
     })
     const lost = (error: Error) => {
-      if (this.#worker === worker) this.#worker = null
+      if (this.#worker !== worker) return
+      this.#worker = null
       for (const { reject } of this.#waiting.values()) reject(error)
-      this.#waiting.clear()
     }
     worker.on('error', lost)
     worker.on('exit', () => lost(new Error('the encoding thread ended')))
-    this.#worker = worker
     return worker
   }
 }

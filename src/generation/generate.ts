@@ -48,31 +48,40 @@ export class Generation {
   /**
    * Encodes the prompts of a completions request.
    * @param prompts none: one completion of nothing but BOS
+   * @param signal aborted when nobody waits for it any more
    * @throws ApiError when a prompt is empty, too long or no prompt of this model
    */
-  async prepareCompletion(prompts: readonly Prompt[] | undefined, params: GenerationParams): Promise<PreparedRequest> {
+  async prepareCompletion(
+    prompts: readonly Prompt[] | undefined,
+    params: GenerationParams,
+    signal?: AbortSignal,
+  ): Promise<PreparedRequest> {
     const arrived = performance.now()
     const { truncate_prompt_tokens, add_special_tokens } = params
     const encoded: EncodedPrompt[] = []
     for (const prompt of prompts ?? ['']) {
       if (typeof prompt === 'string') {
         const truncate = truncate_prompt_tokens !== undefined
-        encoded.push({ ids: await this.prompts.text(prompt, add_special_tokens ?? true, truncate), text: prompt })
+        const ids = await this.prompts.text(prompt, add_special_tokens ?? true, truncate, signal)
+        encoded.push({ ids, text: prompt })
       } else {
         encoded.push({ ids: this.prompts.ids(prompt), text: null })
       }
     }
-    return prepare(this.#model, this.maxModelLen, encoded, params, 16, 'prompt', arrived)
+    const badWords = await this.prompts.badWords(params.bad_words ?? [], signal)
+    return prepare(this.#model, this.maxModelLen, encoded, badWords, params, 16, 'prompt', arrived)
   }
 
   /**
    * Renders and encodes a chat.
+   * @param signal aborted when nobody waits for it any more
    * @throws ApiError when the model has no chat template, the template refuses the messages, or they are too long
    */
   async prepareChat(
     messages: readonly ChatMessage[],
     params: GenerationParams,
     options: RenderOptions = {},
+    signal?: AbortSignal,
   ): Promise<PreparedRequest> {
     const arrived = performance.now()
     const { truncate_prompt_tokens, add_special_tokens } = params
@@ -82,8 +91,10 @@ export class Generation {
       options,
       add_special_tokens ?? this.#model.spec.num_encoder_layers > 0,
       truncate_prompt_tokens !== undefined,
+      signal,
     )
-    return prepare(this.#model, this.maxModelLen, [{ ids, text: null }], params, null, 'messages', arrived)
+    const badWords = await this.prompts.badWords(params.bad_words ?? [], signal)
+    return prepare(this.#model, this.maxModelLen, [{ ids, text: null }], badWords, params, null, 'messages', arrived)
   }
 
   /**

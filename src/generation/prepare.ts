@@ -7,6 +7,7 @@ import type { EncodedPrompt, GenerationParams, PreparedRequest } from './request
 import { samplingParams } from './sampling.js'
 
 /**
+ * @param badWords ids of the words that may not come
  * @param limit the longest request in tokens
  * @param defaultTokens completion tokens if the request does not say; null: the rest of the context
  * @param param the request's field that holds the prompts, for messages
@@ -16,6 +17,7 @@ export function prepare(
   model: Model,
   limit: number,
   encoded: readonly EncodedPrompt[],
+  badWords: readonly Int32Array[],
   params: GenerationParams,
   defaultTokens: number | null,
   param: 'prompt' | 'messages',
@@ -52,7 +54,7 @@ export function prepare(
     num_prompt_tokens: prompts.reduce((sum, prompt) => sum + prompt.length, 0),
     params,
     max_tokens,
-    sampling: samplingParams(params, model),
+    sampling: samplingParams(params, badWords, model),
     arrived,
   }
 }

@@ -1,14 +1,14 @@
-// A request's input → pieces of text that are encoded one by one. What a chat's user writes never becomes a control token.
+// A chat → text to encode. What a chat's user writes never becomes a control token.
 
 import { ApiError } from '../errors.js'
 import type { Tokenizer } from '../models/tokenizer.js'
 import { trimEnd, trimStart } from './jinja/space.js'
 import type { ChatMessage, ChatTemplate, RenderOptions } from './template.js'
 
-/** Text to encode, and whether special-token text inside it means the special token. */
-export interface Piece {
+/** A rendered chat, and its UTF-16 ranges, in order, where the name of a special token is text like any other. */
+export interface RenderedChat {
   text: string
-  allowSpecial: boolean
+  plain: [start: number, end: number][]
 }
 
 /** Texts of the tokenizer's special tokens, longest first. */
@@ -22,36 +22,30 @@ export function specialTexts(tokenizer: Tokenizer): string[] {
 }
 
 /**
- * The rendered chat in pieces. The template's own special tokens count; the same text inside a message is plain text: it passes
- * through the template as a private-use character that nothing else uses, and is put back as a piece of its own.
+ * The template's own special tokens count; the same text inside a message is plain text: it passes through the template as a
+ * private-use character that nothing else uses.
  * @param specials from specialTexts
  */
-export async function chatPieces(
+export async function renderChat(
   template: ChatTemplate,
   messages: readonly ChatMessage[],
   specials: readonly string[],
   options: RenderOptions = {},
-): Promise<Piece[]> {
+): Promise<RenderedChat> {
   const { variables = {}, continueFinalMessage = false } = options
-  const written = [
-    ...messages.map(({ content, name = '' }) => content + name),
-    ...Object.values(variables).filter((value) => typeof value === 'string'),
-  ].join('')
-  const found = specials.filter((special) => written.includes(special))
-  if (found.length === 0 && !continueFinalMessage) {
-    return [{ text: await template.render(messages, options), allowSpecial: true }]
-  }
-  let code = 0xe000
-  const unusedCharacter = () => {
-    while (written.includes(String.fromCharCode(code)) && code < 0xf8ff) code++
-    return String.fromCharCode(code++)
-  }
-  const placeholders = new Map(found.map((special) => [unusedCharacter(), special]))
-  const hide = <T>(value: T): T | string => {
-    if (typeof value !== 'string') return value
-    let hidden: string = value
-    for (const [placeholder, special] of placeholders) hidden = hidden.replaceAll(special, placeholder)
-    return hidden
+  const unused = unusedCharacters([messages, variables])
+  const placeholders = new Map<string, string>()
+  const pattern = new RegExp(specials.map((special) => special.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&')).join('|'), 'g')
+  const hide = (text: string) => {
+    if (specials.length === 0) return text
+    return text.replace(pattern, (special) => {
+      let placeholder = placeholders.get(special)
+      if (placeholder === undefined) {
+        placeholder = unused()
+        placeholders.set(special, placeholder)
+      }
+      return placeholder
+    })
   }
   const hidden = messages.map((message) => ({
     ...message,
@@ -60,19 +54,40 @@ export async function chatPieces(
   }))
   const hiddenOptions = {
     ...options,
-    variables: Object.fromEntries(Object.entries(variables).map(([name, value]) => [name, hide(value)])),
+    variables: Object.fromEntries(
+      Object.entries(variables).map(([name, value]) => [name, typeof value === 'string' ? hide(value) : value]),
+    ),
   }
   const rendered = continueFinalMessage
-    ? await renderToContinue(template, hidden, hiddenOptions, unusedCharacter())
+    ? await renderToContinue(template, hidden, hiddenOptions, unused())
     : await template.render(hidden, hiddenOptions)
-  if (placeholders.size === 0) return [{ text: rendered, allowSpecial: true }]
-  return rendered
-    .split(new RegExp(`([${[...placeholders.keys()].join('')}])`))
-    .filter((part) => part !== '')
-    .map((part) => {
-      const special = placeholders.get(part)
-      return special === undefined ? { text: part, allowSpecial: true } : { text: special, allowSpecial: false }
-    })
+  return putBack(rendered, new Map(Array.from(placeholders, ([special, placeholder]) => [placeholder, special])))
+}
+
+/** Gives private-use characters that are nowhere in what a request wrote. */
+function unusedCharacters(written: unknown): () => string {
+  let used: Set<string> | null = null
+  let code = 0xe000
+  return () => {
+    used ??= new Set(JSON.stringify(written).match(/[\ue000-\uf8ff]/g))
+    while (used.has(String.fromCharCode(code))) code++
+    if (code > 0xf8ff)
+      throw new ApiError('invalid_value', "'messages' use too many private-use characters.", 'messages')
+    return String.fromCharCode(code++)
+  }
+}
+
+/** @param specials by their placeholders */
+function putBack(rendered: string, specials: ReadonlyMap<string, string>): RenderedChat {
+  if (specials.size === 0) return { text: rendered, plain: [] }
+  const plain: RenderedChat['plain'] = []
+  let text = ''
+  for (const part of rendered.split(new RegExp(`([${[...specials.keys()].join('')}])`))) {
+    const special = specials.get(part)
+    if (special !== undefined) plain.push([text.length, text.length + special.length])
+    text += special ?? part
+  }
+  return { text, plain }
 }
 
 /**

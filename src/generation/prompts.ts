@@ -2,8 +2,9 @@
 
 import { ApiError } from '../errors.js'
 import type { Model } from '../models/model.js'
+import { Detokenizer } from './detokenizer.js'
 import type { Encoder } from './encoder.js'
-import { chatPieces, type Piece, specialTexts } from './prompt.js'
+import { type RenderedChat, renderChat, specialTexts } from './prompt.js'
 import { type ChatMessage, ChatTemplate, type RenderOptions } from './template.js'
 
 export class Prompts {
@@ -39,14 +40,15 @@ export class Prompts {
    * @param truncated the ids will be cut to what fits, so that a text may be longer
    * @throws ApiError when nothing is left to continue, or the text cannot fit
    */
-  async text(text: string, addSpecialTokens: boolean, truncated: boolean): Promise<Int32Array> {
+  async text(text: string, addSpecialTokens: boolean, truncated: boolean, signal?: AbortSignal): Promise<Int32Array> {
     if (text === '') {
       const { bosTokenId } = this.#model.tokenizer
       if (bosTokenId === null || !addSpecialTokens) throw emptyPrompt()
       return Int32Array.of(bosTokenId)
     }
-    if (!truncated) this.#checkBytes(Buffer.byteLength(text), 'prompt')
-    const tokens = await this.#encoder.encode([{ text, allowSpecial: true }], addSpecialTokens)
+    const maxTokens = truncated ? undefined : this.#longest
+    const tokens = await this.#encoder.encode(text, { addSpecialTokens, allowSpecial: true, maxTokens }, signal)
+    if (!truncated) this.#checkLength(tokens, 'prompt')
     if (tokens.length === 0) throw emptyPrompt()
     return tokens
   }
@@ -78,27 +80,49 @@ export class Prompts {
     options: RenderOptions,
     addSpecialTokens: boolean,
     truncated: boolean,
+    signal?: AbortSignal,
   ): Promise<Int32Array> {
-    const pieces = await this.#pieces(messages, options, truncated)
-    if (!truncated) this.#checkBytes(sumBytes(pieces), 'messages')
-    return this.#encoder.encode(pieces, addSpecialTokens)
+    const { text, plain } = await this.#render(messages, options)
+    const maxTokens = truncated ? undefined : this.#longest
+    const tokens = await this.#encoder.encode(text, { addSpecialTokens, allowSpecial: true, plain, maxTokens }, signal)
+    if (!truncated) this.#checkLength(tokens, 'messages')
+    return tokens
   }
 
   /** The text that a chat becomes. @throws ApiError as chat does */
   async render(messages: readonly ChatMessage[], options: RenderOptions): Promise<string> {
-    const pieces = await this.#pieces(messages, options, false)
-    return pieces.map(({ text }) => text).join('')
+    return (await this.#render(messages, options)).text
   }
 
   /** Ids of a text with nothing around it unless asked, however long it is; none of an empty one. */
-  encode(text: string, addSpecialTokens: boolean): Promise<Int32Array> {
-    return this.#encoder.encode([{ text, allowSpecial: true }], addSpecialTokens)
+  encode(text: string, addSpecialTokens: boolean, signal?: AbortSignal): Promise<Int32Array> {
+    return this.#encoder.encode(text, { addSpecialTokens, allowSpecial: true }, signal)
+  }
+
+  /** Ids of words that may not come: of each, and where they differ also of the word behind a space, as vLLM's bad_words has them. */
+  async badWords(words: readonly string[], signal?: AbortSignal): Promise<Int32Array[]> {
+    const encode = (text: string) => this.#encoder.encode(text, { addSpecialTokens: false }, signal)
+    const found: Int32Array[] = []
+    for (const word of words) {
+      const alone = await encode(word.trimStart())
+      const behindSpace = await encode(` ${word.trimStart()}`)
+      const differs = behindSpace[0] !== alone[0] && behindSpace.length === alone.length
+      found.push(...(differs ? [alone, behindSpace] : [alone]).filter((ids) => ids.length > 0))
+    }
+    return found
   }
 
   /** The text of ids, names of special tokens included. */
   decode(ids: Iterable<number>): string {
-    const bytes = Array.from(ids, (id) => this.#model.tokenizer.tokenBytes(id))
-    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(bytes))
+    const detokenizer = new Detokenizer(this.#model.tokenizer)
+    let text = ''
+    for (const id of ids) text += detokenizer.push(id)
+    return text + detokenizer.end()
+  }
+
+  /** What a token adds to a text that has begun. */
+  tokenText(id: number): string {
+    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(this.#model.tokenizer.tokenBytes(id))
   }
 
   /** What clients ask of a tokenizer. */
@@ -109,7 +133,7 @@ export class Prompts {
     return { bosToken, eosToken, addsSpecialTokens, chatTemplate }
   }
 
-  async #pieces(messages: readonly ChatMessage[], options: RenderOptions, truncated: boolean): Promise<Piece[]> {
+  async #render(messages: readonly ChatMessage[], options: RenderOptions): Promise<RenderedChat> {
     if (this.#template === null) {
       throw new ApiError(
         'chat_template_missing',
@@ -135,28 +159,23 @@ export class Prompts {
         'chat_template_kwargs',
       )
     }
-    if (!truncated) {
-      const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0)
-      this.#checkBytes(bytes, 'messages')
-    }
-    return chatPieces(this.#template, messages, this.#specials, options)
+    return renderChat(this.#template, messages, this.#specials, options)
   }
 
-  /** Text that cannot fit, however well it encodes, is refused before any work goes into it. */
-  #checkBytes(bytes: number, param: string): void {
-    const leastTokens = Math.ceil(bytes / this.#model.tokenizer.maxTokenBytes)
-    if (leastTokens + 1 > this.#maxModelLen) {
-      throw new ApiError(
-        'context_length_exceeded',
-        `This model's maximum context length is ${this.#maxModelLen} tokens. Your ${param} has at least ${leastTokens} tokens. Please shorten it.`,
-        param,
-      )
-    }
+  /** More tokens than these no request can have: one behind the context may be scored. */
+  get #longest(): number {
+    return this.#maxModelLen + 1
   }
-}
 
-function sumBytes(pieces: readonly Piece[]): number {
-  return pieces.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0)
+  /** Of a text that is too long only the beginning was encoded. */
+  #checkLength(tokens: Int32Array, param: string): void {
+    if (tokens.length <= this.#longest) return
+    throw new ApiError(
+      'context_length_exceeded',
+      `This model's maximum context length is ${this.#maxModelLen} tokens. Your ${param} has at least ${tokens.length} tokens. Please shorten it.`,
+      param,
+    )
+  }
 }
 
 function emptyPrompt(): ApiError {

@@ -6,10 +6,13 @@ import { ApiError } from '../errors.js'
 import type { Model } from '../models/model.js'
 import type { GenerationParams } from './request.js'
 
-/** All that does not depend on the prompt or the choice. @throws ApiError for ids that the model does not have */
-export function samplingParams(params: GenerationParams, model: Model): Partial<SamplingParams> {
+/** All that does not depend on the prompt or the choice. @param badWords ids of the words that may not come. @throws ApiError for ids that the model does not have */
+export function samplingParams(
+  params: GenerationParams,
+  badWords: readonly Int32Array[],
+  model: Model,
+): Partial<SamplingParams> {
   const defaults = model.generationDefaults
-  const badWords = (params.bad_words ?? []).flatMap((word) => badWordIds(word, model))
   // To choose the best of several completions, their log-probabilities are needed whether they are shown or not.
   const num_logprobs = params.num_logprobs ?? ((params.best_of ?? params.n) > params.n ? 0 : -1)
   return {
@@ -30,7 +33,7 @@ export function samplingParams(params: GenerationParams, model: Model): Partial<
     stop_token_ids: knownIds(params.stop_token_ids, 'stop_token_ids', model),
     allowed_token_ids: knownIds(params.allowed_token_ids, 'allowed_token_ids', model),
     logprob_token_ids: knownIds(params.logprob_token_ids, 'logprob_token_ids', model),
-    bad_word_ids: Int32Array.from(badWords.flat()),
+    bad_word_ids: Int32Array.from(badWords.flatMap((ids) => [...ids])),
     bad_word_sizes: Int32Array.from(badWords, (ids) => ids.length),
     bias_ids: knownIds(params.logit_bias?.keys(), 'logit_bias', model),
     bias_values: Float32Array.from(params.logit_bias?.values() ?? []),
@@ -55,13 +58,4 @@ function knownIds(ids: Iterable<number> | undefined, param: string, { spec }: Mo
     )
   }
   return Int32Array.from(known)
-}
-
-/** The tokens of a word, and where they differ also of the word behind a space, as vLLM's bad_words has them. */
-function badWordIds(word: string, { tokenizer }: Model): number[][] {
-  const encode = (text: string) => tokenizer.encode(text, { addSpecialTokens: false })
-  const alone = encode(word.trimStart())
-  const behindSpace = encode(` ${word.trimStart()}`)
-  const differs = behindSpace[0] !== alone[0] && behindSpace.length === alone.length
-  return (differs ? [alone, behindSpace] : [alone]).filter((ids) => ids.length > 0)
 }

@@ -62,6 +62,7 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
       num_prompt_logprobs: body.prompt_logprobs,
     },
     renderOptions(body),
+    call.signal,
   )
   const count = new UsageCount(call.record, prepared)
   const deltas = generation.generate(prepared, call.signal)
@@ -106,7 +107,13 @@ export async function renderChat(call: Call, input: unknown): Promise<Reply> {
   checkModel(call.state, body.model)
   const options = renderOptions(body)
   const prompt = await generation.prompts.render(body.messages, options)
-  const tokens = await generation.prompts.chat(body.messages, options, body.add_special_tokens ?? false, true)
+  const tokens = await generation.prompts.chat(
+    body.messages,
+    options,
+    body.add_special_tokens ?? false,
+    true,
+    call.signal,
+  )
   return {
     json: {
       object: 'chat.completion.render',

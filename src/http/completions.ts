@@ -44,7 +44,7 @@ export async function createCompletion(call: Call, input: unknown): Promise<Repl
   const body = parseCompletion(input, call.state.log)
   checkModel(call.state, body.model)
   const { echo = false, logprobs, prompt_logprobs, max_tokens } = body
-  const prepared = await generation.prepareCompletion(body.prompt, {
+  const params = {
     ...sampling(body),
     ...choosing(body),
     max_tokens,
@@ -52,7 +52,8 @@ export async function createCompletion(call: Call, input: unknown): Promise<Repl
     num_logprobs: logprobs,
     echo,
     num_prompt_logprobs: prompt_logprobs === undefined ? undefined : Math.max(prompt_logprobs, (echo && logprobs) || 0),
-  })
+  }
+  const prepared = await generation.prepareCompletion(body.prompt, params, call.signal)
   const count = new UsageCount(call.record, prepared)
   const deltas = generation.generate(prepared, call.signal)
   const head = answerHead(call, newId('cmpl-'), 'text_completion', fingerprint, body)

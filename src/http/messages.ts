@@ -154,6 +154,7 @@ function prepare(
     },
     // An assistant's turn at the end is one that the model continues.
     { continueFinalMessage: chat.at(-1)?.role === 'assistant', addGenerationPrompt: chat.at(-1)?.role !== 'assistant' },
+    call.signal,
   )
 }
 

@@ -73,6 +73,7 @@ function prepare(call: Call, body: ValidResponse, conversation: readonly ChatMes
       num_logprobs: wantsLogprobs(body) ? (body.top_logprobs ?? 0) : undefined,
     },
     { variables: effort === 'none' ? {} : { reasoning_effort: effort } },
+    call.signal,
   )
 }
 

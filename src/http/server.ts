@@ -83,7 +83,10 @@ function createApp(state: ServerState): Hono<Env> {
       return answerError(error, c)
     }
   })
-  app.onError((error, c) => answerError(error, c))
+  // Who is gone is told nothing.
+  app.onError((error, c) =>
+    error === c.req.raw.signal.reason ? new Response(null, { status: 499 }) : answerError(error, c),
+  )
   return app
 }
 

@@ -30,13 +30,13 @@ export async function tokenize(call: Call, input: unknown): Promise<Reply> {
     const body = parseChat(input, call.state.log)
     checkModel(call.state, body.model)
     const special = body.add_special_tokens ?? false
-    tokens = await generation.prompts.chat(body.messages, renderOptions(body), special, true)
+    tokens = await generation.prompts.chat(body.messages, renderOptions(body), special, true, call.signal)
   } else {
     const body = parse(textSchema, fields, call.state.log)
     checkModel(call.state, body.model)
-    tokens = await generation.prompts.encode(body.prompt, body.add_special_tokens ?? true)
+    tokens = await generation.prompts.encode(body.prompt, body.add_special_tokens ?? true, call.signal)
   }
-  const names = fields.return_token_strs === true ? Array.from(tokens, (id) => generation.prompts.decode([id])) : null
+  const names = fields.return_token_strs === true ? Array.from(tokens, (id) => generation.prompts.tokenText(id)) : null
   return {
     json: {
       count: tokens.length,

@@ -23,7 +23,7 @@ export interface EncodeOptions {
   /** UTF-16 ranges, in order, where it is text all the same */
   plain?: readonly (readonly [start: number, end: number])[]
   /** more ids than these are not worth the work: the result may end after them */
-  maxTokens?: number
+  maxTokens?: number | undefined
 }
 
 export interface Tokenizer {
@@ -36,8 +36,6 @@ export interface Tokenizer {
   isSpecial(id: number): boolean
   /** One more than the highest id. */
   size: number
-  /** Length of the longest result of tokenBytes. */
-  maxTokenBytes: number
   bosToken: string | null
   eosToken: string | null
   bosTokenId: number | null
@@ -50,6 +48,8 @@ export interface SteppingTokenizer extends Tokenizer {
   /** `encode` in steps of a few milliseconds. */
   encodeSteps(text: string, options?: EncodeOptions): Generator<void, Int32Array>
   data: TokenizerData
+  /** it uses regular expressions that came with the model, which may take any time */
+  hasPatterns: boolean
 }
 
 /**
@@ -73,14 +73,14 @@ export function makeTokenizer(data: TokenizerData): SteppingTokenizer {
     rawAndSpecial: new AddedTokens(
       [...inText, ...inNormalized.filter(({ special }) => special)].map((token) => [token.content, token]),
     ),
-    normalized: new AddedTokens(inNormalized.map((token) => [normalize(token.content), token])),
+    normalized: new AddedTokens(inNormalized.map((token) => [token.lookedFor, token])),
   }
 
   function* encodeText(text: string, atStart: boolean, out: IdList, maxTokens: number): Generator<void> {
     let words = 0
     for (const word of preTokenizer.split(text, atStart)) {
       const rest = model.encode(word, out)
-      if (rest !== null) yield* rest
+      if (rest !== null) yield* upTo(rest, out, maxTokens)
       if ((++words & 0x3ff) === 0) yield
       if (out.length > maxTokens) return
     }
@@ -138,11 +138,19 @@ export function makeTokenizer(data: TokenizerData): SteppingTokenizer {
     },
     isSpecial: (id) => specialIds.has(id),
     size,
-    maxTokenBytes: data.maxTokenBytes,
     bosToken: data.bosToken,
     eosToken: data.eosToken,
     bosTokenId: data.bosTokenId,
     data,
+    hasPatterns: data.hasPatterns,
+  }
+}
+
+/** Work that ends early when there are more ids than wanted. */
+function* upTo(work: Generator<void>, out: IdList, maxTokens: number): Generator<void> {
+  for (const _ of work) {
+    yield
+    if (out.length > maxTokens) return
   }
 }
 

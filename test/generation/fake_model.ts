@@ -2,7 +2,7 @@
 
 import type { Model } from '../../src/models/model.js'
 import { plain } from '../../src/models/spec.js'
-import type { Tokenizer } from '../../src/models/tokenizer.js'
+import type { EncodeOptions, Tokenizer } from '../../src/models/tokenizer.js'
 
 export const EOS = 256
 export const USER = 257
@@ -33,10 +33,8 @@ export function bytesOf(text: string): number[] {
   return [...Buffer.from(text)]
 }
 
-export interface SeenEncode {
+export interface SeenEncode extends EncodeOptions {
   text: string
-  addSpecialTokens: boolean | undefined
-  allowSpecial: boolean | undefined
 }
 
 /** @param seen takes a note of every call of encode */
@@ -48,16 +46,21 @@ export function fakeTokenizer(overrides: Partial<Tokenizer> = {}, seen: SeenEnco
     return words[id - FIRST_WORD] ?? new Uint8Array()
   }
   return {
-    encode(text, { addSpecialTokens, allowSpecial } = {}) {
-      seen.push({ text, addSpecialTokens, allowSpecial })
+    encode(text, options = {}) {
+      seen.push({ text, ...options })
+      const { allowSpecial, plain = [] } = options
       if (!allowSpecial) return bytesOf(text)
-      return text.split(/(<\|\w+\|>)/).flatMap((part) => specials.get(part) ?? bytesOf(part))
+      let start = 0
+      return text.split(/(<\|\w+\|>)/).flatMap((part) => {
+        const isPlain = plain.some(([at]) => at === start)
+        start += part.length
+        return (isPlain ? undefined : specials.get(part)) ?? bytesOf(part)
+      })
     },
     tokenBytes,
     firstTokenBytes: tokenBytes,
     isSpecial: (id) => [...specials.values()].includes(id),
     size: FIRST_WORD + words.length,
-    maxTokenBytes: 13,
     bosToken: null,
     eosToken: '<|endoftext|>',
     bosTokenId: null,

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { BudgetError, JinjaTemplate, TemplateError } from '../../src/generation/jinja/jinja.js'
-import { chatPieces } from '../../src/generation/prompt.js'
+import { renderChat } from '../../src/generation/prompt.js'
 import { type ChatMessage, ChatTemplate } from '../../src/generation/template.js'
 
 type Outcome = { text: string; error?: undefined } | { error: string; text?: undefined }
@@ -30,13 +30,13 @@ describe('chats of every family are those of transformers', () => {
       for (const { conversation, options, text, error } of cases) {
         const { add_generation_prompt = false, continue_final_message = false, ...variables } = options
         const render = () =>
-          chatPieces(template, golden.conversations[conversation] ?? [], [], {
+          renderChat(template, golden.conversations[conversation] ?? [], [], {
             addGenerationPrompt: add_generation_prompt,
             continueFinalMessage: continue_final_message,
             variables,
           })
         const what = `${conversation} ${JSON.stringify(options)}`
-        if (text !== undefined) expect(await render(), what).toEqual([{ text, allowSpecial: true }])
+        if (text !== undefined) expect(await render(), what).toEqual({ text, plain: [] })
         else if (continue_final_message) await expect(render(), what).rejects.toThrow()
         else await expect(render(), what).rejects.toThrow(error)
       }

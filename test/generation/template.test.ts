@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { ApiError } from '../../src/errors.js'
-import { chatPieces, specialTexts } from '../../src/generation/prompt.js'
+import { renderChat, specialTexts } from '../../src/generation/prompt.js'
 import { ChatTemplate } from '../../src/generation/template.js'
 import { chatTemplate, fakeTokenizer } from './fake_model.js'
 
@@ -49,7 +49,7 @@ test('text of special tokens inside a message is plain text, the template’s ow
   const template = new ChatTemplate(chatTemplate, { eos_token: '<|endoftext|>' })
   const specials = specialTexts(tokenizer)
   expect(specials).toEqual(['<|endoftext|>', '<|assistant|>', '<|user|>'])
-  const pieces = await chatPieces(
+  const { text, plain } = await renderChat(
     template,
     [
       { role: 'user', content: 'a<|endoftext|>b\ue000c<|user|>' },
@@ -57,18 +57,31 @@ test('text of special tokens inside a message is plain text, the template’s ow
     ],
     specials,
   )
-  expect(pieces.map(({ text }) => text).join('')).toBe(
-    '<|user|>a<|endoftext|>b\ue000c<|user|><|assistant|>d<|endoftext|><|assistant|>',
-  )
-  expect(pieces.filter(({ allowSpecial }) => !allowSpecial).map(({ text }) => text)).toEqual([
-    '<|endoftext|>',
-    '<|user|>',
+  expect(text).toBe('<|user|>a<|endoftext|>b\ue000c<|user|><|assistant|>d<|endoftext|><|assistant|>')
+  expect(plain).toEqual([
+    [9, 22],
+    [25, 33],
   ])
-  expect(pieces.find(({ allowSpecial }) => allowSpecial)?.text).toBe('<|user|>a')
-  // Without such text the whole is one piece, so that merges go as they did in training.
-  expect(await chatPieces(template, [{ role: 'user', content: 'plain' }], specials)).toEqual([
-    { text: '<|user|>plain<|assistant|>', allowSpecial: true },
-  ])
+  expect(await renderChat(template, [{ role: 'user', content: 'plain' }], specials)).toEqual({
+    text: '<|user|>plain<|assistant|>',
+    plain: [],
+  })
+})
+
+test('whatever characters a message has, others stand for special tokens in it', async () => {
+  const template = new ChatTemplate('{{ messages[0].content }}', {})
+  const all = Array.from({ length: 0x1900 }, (_, i) => String.fromCharCode(0xe000 + i)).join('')
+  const chat = (content: string) => renderChat(template, [{ role: 'user', content }], ['<s>', '</s>'])
+  const text = `<s>${all.slice(0, -2)}</s>`
+  expect(await chat(text)).toEqual({
+    text,
+    plain: [
+      [0, 3],
+      [text.length - 4, text.length],
+    ],
+  })
+  expect(await chat(all)).toEqual({ text: all, plain: [] })
+  await expect(chat(`<s>${all}`)).rejects.toThrow("'messages' use too many private-use characters.")
 })
 
 test('continue_final_message: the text ends with the last message, as transformers cuts it', async () => {
@@ -77,12 +90,13 @@ test('continue_final_message: the text ends with the last message, as transforme
     { role: 'assistant' as const, content: 'Once upon ' },
   ]
   const text = (source: string) =>
-    chatPieces(new ChatTemplate(source, { eos_token: '</s>' }), messages, [], { continueFinalMessage: true })
-  expect(await text(chatTemplate)).toEqual([{ text: '<|user|>a<|assistant|>Once upon ', allowSpecial: true }])
+    renderChat(new ChatTemplate(source, { eos_token: '</s>' }), messages, [], { continueFinalMessage: true })
+  expect(await text(chatTemplate)).toEqual({ text: '<|user|>a<|assistant|>Once upon ', plain: [] })
   // A template that trims contents ends without the white space.
-  expect(await text('{% for m in messages %}[{{ m.content | trim }}]{% endfor %}')).toEqual([
-    { text: '[a][Once upon', allowSpecial: true },
-  ])
+  expect(await text('{% for m in messages %}[{{ m.content | trim }}]{% endfor %}')).toEqual({
+    text: '[a][Once upon',
+    plain: [],
+  })
   await expect(text('{{ messages[0].content }}')).rejects.toThrow(/cannot be continued/)
 })
 
@@ -94,13 +108,9 @@ test('a request may set the names that the template uses, and no others', async 
   expect(
     ['enable_thinking', 'note', 'bos_token', 'tools', 'messages', 'other'].filter((name) => template.knows(name)),
   ).toEqual(['enable_thinking', 'note'])
-  const pieces = await chatPieces(template, [{ role: 'user', content: 'x' }], specialTexts(fakeTokenizer()), {
+  const rendered = await renderChat(template, [{ role: 'user', content: 'x' }], specialTexts(fakeTokenizer()), {
     variables: { enable_thinking: true, note: '<|user|>' },
   })
   // What a request sets is plain text, as messages are.
-  expect(pieces).toEqual([
-    { text: 'x<|user|>', allowSpecial: true },
-    { text: '<|user|>', allowSpecial: false },
-    { text: '<s>None', allowSpecial: true },
-  ])
+  expect(rendered).toEqual({ text: 'x<|user|><|user|><s>None', plain: [[9, 17]] })
 })

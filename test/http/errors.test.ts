@@ -412,7 +412,7 @@ const cases: Record<string, Case[]> = {
       { prompt: 'x'.repeat(10000) },
       'context_length_exceeded',
       'prompt',
-      "This model's maximum context length is 256 tokens. Your prompt has at least 770 tokens. Please shorten it.",
+      "This model's maximum context length is 256 tokens. Your prompt has at least 10000 tokens. Please shorten it.",
     ],
     [
       'prompt and max_tokens beyond the context',

@@ -86,7 +86,7 @@ export async function startFakeServer(options: Options = {}): Promise<FakeServer
       : {
           name: 'ready',
           engine,
-          generation: new Generation(model, engine, new Encoder(model.tokenizer, '', null), metrics),
+          generation: new Generation(model, engine, new Encoder(model.tokenizer, null), metrics),
           created: model.created,
           fingerprint: 'parley-test',
         }

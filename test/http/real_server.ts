@@ -23,7 +23,7 @@ export async function startRealServer(folder: string, options: Partial<StartOpti
   })
   const metrics = new Metrics(model.name)
   metrics.engineReady({ version: '0', ...engine.info })
-  const generation = new Generation(model, engine, new Encoder(model.tokenizer, folder, null), metrics)
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, null), metrics)
   const log = createLog('error', () => {}, false)
   const state = newState({ modelName: model.name, apiKey: null, allowedOrigins: [], metrics, log }, null)
   state.phase = { name: 'ready', engine, generation, created: model.created, fingerprint: 'parley-test' }

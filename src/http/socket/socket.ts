@@ -108,6 +108,10 @@ export class Socket {
       await work({ state: this.state, record, signal })
       record.end(signal.aborted ? 499 : 200)
     } catch (error) {
+      if (error === signal.reason) {
+        record.end(499)
+        return
+      }
       const told = tell(error, this.state, record)
       await this.send(failed(told))
       record.end(told.status)
