@@ -215,12 +215,36 @@ export const serveOptions = {
   }),
 }
 
-type Table = typeof serveOptions
-type Name = keyof Table
-/** The values of all options of `parley serve`. */
-export type ServeOptions = {
-  [K in Name]: Table[K] extends Row<infer T, infer D> ? (D extends null ? T | null : T) : never
+const { dtype, max_model_len, max_num_seqs, max_num_batched_tokens, kv_cache_memory, threads, isa } = serveOptions
+
+/** Options of `parley fit`: what memory there is, and of `parley serve` those that decide how it is used. */
+export const fitOptions = {
+  memory: row({
+    kind: bytes,
+    default: null,
+    defaultText: 'what is free on this machine',
+    doc: 'memory to plan for, of each device if there are several',
+  }),
+  devices: row({
+    kind: integer(1, 64),
+    default: null,
+    defaultText: 'none: the CPU',
+    doc: 'GPUs to plan for, which a later version will use',
+  }),
+  dtype,
+  max_model_len,
+  max_num_seqs,
+  max_num_batched_tokens,
+  kv_cache_memory,
+  threads,
+  isa,
 }
+
+type Table = Record<string, Row<unknown, unknown>>
+type Values<T> = { [K in keyof T]: T[K] extends Row<infer V, infer D> ? (D extends null ? V | null : V) : never }
+/** The values of all options of `parley serve`. */
+export type ServeOptions = Values<typeof serveOptions>
+export type FitOptions = Values<typeof fitOptions>
 
 /** `max_model_len` → `--max-model-len` */
 export function flagOf(name: string): string {
@@ -241,8 +265,8 @@ function defaultOf(row: Row<unknown, unknown>): string {
  * One entry per option, for the command line's parser: flags such as `--port <number>`, a line of help, and for an option that is true or
  * false the flag that says no, such as `--no-enable-prefix-caching`.
  */
-export function optionHelp(): { flags: string; help: string; no?: string }[] {
-  return Object.entries(serveOptions).map(([name, row]) => ({
+export function optionHelp(table: Table = serveOptions): { flags: string; help: string; no?: string }[] {
+  return Object.entries(table).map(([name, row]) => ({
     flags: `${flagOf(name)} ${row.kind.placeholder}`,
     ...(row.kind === onOff && { no: flagOf(`no_${name}`) }),
     help: `${row.doc} (${row.kind.placeholder.includes('|') || row.kind === text ? '' : `${row.kind.expected}; `}default: ${defaultOf(row)})`,
@@ -259,17 +283,21 @@ export function optionsMarkdown(): string {
   return ['| Flag | Variable | Default | Meaning |', '| --- | --- | --- | --- |', ...lines].join('\n')
 }
 
+/** The values of the options of `parley serve`; see readTable. */
+export function readOptions(flags: Given, environment: Given): ServeOptions {
+  return readTable(serveOptions, flags, environment)
+}
+
+type Given = Readonly<Record<string, string | undefined>>
+
 /**
- * The options' values: a flag wins over its variable, a variable over the default.
+ * The values of a table's options: a flag wins over its variable, a variable over the default.
  * @param flags values by option name as they stand on the command line
  * @throws OptionError naming the first option that is wrong
  */
-export function readOptions(
-  flags: Readonly<Record<string, string | undefined>>,
-  environment: Readonly<Record<string, string | undefined>>,
-): ServeOptions {
+export function readTable<T extends Table>(table: T, flags: Given, environment: Given): Values<T> {
   const values: Record<string, unknown> = {}
-  for (const [name, row] of Object.entries(serveOptions)) {
+  for (const [name, row] of Object.entries(table)) {
     const fromFlag = flags[name]
     // An empty variable counts as unset, as deployment tools leave it.
     const given = fromFlag ?? (environment[variableOf(name)] || undefined)
@@ -286,7 +314,7 @@ export function readOptions(
     }
     values[name] = value
   }
-  return values as ServeOptions
+  return values as Values<T>
 }
 
 /** Bytes with three digits and a binary unit: 13747621888 → 12.8 GiB. */

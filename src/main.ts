@@ -2,7 +2,7 @@
 // The command line. Each command loads what it needs and nothing else, so that --help is there at once.
 
 import { Command, CommanderError } from 'commander'
-import { OptionError, optionHelp, readOptions, version } from './config.js'
+import { fitOptions, OptionError, optionHelp, readOptions, readTable, version } from './config.js'
 
 const program = new Command('parley')
   .description('Self-hosted inference server for open language models with the OpenAI API.')
@@ -18,8 +18,7 @@ for (const { flags, help, no } of optionHelp()) {
   if (no) serveCommand.option(no, 'the same with false')
 }
 serveCommand.action(async (flags: Record<string, string | boolean>) => {
-  const byName = Object.fromEntries(Object.entries(flags).map(([name, value]) => [snakeCase(name), String(value)]))
-  const options = readOptions(byName, process.env)
+  const options = readOptions(byOptionName(flags), process.env)
   const { serve } = await import('./serve.js')
   await serve(options)
 })
@@ -36,9 +35,25 @@ program
     await pullCommand(model)
   })
 
-/** commander's maxModelLen → max_model_len */
-function snakeCase(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+const fit = program
+  .command('fit')
+  .description(
+    "Show which models fit into this machine's memory, or into that of --memory, and what of one model fits: weights, context, requests at the same time. Only config.json is read. Exit code 1: the model does not fit.",
+  )
+  .argument('[model]', 'a folder, a config.json, org/name of a hub or a known name; left out: the known checkpoints')
+  .exitOverride()
+for (const { flags, help } of optionHelp(fitOptions)) fit.option(flags, help)
+fit.option('--all', 'also the smaller known checkpoints and those that do not fit').option('--json', 'for programs')
+fit.action(async (model: string | undefined, { all, json, ...flags }: Record<string, string | boolean>) => {
+  const options = readTable(fitOptions, byOptionName(flags), process.env)
+  const { fitCommand } = await import('./fit.js')
+  await fitCommand(model, options, { all: all === true, json: json === true })
+})
+
+/** commander's { maxModelLen: 512 } → { max_model_len: '512' } */
+function byOptionName(flags: Record<string, string | boolean>): Record<string, string> {
+  const snakeCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+  return Object.fromEntries(Object.entries(flags).map(([name, value]) => [snakeCase(name), String(value)]))
 }
 
 try {

@@ -120,8 +120,12 @@ async function size(model: ModelOutline, options: ServeOptions, name: string): P
     return { ...sizeEngine(model, options, free.bytes), free }
   } catch (error) {
     if (!(error instanceof TooLarge)) throw error
+    const { knownFits } = await import('./fit-plan.js')
+    const place = { memory: free.bytes, bound: free.bound, devices: null, gpus: [] }
+    const largest = knownFits({ ...options, memory: null, devices: null }, place).find(({ fits }) => fits)
+    const known = largest === undefined ? '' : `; the largest known model that fits is ${largest.id}`
     throw new Error(
-      `${name} does not fit: it takes ${error.message}, ${memoryText(error.needed)} in all, and ${memoryText(free.bytes)} are free ${free.bound}; \`parley fit\` shows which models fit`,
+      `${name} does not fit: it takes ${error.message}, ${memoryText(error.needed)} in all, and ${memoryText(free.bytes)} are free ${free.bound}${known}; \`parley fit\` shows all`,
     )
   }
 }

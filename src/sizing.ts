@@ -16,7 +16,10 @@ export type SizeOptions = Pick<
 /** How an engine is started, and what it then holds. */
 export interface Size {
   options: StartOptions & Pick<ServeOptions, 'max_num_seqs'> & { dtype: DType }
+  /** of each device, if there are several */
   memory: ModelMemory
+  /** bytes for the weights, the workspace and the fewest KV pages */
+  needed: number
 }
 
 /** A server that cannot hold a request of so many tokens is of no use, unless the model's context is shorter or somebody asks for it. */
@@ -24,10 +27,14 @@ const shortestContext = 512
 
 /** A model is too large for the memory that there is. */
 export class TooLarge extends Error {
-  /** @param needed bytes for the weights, the workspace and the fewest KV pages */
+  /**
+   * @param needed bytes for the weights, the workspace and the fewest KV pages
+   * @param memory what they would take, with more pages than there can be
+   */
   constructor(
     message: string,
     readonly needed: number,
+    readonly memory: ModelMemory,
   ) {
     super(message)
   }
@@ -51,10 +58,12 @@ export function engineDtype(
 
 /**
  * Shares `free` bytes out.
+ * @param ranks devices between which the model is split, `free` being of each. What one of several then holds is an estimate, for that is
+ * not built yet: of the matrices its part, of the key/value heads its part in whole heads, of the workspace all.
  * @throws TooLarge if the weights do not fit, or no page beside them
  * @throws OptionError for a context that the model was not made for
  */
-export function sizeEngine(model: SizedModel, options: SizeOptions, free: number): Size {
+export function sizeEngine(model: SizedModel, options: SizeOptions, free: number, ranks = 1): Size {
   const { spec } = model
   // A longer context would change the rotation of short requests too: it is for those who ask for it.
   const usual = spec.long_rope_above > 0 ? Math.min(spec.long_rope_above, spec.max_position) : spec.max_position
@@ -72,30 +81,38 @@ export function sizeEngine(model: SizedModel, options: SizeOptions, free: number
     max_num_seqs: options.max_num_seqs,
     max_num_batched_tokens: options.max_num_batched_tokens,
   }
-  const { page_bytes, page_size, weight_bytes, workspace_bytes } = modelMemory(model, {
-    ...fixed,
-    kv_cache_bytes: 2 ** 46,
-  })
+  const ofRank = (memory: ModelMemory): ModelMemory => {
+    const page_bytes = (memory.page_bytes * Math.ceil(spec.num_kv_heads / ranks)) / spec.num_kv_heads
+    const weight_bytes = memory.weight_bytes / ranks
+    return { ...memory, weight_bytes, page_bytes, kv_cache_bytes: memory.num_pages * page_bytes }
+  }
+  const whole = modelMemory(model, { ...fixed, kv_cache_bytes: 2 ** 46 })
+  const unbounded = ofRank(whole)
+  const { page_bytes, page_size, weight_bytes, workspace_bytes } = unbounded
   const left = free - weight_bytes - workspace_bytes
   // Pages are filled in whole, and a prompt that is encoded has pages of its own.
   const more = spec.num_encoder_layers > 0 ? 2 : 1
   const pagesOf = (tokens: number) => Math.ceil(tokens / page_size) + more
-  const kv_cache_bytes = kvCacheBytes(
-    options.kv_cache_memory,
-    left,
-    options.max_num_seqs * pagesOf(max_model_len) * page_bytes,
-  )
-  const least =
-    'bytes' in options.kv_cache_memory ? kv_cache_bytes : pagesOf(Math.min(max_model_len, shortestContext)) * page_bytes
-  if (left < least || kv_cache_bytes < least) {
+  const useful = options.max_num_seqs * pagesOf(max_model_len) * page_bytes
+  const asked = kvCacheBytes(options.kv_cache_memory, left, useful)
+  const isPart = 'fraction' in options.kv_cache_memory
+  const least = isPart ? pagesOf(Math.min(max_model_len, shortestContext)) * page_bytes : asked
+  const needed = weight_bytes + workspace_bytes + least
+  if (left < least) {
     const parts = [
       `${memoryText(weight_bytes)} of weights`,
       `${memoryText(workspace_bytes)} of workspace`,
-      `${memoryText(least)} of KV pages${'bytes' in options.kv_cache_memory ? '' : ' at least'}`,
+      `${memoryText(least)} of KV pages${isPart ? ' at least' : ''}`,
     ]
-    throw new TooLarge(`${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`, weight_bytes + workspace_bytes + least)
+    const text = `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`
+    throw new TooLarge(text, needed, unbounded)
   }
-  const engineOptions = { ...fixed, kv_cache_bytes }
-  const memory = modelMemory(model, engineOptions)
-  return { options: engineOptions, memory }
+  const num_pages = Math.floor(Math.max(asked, least) / page_bytes)
+  if (num_pages <= more) {
+    throw new OptionError(
+      `${flagOf('kv_cache_memory')}: expected room for ${more + 1} pages of ${memoryText(page_bytes)}, got ${memoryText(asked)}`,
+    )
+  }
+  const engineOptions = { ...fixed, kv_cache_bytes: num_pages * whole.page_bytes }
+  return { options: engineOptions, memory: ofRank(modelMemory(model, engineOptions)), needed }
 }

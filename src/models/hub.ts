@@ -30,8 +30,7 @@ export async function pullModel(
 ): Promise<string> {
   const cache = new HubCache(settings.cacheFolder, id.repo)
   if (settings.offline) return fromCache(cache, id, settings, 'HF_HUB_OFFLINE is set')
-  const client = new HubClient(settings, patience)
-  client.onRetry = (reason, waitMs) => progress.note(`${reason}; again in ${(waitMs / 1000).toFixed(1)} s`)
+  const client = openClient(settings, progress, patience)
   const stop = new AbortController()
   let listing: { commit: string; names: string[] }
   try {
@@ -46,35 +45,9 @@ export async function pullModel(
   const { commit, names } = listing
   const folder = cache.snapshot(commit)
   const weights = weightsOf(id.text, names)
-  if (!names.includes('config.json'))
-    throw new HubError(`${id.text}: expected a config.json among its files, found none`)
-  await cache.makeFolders(commit).catch((error) => {
-    throw new HubError(`${cache.folder}: cannot be written (${error.code}); set HF_HUB_CACHE to a folder that can`)
-  })
-
-  const get = async (wanted: string[], what: string | null) => {
-    const missing: string[] = []
-    for (const name of wanted) if (!(await exists(join(folder, name)))) missing.push(name)
-    const files: RemoteFile[] = []
-    await each(missing, stop, async (name) => {
-      files.push(await client.head(id.repo, commit, name, stop.signal))
-    })
-    let toCome = 0
-    for (const file of files) {
-      progress.expect(file.size)
-      toCome += file.size - (await bytesHere(cache.blob(file.hash), file.size))
-    }
-    await checkRoom(cache.folder, toCome)
-    if (what !== null && toCome > 0) progress.note(`${bytesText(toCome)} of ${what} to download into ${cache.folder}`)
-    await each(files, stop, async (file) => {
-      const waits = () => progress.note(`another process downloads ${file.name}; waiting for it`)
-      const blob = cache.blob(file.hash)
-      await withLock(cache.lock(file.hash), stop.signal, waits, async () => {
-        await downloadBlob({ client, repo: id.repo, commit, file, blob, progress, signal: stop.signal })
-        await cache.link(commit, file.name, file.hash)
-      })
-    })
-  }
+  await prepare(cache, id, commit, names)
+  const get = (wanted: string[], what: string | null) =>
+    fetchFiles({ client, cache, repo: id.repo, commit, progress, stop }, wanted, what)
   await get(weights.isIndex ? [...smallFiles(names), weights.name] : smallFiles(names), null)
   await checkSmall(folder)
   const index = join(folder, weights.name)
@@ -86,6 +59,78 @@ export async function pullModel(
   await cache.writeRef(id.revision, commit)
   progress.end()
   return folder
+}
+
+/**
+ * The folder with a model's config.json: the cache's, where that file is there, else downloaded, and nothing else with it.
+ * @throws HubError with what to do
+ */
+export async function pullConfig(
+  id: HubId,
+  settings: HubSettings,
+  progress: HubProgress,
+  patience?: Patience,
+): Promise<string> {
+  const cache = new HubCache(settings.cacheFolder, id.repo)
+  const found = await cache.find(id)
+  if (found !== null && found.missing !== 'config.json') return found.folder
+  if (settings.offline) return fromCache(cache, id, settings, 'HF_HUB_OFFLINE is set')
+  const client = openClient(settings, progress, patience)
+  const stop = new AbortController()
+  const { commit, names } = await client.list(id, stop.signal)
+  await prepare(cache, id, commit, names)
+  await fetchFiles({ client, cache, repo: id.repo, commit, progress, stop }, ['config.json'], null)
+  return cache.snapshot(commit)
+}
+
+function openClient(settings: HubSettings, progress: HubProgress, patience?: Patience): HubClient {
+  const client = new HubClient(settings, patience)
+  client.onRetry = (reason, waitMs) => progress.note(`${reason}; again in ${(waitMs / 1000).toFixed(1)} s`)
+  return client
+}
+
+/** @throws HubError for a repository that is no model, and for a cache that cannot be written */
+async function prepare(cache: HubCache, id: HubId, commit: string, names: string[]): Promise<void> {
+  if (!names.includes('config.json'))
+    throw new HubError(`${id.text}: expected a config.json among its files, found none`)
+  await cache.makeFolders(commit).catch((error) => {
+    throw new HubError(`${cache.folder}: cannot be written (${error.code}); set HF_HUB_CACHE to a folder that can`)
+  })
+}
+
+interface Fetching {
+  client: HubClient
+  cache: HubCache
+  repo: string
+  commit: string
+  progress: HubProgress
+  stop: AbortController
+}
+
+/** Downloads those of the `wanted` files that the snapshot lacks. `what` they are is told to who waits; null: not worth a word. */
+async function fetchFiles(fetching: Fetching, wanted: string[], what: string | null): Promise<void> {
+  const { client, cache, repo, commit, progress, stop } = fetching
+  const missing: string[] = []
+  for (const name of wanted) if (!(await exists(join(cache.snapshot(commit), name)))) missing.push(name)
+  const files: RemoteFile[] = []
+  await each(missing, stop, async (name) => {
+    files.push(await client.head(repo, commit, name, stop.signal))
+  })
+  let toCome = 0
+  for (const file of files) {
+    progress.expect(file.size)
+    toCome += file.size - (await bytesHere(cache.blob(file.hash), file.size))
+  }
+  await checkRoom(cache.folder, toCome)
+  if (what !== null && toCome > 0) progress.note(`${bytesText(toCome)} of ${what} to download into ${cache.folder}`)
+  await each(files, stop, async (file) => {
+    const waits = () => progress.note(`another process downloads ${file.name}; waiting for it`)
+    const blob = cache.blob(file.hash)
+    await withLock(cache.lock(file.hash), stop.signal, waits, async () => {
+      await downloadBlob({ client, repo, commit, file, blob, progress, signal: stop.signal })
+      await cache.link(commit, file.name, file.hash)
+    })
+  })
 }
 
 /** @param why the hub is not asked */

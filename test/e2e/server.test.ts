@@ -163,7 +163,7 @@ describe('what cannot be served ends with exit code 1, a reason, and no stack tr
     [
       'a model that does not fit',
       () => ['--kv-cache-memory', '60TiB'],
-      /tales does not fit: it takes .* of weights, .* of workspace and 60\.0 TiB of KV pages, .* are free .*; `parley fit`/,
+      /tales does not fit: it takes .* of weights, .* of workspace and 60\.0 TiB of KV pages, .* are free .*; `parley fit` shows all/,
     ],
   ])('%s', async (_name, options, reason) => {
     const server = Server.start('--port', '0', ...options())

@@ -13,7 +13,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { pullModel } from '../../src/models/hub.js'
+import { pullConfig, pullModel } from '../../src/models/hub.js'
 import { parseHubId } from '../../src/models/hub-id.js'
 import { bytesText, HubProgress } from '../../src/models/hub-progress.js'
 import { hubSettings } from '../../src/models/hub-settings.js'
@@ -260,6 +260,40 @@ describe('a download', () => {
     }
     await expect(new Machine(hub).pull(hub.repo, refuse)).rejects.toThrow('no such architecture')
     expect(hub.seen.some(({ name }) => name === weights)).toBe(false)
+  })
+})
+
+describe('the config alone', () => {
+  test('is asked for alone, or not at all where the cache has it', async () => {
+    const hub = await startFakeHub(fixtureFiles('neox-sequential'))
+    const machine = new Machine(hub)
+    const id = parseHubId(hub.repo) as never
+    const pull = () =>
+      pullConfig(id, machine.settings(), new HubProgress('', { columns: null, write: () => {} }), quick)
+    const folder = await pull()
+    expect(readdirSync(folder)).toEqual(['config.json'])
+    expect(hub.seen.filter(({ kind }) => kind === 'file').every(({ name }) => name === 'config.json')).toBe(true)
+    expect((await machine.pull()).folder).toBe(folder)
+    hub.seen.length = 0
+    machine.environment.HF_HUB_OFFLINE = '1'
+    expect(await pull()).toBe(folder)
+    expect(hub.seen).toEqual([])
+  })
+
+  test('that nobody has is an error with a way out', async () => {
+    const hub = await startFakeHub({ [weights]: noise(9) })
+    const machine = new Machine(hub)
+    const pull = (model: string) =>
+      pullConfig(
+        parseHubId(model) as never,
+        machine.settings(),
+        new HubProgress('', { columns: null, write: () => {} }),
+        quick,
+      )
+    await expect(pull(hub.repo)).rejects.toThrow('org/tiny: expected a config.json among its files, found none')
+    await expect(pull('org/nothing')).rejects.toThrow(/org\/nothing/)
+    machine.environment.HF_HUB_OFFLINE = '1'
+    await expect(pull(hub.repo)).rejects.toThrow(/because HF_HUB_OFFLINE is set, found nothing of it/)
   })
 })
 

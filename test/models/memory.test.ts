@@ -1,6 +1,6 @@
 // What the memory of a model is said to be before it is loaded, against what the engine then holds.
 
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
@@ -8,9 +8,12 @@ import { planMemory, type StartOptions, startEngine } from '../../src/engine/add
 import type { DType } from '../../src/engine/contract.js'
 import { architectureOf } from '../../src/models/architectures.js'
 import { readCheckpoint } from '../../src/models/checkpoint.js'
+import { Fields } from '../../src/models/fields.js'
 import { requireJson } from '../../src/models/folder.js'
+import { parseHubId } from '../../src/models/hub-id.js'
+import { knownCheckpoints } from '../../src/models/known-checkpoints.js'
 import { modelMemory } from '../../src/models/memory.js'
-import { readOutline } from '../../src/models/outline.js'
+import { outlineOf, readOutline } from '../../src/models/outline.js'
 import { findSources } from '../../src/models/sources.js'
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
@@ -56,4 +59,12 @@ test('a KV cache that is too small for one page, or for a prompt and its complet
   expect(() => planMemory(spec, { ...options, kv_cache_bytes: 2 * page_bytes })).toThrow(
     'KV cache of 2 pages: expected at least 3 for a model with an encoder',
   )
+})
+
+test('the known checkpoints have as many parameters as transformers counts', () => {
+  const counts: Record<string, number> = JSON.parse(readFileSync(here('goldens/parameters.json'), 'utf8'))
+  const own = knownCheckpoints.map(({ id, config }) => [id, outlineOf(new Fields(id, config)).num_parameters])
+  expect(Object.fromEntries(own)).toEqual(counts)
+  expect(own).toHaveLength(Object.keys(counts).length) // no id twice
+  expect(own.every(([id]) => parseHubId(String(id)) !== null)).toBe(true)
 })
