@@ -144,3 +144,14 @@ test('add_prefix_space of tokenizer_config.json is honoured', async () => {
   })
   expect((await loadTokenizer(folder)).encode('the')).toEqual(spaced)
 })
+
+test("Galactica's marker makes a token of each character of a sequence, as it does with Hugging Face's tokenizers", async () => {
+  const tokenizer = await loadTokenizer(fileURLToPath(new URL('../fixtures/tokenizers/galactica', import.meta.url)))
+  const marked = (text: string) => [...text, ''].map((character) => `SPL1T-TH1S-Pl3A5E${character}`).join('')
+  const ids = (text: string) => tokenizer.encode(text)
+  const [before, after] = [ids('[START_SMILES]'), ids('[END_SMILES]')]
+  expect(ids(`[START_SMILES]${marked('Cthe(O)O')}[END_SMILES]`).join()).toBe(
+    [...before, 38, 87, 75, 72, 11, 50, 12, 50, ...after].join(), // tokenizers 0.23
+  )
+  expect(ids('the')).toEqual([268])
+})

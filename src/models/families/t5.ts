@@ -13,6 +13,7 @@ const MAX_POSITION = 4096
 function t5Spec(config: Fields, mt5: boolean): ConfigSpec {
   const hidden_size = config.int('d_model', 1, 131072, 512)
   const num_heads = config.int('num_heads', 1, 1024, mt5 ? 6 : 8)
+  const vocab_size = config.int('vocab_size', 1, 4194304)
   const num_encoder_layers = config.int('num_layers', 1, 1024, mt5 ? 8 : 6)
   // transformers 5 writes a tie into every config, and beside it what transformers 4 concluded from the true one.
   const written = config.flag('tie_word_embeddings', !mt5)
@@ -20,24 +21,38 @@ function t5Spec(config: Fields, mt5: boolean): ConfigSpec {
   const tied = written && (mt5 || scaled)
   return {
     ...plain,
-    vocab_size: config.int('vocab_size', 1, 4194304),
+    vocab_size,
     hidden_size,
     num_layers: config.int('num_decoder_layers', 1, 1024, num_encoder_layers),
     num_encoder_layers,
-    decoder_start_token: config.int('decoder_start_token_id', 0, 4194303, config.int('pad_token_id', 0, 4194303, 0)),
+    decoder_start_token: config.int(
+      'decoder_start_token_id',
+      0,
+      vocab_size - 1,
+      config.int('pad_token_id', 0, vocab_size - 1, 0),
+    ),
     num_heads,
     num_kv_heads: num_heads,
     head_dim: config.int('d_kv', 1, 1024, 64),
     intermediate_size: intermediateSize(config, 'd_ff', mt5 ? 1024 : 2048),
     max_position: MAX_POSITION,
-    relative_buckets: config.int('relative_attention_num_buckets', 4, 4096, 32),
-    relative_max_distance: config.int('relative_attention_max_distance', 1, 65536, 128),
+    ...relativeBias(config),
     attention_scale: 1,
     norm: 'rms',
     norm_eps: config.real('layer_norm_epsilon', 0, 1, 1e-6),
     ...feedForward(config, mt5 ? 'gated-gelu' : 'relu'),
     unembedding_scale: scaled ? hidden_size ** -0.5 : 1,
     tie_word_embeddings: tied,
+  }
+}
+
+/** A decoder has half of its buckets for one distance each; where the others end lies beyond. */
+function relativeBias(config: Fields): Pick<ConfigSpec, 'relative_buckets' | 'relative_max_distance'> {
+  const relative_buckets = config.int('relative_attention_num_buckets', 4, 4096, 32)
+  if (relative_buckets % 4 !== 0) throw config.error('relative_attention_num_buckets', 'a multiple of 4')
+  return {
+    relative_buckets,
+    relative_max_distance: config.int('relative_attention_max_distance', relative_buckets / 2 + 1, 65536, 128),
   }
 }
 
