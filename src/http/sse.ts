@@ -1,54 +1,57 @@
 // An async iterable → server-sent events. The reader's pace is the pace: nothing is made before the socket takes it.
 
+import type { ServerResponse } from 'node:http'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Ctx } from './context.js'
 import { tell } from './record.js'
 import { timed } from './timing.js'
 
-const encoder = new TextEncoder()
-
 /**
- * Answers with one event per value and what the wire sends at the end.
+ * Answers with one event per value and what the wire sends at the end. The events go straight to node's response: a web stream in
+ * between would cost as much as making them.
  * The first value is awaited before anything is sent, so that an error before it still has its HTTP status; a later error is an event.
  * @param values is left early when the client goes away
  * @throws what `values` throws before its first value
  */
 export async function sse(c: Ctx, values: AsyncGenerator<object>): Promise<Response> {
-  const record = c.get('record')
-  const state = c.get('state')
-  const wire = c.get('wire')
-  const bytes = (text: string) => encoder.encode(text)
-  let next: Promise<IteratorResult<object>> | null = Promise.resolve(await values.next())
-  record.streaming = true
-  const body = new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        try {
-          const { done, value } = await (next ?? values.next())
-          next = null
-          if (!done) {
-            controller.enqueue(bytes(wire.event(value)))
-            return
-          }
-        } catch (error) {
-          const told = tell(error, state, record)
-          controller.enqueue(bytes(wire.event(wire.error(told, record.id))))
-        }
-        if (wire.end !== '') controller.enqueue(bytes(wire.end))
-        controller.close()
-        record.end(200)
-      },
-      async cancel() {
-        await values.return(undefined)
-        record.end(499)
-      },
-    },
-    { highWaterMark: 0 },
-  )
+  const first = await values.next()
+  c.get('record').streaming = true
   timed(c)
-  return c.body(body, 200, {
+  const { headers } = c.body(null, 200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache',
     // Reverse proxies such as nginx would collect the events otherwise.
     'x-accel-buffering': 'no',
+  })
+  c.env.outgoing.writeHead(200, Object.fromEntries(headers))
+  write(c, first, values)
+  return RESPONSE_ALREADY_SENT
+}
+
+async function write(c: Ctx, first: IteratorResult<object>, values: AsyncGenerator<object>): Promise<void> {
+  const { outgoing } = c.env
+  const { record, state, wire } = c.var
+  try {
+    for (let next = first; !next.done && !outgoing.destroyed; next = await values.next()) {
+      if (!outgoing.write(wire.event(next.value))) await drained(outgoing)
+    }
+  } catch (error) {
+    outgoing.write(wire.event(wire.error(tell(error, state, record), record.id)))
+  }
+  const gone = outgoing.destroyed
+  if (gone) await values.return(undefined)
+  outgoing.end(wire.end)
+  record.end(gone ? 499 : 200)
+}
+
+/** Resolves when the reader has taken what was written, or is gone. */
+async function drained(outgoing: ServerResponse): Promise<void> {
+  if (outgoing.destroyed) return
+  await new Promise<void>((resolve) => {
+    const done = () => {
+      outgoing.off('drain', done).off('close', done)
+      resolve()
+    }
+    outgoing.on('drain', done).on('close', done)
   })
 }
