@@ -93,8 +93,18 @@ export class Generation {
       truncate_prompt_tokens !== undefined,
       signal,
     )
+    const defaultTokens = this.#model.generationDefaults.max_tokens ?? null
     const badWords = await this.prompts.badWords(params.bad_words ?? [], signal)
-    return prepare(this.#model, this.maxModelLen, [{ ids, text: null }], badWords, params, null, 'messages', arrived)
+    return prepare(
+      this.#model,
+      this.maxModelLen,
+      [{ ids, text: null }],
+      badWords,
+      params,
+      defaultTokens,
+      'messages',
+      arrived,
+    )
   }
 
   /**

@@ -22,7 +22,7 @@ export function samplingParams(
     min_p: params.min_p ?? defaults.min_p ?? 0,
     presence_penalty: params.presence_penalty ?? 0,
     frequency_penalty: params.frequency_penalty ?? 0,
-    repetition_penalty: params.repetition_penalty ?? 1,
+    repetition_penalty: params.repetition_penalty ?? defaults.repetition_penalty ?? 1,
     num_logprobs,
     num_prompt_logprobs: params.num_prompt_logprobs ?? (params.echo ? params.num_logprobs : undefined) ?? -1,
     priority: params.priority ?? 0,

@@ -32,10 +32,18 @@ export interface Model extends ModelOutline {
   chatTemplate: string | null
   /** Special tokens by the names that templates have for them, such as bos_token. */
   templateTokens: Record<string, string>
-  /** Ids that end a completion: generation_config.json, else config.json, else the tokenizer. */
+  /** Ids that end a completion. */
   stopTokenIds: number[]
-  /** Sampling defaults of generation_config.json; a request's own fields win. */
-  generationDefaults: { temperature?: number; top_p?: number; top_k?: number; min_p?: number }
+  /** Defaults of generation_config.json; a request's own fields win. */
+  generationDefaults: {
+    temperature?: number
+    top_p?: number
+    top_k?: number
+    min_p?: number
+    repetition_penalty?: number
+    /** tokens of a chat's answer */
+    max_tokens?: number
+  }
   /** What the person who starts the server should know, one line each: ignored tensors, guesses that had to be made. */
   warnings: string[]
 }

@@ -155,21 +155,34 @@ test("what the request leaves out comes from the model's generation_config.json,
     await run(more)
     return engine.seen[0]?.sampling
   }
-  const tuned = fakeModel({ generationDefaults: { temperature: 0.7, top_p: 0.9, top_k: 40, min_p: 0.1 } })
+  const generationDefaults = { temperature: 0.7, top_p: 0.9, top_k: 40, min_p: 0.1, repetition_penalty: 1.1 }
+  const tuned = fakeModel({ generationDefaults })
   expect(await sampling({}, fakeModel())).toMatchObject({
     temperature: 1,
     top_p: 1,
     top_k: 0,
     min_p: 0,
+    repetition_penalty: 1,
     num_logprobs: -1,
   })
-  expect(await sampling({}, tuned)).toMatchObject({ temperature: 0.7, top_p: 0.9, top_k: 40, min_p: 0.1 })
+  expect(await sampling({}, tuned)).toMatchObject(generationDefaults)
   expect(await sampling({ temperature: 0, top_p: 1, top_k: -1, min_p: 0 }, tuned)).toMatchObject({
     temperature: 0,
     top_p: 1,
     top_k: 0,
     min_p: 0,
   })
+})
+
+test('a chat that says no length is as long as generation_config.json says, another as long as it says', async () => {
+  const model = fakeModel({ generationDefaults: { max_tokens: 30 } })
+  const engine = new FakeEngine(() => [EOS])
+  const generation = new Generation(model, engine, new Encoder(model.tokenizer, null), new Metrics('fake'))
+  const messages = [{ role: 'user' as const, content: 'x' }]
+  const silent = params({ max_tokens: undefined })
+  expect((await generation.prepareChat(messages, silent)).max_tokens).toEqual([30])
+  expect((await generation.prepareChat(messages, params({ max_tokens: 40 }))).max_tokens).toEqual([40])
+  expect((await generation.prepareCompletion(['x'], silent)).max_tokens).toEqual([16])
 })
 
 test('aborting ends the stream quietly and the request in the engine', async () => {

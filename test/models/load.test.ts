@@ -164,27 +164,45 @@ describe('the unembedding', () => {
 })
 
 describe('what ends a completion', () => {
-  test('is said by generation_config.json, else by config.json, else by the tokenizer', async () => {
+  test('is said by generation_config.json, else by config.json, and by the tokenizer', async () => {
     const folder = copyOf('neox-parallel')
-    editJson(folder, 'config.json', (config) => {
-      config.eos_token_id = 7
-    })
-    expect((await loadModel(folder)).stopTokenIds).toEqual([0, 1])
-    editJson(folder, 'generation_config.json', (config) => {
-      delete config.eos_token_id
-    })
-    expect((await loadModel(folder)).stopTokenIds).toEqual([7])
-    editJson(folder, 'config.json', (config) => {
-      config.eos_token_id = null
-    })
-    editJson(folder, 'tokenizer_config.json', (config) => {
-      config.eos_token = '<|padding|>'
-    })
-    expect((await loadModel(folder)).stopTokenIds).toEqual([1])
-    rmSync(join(folder, 'tokenizer_config.json'))
+    const stops = async () => (await loadModel(folder)).stopTokenIds
+    const tokenizerEnd = (eos_token: string | null) =>
+      editJson(folder, 'tokenizer_config.json', (config) => Object.assign(config, { eos_token }))
+    const configEnd = (eos_token_id: number | number[]) =>
+      editJson(folder, 'config.json', (config) => Object.assign(config, { eos_token_id }))
+    tokenizerEnd('<|endoftext|>')
+    configEnd(7)
+    expect(await stops()).toEqual([0, 1])
+    editJson(folder, 'generation_config.json', (config) => Object.assign(config, { eos_token_id: 1 }))
+    expect(await stops()).toEqual([1, 0])
     rmSync(join(folder, 'generation_config.json'))
+    // 7 is no special token: such a config is wrong, as GPT-NeoX-20B's.
+    expect(await stops()).toEqual([0])
+    configEnd([1, 7])
+    expect(await stops()).toEqual([1, 0])
+    tokenizerEnd(null)
+    expect(await stops()).toEqual([1, 7])
+    rmSync(join(folder, 'tokenizer_config.json'))
+    editJson(folder, 'config.json', (config) => Object.assign(config, { eos_token_id: null }))
     expect(await loadModel(folder)).toMatchObject({ stopTokenIds: [], generationDefaults: {}, chatTemplate: null })
   })
+})
+
+test('generation_config.json gives defaults', async () => {
+  const folder = copyOf('neox-parallel')
+  const set = (values: Json) => editJson(folder, 'generation_config.json', (json) => void Object.assign(json, values))
+  set({ temperature: 0.7, top_p: 0.8, top_k: -1, min_p: 0.05, repetition_penalty: 1.05, max_new_tokens: 2048 })
+  expect((await loadModel(folder)).generationDefaults).toEqual({
+    temperature: 0.7,
+    top_p: 0.8,
+    top_k: 0,
+    min_p: 0.05,
+    repetition_penalty: 1.05,
+    max_tokens: 2048,
+  })
+  set({ repetition_penalty: 0 })
+  await expect(loadModel(folder)).rejects.toThrow(/generation_config\.json: repetition_penalty: expected a number/)
 })
 
 describe('the chat template', () => {

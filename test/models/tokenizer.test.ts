@@ -113,6 +113,15 @@ describe('special tokens', () => {
       json.add_eos_token = true
     })
     expect((await loadTokenizer(folder)).encode('the king')).toEqual([...plain, 0])
+    // What transformers' generic class does not heed counts for nothing.
+    editJson(folder, 'tokenizer_config.json', (json) => {
+      json.tokenizer_class = 'PreTrainedTokenizerFast'
+    })
+    expect((await loadTokenizer(folder)).encode('the king')).toEqual([0, ...plain, 1, 1])
+    editJson(folder, 'tokenizer_config.json', (json) => {
+      json.tokenizer_class = 'LlamaTokenizerFast'
+    })
+    expect((await loadTokenizer(folder)).encode('the king')).toEqual([...plain, 0])
   })
 
   test('take the white space beside them when they say so, and the longer of two names wins', async () => {

@@ -20,20 +20,22 @@ export async function readTokenizer(folder: string): Promise<TokenizerDefinition
   const config = await readJson(join(folder, 'tokenizer_config.json'))
   const map = await readJson(join(folder, 'special_tokens_map.json'))
   const names = tokenRoles.flatMap((name) => tokenName(config, name) ?? tokenName(map, name) ?? [])
-  const definition = await readFiles(folder, config, names)
+  const json = await readJson(join(folder, 'tokenizer.json'))
+  const definition = json === null ? await readFiles(folder, config, names) : readTokenizerJson(json)
   definition.bosToken = tokenName(config, 'bos_token') ?? tokenName(map, 'bos_token') ?? definition.bosToken
   definition.eosToken = tokenName(config, 'eos_token') ?? tokenName(map, 'eos_token') ?? definition.eosToken
   addTokens(definition, await moreTokens(folder, config))
   markSpecial(definition, names)
   definition.preTokenizer = overridePrefixSpace(definition.preTokenizer, config)
-  definition.idsBefore = override(config, 'add_bos_token', definition, definition.bosToken) ?? definition.idsBefore
-  definition.idsAfter = override(config, 'add_eos_token', definition, definition.eosToken) ?? definition.idsAfter
+  if (json === null || obeysFlags(config)) {
+    definition.idsBefore = override(config, 'add_bos_token', definition, definition.bosToken) ?? definition.idsBefore
+    definition.idsAfter = override(config, 'add_eos_token', definition, definition.eosToken) ?? definition.idsAfter
+  }
   return definition
 }
 
+/** The tokenizer of a folder without tokenizer.json. */
 async function readFiles(folder: string, config: Fields | null, names: string[]): Promise<TokenizerDefinition> {
-  const json = await readJson(join(folder, 'tokenizer.json'))
-  if (json !== null) return readTokenizerJson(json)
   for (const name of ['tokenizer.model', 'spiece.model', 'sentencepiece.bpe.model', 'sentencepiece.model']) {
     const file = join(folder, name)
     const bytes = await readBytes(file)
@@ -117,7 +119,16 @@ function overridePrefixSpace(steps: PreTokenizerStep[], config: Fields | null): 
   return steps.map((step) => (step.type === 'ByteLevel' ? { ...step, add_prefix_space } : step))
 }
 
-/** add_bos_token and add_eos_token of tokenizer_config.json win over the post-processor; null when they are not set. */
+/**
+ * Whether add_bos_token and add_eos_token win over tokenizer.json's post-processor: with the classes of transformers 4 that rebuild it.
+ * Others leave them where they are, though many of their configurations say true. (transformers 5 heeds them nowhere.)
+ */
+function obeysFlags(config: Fields | null): boolean {
+  const name = config?.text('tokenizer_class')
+  return name === undefined || /^(?:Llama|CodeLlama|Gemma|GPTNeoX|Cohere)Tokenizer(?:Fast)?$/.test(name)
+}
+
+/** The ids that add_bos_token or add_eos_token puts around a text; null when it is not set. */
 function override(
   config: Fields | null,
   key: string,
