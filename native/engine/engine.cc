@@ -49,6 +49,8 @@ uint32_t Engine::submit(const std::vector<int32_t>& prompt, const SamplingParams
   return first_id;
 }
 
+double Engine::ms_since(Clock::time_point begin) { return std::chrono::duration<double, std::milli>(Clock::now() - begin).count(); }
+
 int64_t Engine::now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch()).count();
 }
@@ -67,7 +69,7 @@ EngineStats Engine::stats() const {
   stats.num_requests_waiting += static_cast<double>(submitted_.size());
   stats.num_queue_places -= static_cast<double>(submitted_.size());
   const bool busy = stats.num_requests_running + stats.num_requests_waiting > 0;
-  stats.step_age_ms = busy ? std::chrono::duration<double, std::milli>(Clock::now() - last_progress_).count() : 0;
+  stats.step_age_ms = busy ? ms_since(last_progress_) : 0;
   return stats;
 }
 
@@ -138,21 +140,24 @@ void Engine::loop() {
 }
 
 void Engine::run_step() {
+  const Clock::time_point begin = Clock::now();
   if (options_.check_integrity) scheduler_.check_integrity();
   scheduler_.schedule(step_);
   publish_stats();  // a scrape during a long prefill sees the requests running
+  double computing_ms = 0;
   if (!step_.empty()) {
-    const Clock::time_point begin = Clock::now();
+    const Clock::time_point computing = Clock::now();
     worker_->run(step_, result_);
-    const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+    computing_ms = ms_since(computing);
     ++num_steps_;
     num_generation_tokens_ += static_cast<int64_t>(step_.samples.size());
-    scheduler_.collect(result_, ms, events_);
+    scheduler_.collect(result_, computing_ms, events_);
   }
   PackedEvents words = pack(events_, result_);
   events_.clear();
   publish_stats();  // before the events: who sees a request's end also sees its pages free
   if (!words.empty()) on_events_(std::move(words), "");
+  bookkeeping_ms_ += ms_since(begin) - computing_ms;
 }
 
 // Every request ends exactly once: those that cannot go on end here.
@@ -171,6 +176,7 @@ void Engine::publish_stats() {
   stats_.num_queue_places = static_cast<double>(options_.max_queue + scheduler_.num_seats() - scheduler_.num_waiting());
   stats_.num_pages_used = static_cast<double>(scheduler_.num_pages_used());
   stats_.num_pages = info_.num_pages;
+  stats_.bookkeeping_ms = bookkeeping_ms_;
   stats_.num_steps = static_cast<double>(num_steps_);
   stats_.num_preemptions = static_cast<double>(scheduler_.num_preemptions());
   stats_.num_prompt_tokens = static_cast<double>(scheduler_.num_prompt_tokens());

@@ -45,6 +45,7 @@ class Engine {
   void end_all(FinishReason reason, std::string failure);
   void check_request(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices) const;
   void publish_stats();
+  static double ms_since(Clock::time_point begin);
   static int64_t now_ms();
 
   const std::unique_ptr<Worker> worker_;
@@ -67,6 +68,7 @@ class Engine {
   StepResult result_;
   StepEvents events_;
   int64_t num_steps_ = 0;
+  double bookkeeping_ms_ = 0;
   int64_t num_generation_tokens_ = 0;
 
   std::thread thread_;

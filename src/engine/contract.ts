@@ -300,6 +300,8 @@ export interface EngineStats {
   num_pages: number
   /** steps run */
   num_steps: number
+  /** time that the engine's thread has spent in steps beside computing them */
+  bookkeeping_ms: number
   /** requests put back into the queue because pages ran out */
   num_preemptions: number
   /** tokens of the prompts that were read, cached ones among them */

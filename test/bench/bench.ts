@@ -1,6 +1,6 @@
 // `npm run bench`: decode and prefill speed as fractions of what this machine reads and multiplies in the same run, time to ready,
 // resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other,
-// `--load` for loading alone (load.ts).
+// `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts).
 
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -16,6 +16,7 @@ import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
 import { benchLoad } from './load.js'
 import { writeRandomCheckpoint } from './random_checkpoint.js'
+import { benchScheduler } from './scheduler.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const bundled = join(root, 'models/tales')
@@ -32,6 +33,7 @@ export async function main(args: string[]): Promise<void> {
       model: { type: 'string', multiple: true },
       threads: { type: 'string' },
       load: { type: 'boolean', default: false },
+      scheduler: { type: 'boolean', default: false },
     },
   })
   const rounds = Number(values.rounds)
@@ -42,7 +44,8 @@ export async function main(args: string[]): Promise<void> {
 
   const temporary = mkdtempSync(join(tmpdir(), 'parley-bench-'))
   try {
-    if (values.load) return benchLoad(temporary, bundled, rounds, threads)
+    if (values.load) return await benchLoad(temporary, bundled, rounds, threads)
+    if (values.scheduler) return await benchScheduler(temporary, bundled, rounds, threads)
     const models = values.model ?? [bundled]
     if (!values.model) {
       console.log('writing a random checkpoint of the Pythia-160M shape ...')

@@ -33,43 +33,49 @@ function randomRequest(next: () => number): EngineRequest {
   }
 }
 
-describe('a request gets the same tokens and the same bits of its log-probabilities', async () => {
-  const next = seededRandom(7)
-  const requests = Array.from({ length: 24 }, () => randomRequest(next))
-  const alone = await withEngine({}, async (engine) => {
-    const results: TokenEvent[][] = []
-    for (const request of requests) results.push(await collect(engine, request))
-    return results
-  })
-
-  test('the outputs alone are not trivial', () => {
-    const tokens = new Set(alone.flat().map((event) => event.token))
-    expect(tokens.size).toBeGreaterThan(20)
-    for (const [i, events] of alone.entries()) {
-      expect(events).toHaveLength(requests[i]?.sampling.max_tokens ?? 0)
-      expect(events.at(-1)?.finish).toBe('length')
-      for (const event of events) expect(event.logprob).toBeLessThan(0)
-    }
-  })
-
-  test.each<[string, Partial<StartOptions>]>([
-    ['in one batch with strangers', {}],
-    ['with two threads', { num_threads: 2 }],
-    ['with prompts cut into chunks of 5 tokens', { max_num_batched_tokens: 5 }],
-    ['with one token a step', { max_num_batched_tokens: 1 }],
-    ['with prompts read in slices between the tokens of others', { pace_prompts: true }],
-    ['without the prefix cache', { prefix_caching: false }],
-    ['with at most 3 requests at a time', { max_num_seqs: 3 }],
-    ['with so few pages that requests are preempted', { kv_cache_bytes: 9 * pageBytes, max_model_len: 80 }],
-  ])('%s', async (_name, options) => {
-    await withEngine(options, async (engine) => {
-      const together = await Promise.all(requests.map((request) => collect(engine, request)))
-      for (const [i, events] of together.entries()) expect(events).toEqual(alone[i])
-      expect(engine.stats()).toMatchObject({ num_pages_used: 0, num_requests_running: 0, num_requests_waiting: 0 })
-      if (options.kv_cache_bytes) expect(engine.stats().num_preemptions).toBeGreaterThan(0)
+describe.each(['float32', 'float16', 'bfloat16'] as const)(
+  'in %s a request gets the same tokens and the same bits of its log-probabilities',
+  async (dtype) => {
+    const next = seededRandom(7)
+    const requests = Array.from({ length: 32 }, () => randomRequest(next))
+    const bytes = dtype === 'float32' ? pageBytes : pageBytes / 2
+    const alone = await withEngine({ dtype, prefix_caching: false }, async (engine) => {
+      const results: TokenEvent[][] = []
+      for (const request of requests) results.push(await collect(engine, request))
+      return results
     })
-  })
-})
+
+    test('the outputs alone are not trivial', () => {
+      const tokens = new Set(alone.flat().map((event) => event.token))
+      expect(tokens.size).toBeGreaterThan(20)
+      for (const [i, events] of alone.entries()) {
+        expect(events).toHaveLength(requests[i]?.sampling.max_tokens ?? 0)
+        expect(events.at(-1)?.finish).toBe('length')
+        for (const event of events) expect(event.logprob).toBeLessThan(0)
+      }
+    })
+
+    test.each<[string, Partial<StartOptions>]>([
+      ['in one batch with strangers', {}],
+      ['with two threads', { num_threads: 2 }],
+      ['with prompts cut into chunks of 5 tokens', { max_num_batched_tokens: 5 }],
+      ['with one token a step', { max_num_batched_tokens: 1 }],
+      ['with prompts read in slices between the tokens of others', { pace_prompts: true }],
+      ['without the prefix cache', { prefix_caching: false }],
+      ['with at most 3 requests at a time', { max_num_seqs: 3 }],
+      ['with so few pages that requests are preempted', { kv_cache_bytes: 9 * bytes, max_model_len: 80 }],
+    ])('%s', async (_name, options) => {
+      await withEngine({ dtype, ...options }, async (engine) => {
+        const together = await Promise.all(requests.map((request) => collect(engine, request)))
+        for (const [i, events] of together.entries()) expect(events).toEqual(alone[i])
+        expect(engine.stats()).toMatchObject({ num_pages_used: 0, num_requests_running: 0, num_requests_waiting: 0 })
+        if (options.kv_cache_bytes) expect(engine.stats().num_preemptions).toBeGreaterThan(0)
+        const again = await Promise.all(requests.map((request) => collect(engine, request)))
+        expect(again).toEqual(alone) // from the prefix cache, where there is one
+      })
+    })
+  },
+)
 
 test('a seed names its text: again the same, another seed or choice another', async () => {
   await withEngine({}, async (engine) => {
