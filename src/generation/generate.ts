@@ -126,7 +126,10 @@ export class Generation {
         yield* merge(choices)
       } else {
         choices = this.#samples(request, best_of, controller.signal)
-        yield* best_of > n ? selectBest(merge(choices), best_of, n) : merge(choices)
+        const [first, ...others] = choices
+        if (best_of > n) yield* selectBest(merge(choices), best_of, n)
+        else if (first && others.length === 0) yield* first
+        else yield* merge(choices)
       }
     } catch (error) {
       throw engineError(error)

@@ -76,6 +76,7 @@ export async function* responseEvents(
       num_logprobs: undefined,
     },
     { variables: effort === 'none' ? {} : { reasoning_effort: effort } },
+    call.signal,
   )
   const count = new UsageCount(call.record, prepared)
   const item: Item = {
