@@ -1,10 +1,10 @@
 // `npm run bench`: decode and prefill speed as fractions of what this machine reads and multiplies in the same run, time to ready,
 // resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other,
-// `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts).
+// `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for the
+// front end (http.ts).
 
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
@@ -14,9 +14,11 @@ import { calibrate, startEngine } from '../../src/engine/addon.js'
 import type { ModelSpec } from '../../src/engine/contract.js'
 import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
+import { benchHttp } from './http.js'
 import { benchLoad } from './load.js'
 import { writeRandomCheckpoint } from './random_checkpoint.js'
 import { benchScheduler } from './scheduler.js'
+import { ServerProcess } from './server_process.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const bundled = join(root, 'models/tales')
@@ -34,6 +36,7 @@ export async function main(args: string[]): Promise<void> {
       threads: { type: 'string' },
       load: { type: 'boolean', default: false },
       scheduler: { type: 'boolean', default: false },
+      http: { type: 'boolean', default: false },
     },
   })
   const rounds = Number(values.rounds)
@@ -46,6 +49,8 @@ export async function main(args: string[]): Promise<void> {
   try {
     if (values.load) return await benchLoad(temporary, bundled, rounds, threads)
     if (values.scheduler) return await benchScheduler(temporary, bundled, rounds, threads)
+    if (values.load) return benchLoad(temporary, bundled, rounds, threads)
+    if (values.http) return await benchHttp(temporary, bundled, rounds)
     const models = values.model ?? [bundled]
     if (!values.model) {
       console.log('writing a random checkpoint of the Pythia-160M shape ...')
@@ -178,35 +183,18 @@ async function benchServer(folder: string, rounds: number, weightBytes: number):
   const ready: number[] = []
   const resident: number[] = []
   for (let round = 0; round < rounds; round++) {
-    const port = 20000 + Math.floor(Math.random() * 20000)
     const start = performance.now()
-    const server = spawn(
-      process.execPath,
-      [
-        join(root, 'dist/main.js'),
-        'serve',
-        '--model',
-        folder,
-        '--port',
-        String(port),
-        '--kv-cache-memory',
-        String(kvCacheBytes),
-      ],
-      { stdio: 'ignore' },
-    )
+    const server = new ServerProcess(['--model', folder, '--kv-cache-memory', String(kvCacheBytes)])
     try {
-      const url = `http://127.0.0.1:${port}`
-      listening.push((await answers(`${url}/health/live`, server.exitCode)) - start)
-      ready.push((await answers(`${url}/health/ready`, server.exitCode)) - start)
+      listening.push((await server.answers('/health/live')) - start)
+      ready.push((await server.answers('/health/ready')) - start)
       const body = JSON.stringify({ prompt: 'Once upon a time', max_tokens: 100, ignore_eos: true })
       const request = () =>
-        fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+        fetch(`${server.url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
       for (const response of await Promise.all(Array.from({ length: 8 }, request))) await response.text()
-      resident.push(residentBytes(server.pid ?? 0))
+      resident.push(server.residentBytes)
     } finally {
-      const ended = new Promise((resolve) => server.once('exit', resolve))
-      server.kill('SIGTERM')
-      await ended
+      await server.stop()
     }
   }
   const megabyte = 1024 * 1024
@@ -216,28 +204,6 @@ async function benchServer(folder: string, rounds: number, weightBytes: number):
     `  resident after 8 requests: ${(median(resident) / megabyte).toFixed(0)} MiB; weights ${(weightBytes / megabyte).toFixed(0)} MiB,` +
       ` KV pages ${kvCacheBytes / megabyte} MiB (reserved, touched when used); mark ${(limit / megabyte).toFixed(0)} MiB`,
   )
-}
-
-/** The time at which `url` first answers 200. */
-async function answers(url: string, exitCode: number | null): Promise<number> {
-  while (exitCode === null) {
-    const ok = await fetch(url).then(
-      (response) => response.ok,
-      () => false,
-    )
-    if (ok) return performance.now()
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-  throw new Error(`the server ended with exit code ${exitCode}`)
-}
-
-/** Resident bytes of a process, from Linux's /proc; NaN elsewhere. */
-function residentBytes(pid: number): number {
-  try {
-    return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024
-  } catch {
-    return Number.NaN
-  }
 }
 
 function median(numbers: number[]): number {

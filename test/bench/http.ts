@@ -1,0 +1,167 @@
+// `npm run bench -- --http`: what the front end costs. 128 streams at once against the engine alone, CPU for each streamed token, idle
+// WebSockets, and the memory of one very long stream. The engine has one core less than there are, for the front end and the client.
+
+import { fork } from 'node:child_process'
+import { availableParallelism } from 'node:os'
+import { performance } from 'node:perf_hooks'
+import { fileURLToPath } from 'node:url'
+import { startEngine } from '../../src/engine/addon.js'
+import type { Engine } from '../../src/engine/engine.js'
+import { loadModel } from '../../src/models/load.js'
+import { writeRandomCheckpoint } from './random_checkpoint.js'
+import { ServerProcess } from './server_process.js'
+
+const numStreams = 128
+const numTokens = 256
+const numIdle = 10_000
+const idleMs = 35_000
+const longTokens = 100_000
+const kvCacheBytes = 512 * 1024 * 1024
+const threads = Math.max(1, availableParallelism() - 1)
+
+export async function benchHttp(folder: string, bundled: string, rounds: number): Promise<void> {
+  await benchStreams(bundled, rounds)
+  await benchIdle(bundled)
+  await benchLong(folder, bundled)
+}
+
+/** Rounds are interleaved: the engine alone, SSE, one WebSocket. */
+async function benchStreams(model: string, rounds: number): Promise<void> {
+  const engine = await startEngine(await loadModel(model), {
+    ...{ num_threads: threads, max_model_len: 1024, max_num_seqs: numStreams, kv_cache_bytes: kvCacheBytes },
+  })
+  const server = new ServerProcess([
+    ...['--model', model, '--max-num-seqs', String(numStreams), '--threads', String(threads)],
+    ...['--kv-cache-memory', String(kvCacheBytes), '--log-level', 'warn'],
+  ])
+  const alone: number[] = []
+  const rates = { sse: [] as number[], ws: [] as number[] }
+  const costs = { sse: [] as number[], ws: [] as number[] }
+  try {
+    await server.answers('/health/ready')
+    const client = new Client(server.port)
+    for (let round = -1; round < rounds; round++) {
+      const rate = (numStreams * numTokens) / (await engineRun(engine))
+      if (round >= 0) alone.push(rate)
+      for (const over of ['sse', 'ws'] as const) {
+        const before = server.frontEndSeconds
+        const { seconds } = await client.ask<{ seconds: number }>({ streams: numStreams, tokens: numTokens, over })
+        if (round < 0) continue // warm
+        rates[over].push((numStreams * numTokens) / seconds)
+        costs[over].push(((server.frontEndSeconds - before) * 1e6) / (numStreams * numTokens))
+      }
+    }
+    client.end()
+  } finally {
+    await server.stop()
+    await engine.close()
+  }
+  const best = median(alone)
+  console.log(`\n${numStreams} streams at once, ${numTokens} tokens each, engine on ${threads} of ${threads + 1} cores`)
+  console.log(`  engine alone: ${best.toFixed(0)} tokens/s`)
+  for (const [over, name] of [
+    ['sse', `${numStreams} event streams`],
+    ['ws', 'one WebSocket'],
+  ] as const) {
+    const rate = median(rates[over])
+    console.log(
+      `  ${name}: ${rate.toFixed(0)} tokens/s, ${((rate / best) * 100).toFixed(1)}% of it (mark 95%);` +
+        ` ${median(costs[over]).toFixed(1)} us of CPU a token in the front end (mark 20)`,
+    )
+  }
+}
+
+/** Seconds of as many requests without a front end. */
+async function engineRun(engine: Engine): Promise<number> {
+  const start = performance.now()
+  const one = async () => {
+    const sampling = { max_tokens: numTokens, ignore_eos: true }
+    for await (const _ of engine.submit({ prompt: Int32Array.of(5, 6, 7, 8), sampling }));
+  }
+  await Promise.all(Array.from({ length: numStreams }, one))
+  return (performance.now() - start) / 1000
+}
+
+async function benchIdle(model: string): Promise<void> {
+  const server = new ServerProcess(['--model', model, '--log-level', 'warn'])
+  try {
+    await server.answers('/health/ready')
+    const client = new Client(server.port)
+    await client.ask({ idle: 100 }) // warm
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    const before = server.residentBytes
+    await client.ask({ idle: numIdle })
+    const bytes = (server.residentBytes - before) / (numIdle - 100)
+    await lag(server) // of the connecting, which is no idleness
+    await new Promise((resolve) => setTimeout(resolve, idleMs))
+    const stall = await lag(server)
+    const { open } = await client.ask<{ open: number }>({ idle: 0 })
+    client.end()
+    console.log(`\n${open} idle WebSockets`)
+    console.log(`  ${(bytes / 1024).toFixed(1)} KiB each (mark 8)`)
+    console.log(`  longest stall of the event loop in ${idleMs / 1000} s: ${stall.toFixed(1)} ms (mark 10)`)
+  } finally {
+    await server.stop()
+  }
+}
+
+/** Between two looks of node at its event loop, which are what it measures when nothing delays them. */
+const lagResolutionMs = 10
+
+/** The longest delay of the server's event loop since it was last asked, in ms. */
+async function lag({ url }: ServerProcess): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text()
+  return Number(/^nodejs_eventloop_lag_max_seconds (\S+)/m.exec(text)?.[1]) * 1000 - lagResolutionMs
+}
+
+/** A model that is next to nothing, with room for a very long answer. */
+async function benchLong(folder: string, tokenizer: string): Promise<void> {
+  writeRandomCheckpoint(folder, { vocab: 4096, hidden: 32, layers: 1, heads: 2, positions: 131072 }, tokenizer)
+  console.log(`\none stream of ${longTokens} tokens`)
+  for (const over of ['sse', 'ws'] as const) {
+    const server = new ServerProcess(['--model', folder, '--max-num-seqs', '1', '--log-level', 'warn'])
+    try {
+      await server.answers('/health/ready')
+      const client = new Client(server.port)
+      await client.ask({ streams: 1, tokens: 2000, over }) // warm
+      const before = server.residentBytes
+      let most = 0
+      const watch = setInterval(() => {
+        most = Math.max(most, server.residentBytes)
+      }, 100)
+      const { seconds } = await client.ask<{ seconds: number }>({ streams: 1, tokens: longTokens, over })
+      clearInterval(watch)
+      client.end()
+      const grown = (most - before) / 2 ** 20
+      console.log(
+        `  ${over}: ${seconds.toFixed(0)} s, memory grew by ${grown.toFixed(1)} MiB, KV pages of 12 among them`,
+      )
+    } finally {
+      await server.stop()
+    }
+  }
+}
+
+class Client {
+  readonly #process
+
+  constructor(port: number) {
+    this.#process = fork(fileURLToPath(new URL('http_client.mjs', import.meta.url)), [String(port)])
+  }
+
+  ask<T>(question: object): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#process.once('message', (answer) => resolve(answer as T))
+      this.#process.once('exit', () => reject(new Error('the client ended')))
+      this.#process.send(question)
+    })
+  }
+
+  end(): void {
+    this.#process.kill()
+  }
+}
+
+function median(numbers: number[]): number {
+  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN
+}

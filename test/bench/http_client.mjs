@@ -1,0 +1,70 @@
+// A client in a process of its own, so that its work is not counted as the server's. Asked by messages of its parent:
+// { streams, tokens, over: 'sse' | 'ws' } → { seconds }: so many streams at once, from the first request to the last byte.
+// { idle } → { open }: so many WebSockets, which stay open until the process ends.
+import { connect } from 'node:net'
+import { performance } from 'node:perf_hooks'
+import { WebSocket } from 'ws'
+
+const port = Number(process.argv[2])
+const sockets = []
+
+process.on('message', async (asked) => {
+  if (asked.idle !== undefined) {
+    while (sockets.length < asked.idle) {
+      const some = Array.from({ length: Math.min(250, asked.idle - sockets.length) }, open)
+      sockets.push(...(await Promise.all(some)))
+    }
+    process.send({ open: sockets.length })
+    return
+  }
+  const start = performance.now()
+  if (asked.over === 'ws') await webSocketStreams(asked)
+  else await Promise.all(Array.from({ length: asked.streams }, () => eventStream(asked.tokens)))
+  process.send({ seconds: (performance.now() - start) / 1000 })
+})
+
+const bodyOf = (max_tokens) => ({ prompt: 'Once upon a time', max_tokens, ignore_eos: true, stream: true })
+
+/** Resolves at the end of a stream of server-sent events, which is looked at no further: reading it is not what is measured. */
+function eventStream(tokens) {
+  const body = JSON.stringify(bodyOf(tokens))
+  const head = `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n`
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(head + body))
+    let end = ''
+    socket.on('data', (data) => {
+      end = (end + data.subarray(-20).toString('latin1')).slice(-20)
+      if (!end.includes('[DONE]')) return
+      socket.destroy()
+      resolve()
+    })
+    socket.on('close', () => reject(new Error('the stream ended early')))
+    socket.on('error', reject)
+  })
+}
+
+/** All streams over one WebSocket. */
+async function webSocketStreams({ streams, tokens }) {
+  const socket = await open()
+  for (let id = 0; id < streams; id++) {
+    socket.send(JSON.stringify({ id, method: 'completions', params: bodyOf(tokens) }))
+  }
+  await new Promise((resolve, reject) => {
+    let running = streams
+    socket.on('message', (data) => {
+      if (data.length > 200) return
+      if (JSON.parse(data).error) reject(new Error(data.toString()))
+      else if (--running === 0) resolve()
+    })
+    socket.on('close', () => reject(new Error('the connection ended early')))
+  })
+  socket.terminate()
+}
+
+function open() {
+  return new Promise((resolve, reject) => {
+    const socket = new WebSocket(`ws://127.0.0.1:${port}/v1/stream`, { perMessageDeflate: false })
+    socket.once('open', () => resolve(socket))
+    socket.once('error', reject)
+  })
+}

@@ -1,0 +1,61 @@
+// The real server as a process: started, asked what it uses, stopped.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { performance } from 'node:perf_hooks'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+/** Of Linux's clock in /proc: 100 a second wherever Node runs. */
+const ticksPerSecond = 100
+
+export class ServerProcess {
+  readonly port = 20000 + Math.floor(Math.random() * 20000)
+  readonly url = `http://127.0.0.1:${this.port}`
+  readonly #process: ChildProcess
+
+  /** @param options of `parley serve` */
+  constructor(options: string[]) {
+    const args = [join(root, 'dist/main.js'), 'serve', '--port', String(this.port), ...options]
+    this.#process = spawn(process.execPath, args, { stdio: 'ignore' })
+  }
+
+  /** The time at which `path` first answers 200. @throws Error when the server ends before */
+  async answers(path: string): Promise<number> {
+    while (this.#process.exitCode === null) {
+      const ok = await fetch(this.url + path).then(
+        (response) => response.ok,
+        () => false,
+      )
+      if (ok) return performance.now()
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    throw new Error(`the server ended with exit code ${this.#process.exitCode}`)
+  }
+
+  /** Resident bytes, from Linux's /proc; NaN elsewhere. */
+  get residentBytes(): number {
+    return Number(/VmRSS:\s+(\d+) kB/.exec(this.#read('status'))?.[1]) * 1024
+  }
+
+  /** Seconds of CPU that JavaScript's thread has used: requests, text and sockets, but not the engine. NaN but on Linux. */
+  get frontEndSeconds(): number {
+    const fields = this.#read(`task/${this.#process.pid}/stat`).split(') ')[1]?.split(' ') ?? []
+    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
+  }
+
+  async stop(): Promise<void> {
+    const ended = new Promise((resolve) => this.#process.once('exit', resolve))
+    this.#process.kill('SIGTERM')
+    await ended
+  }
+
+  #read(file: string): string {
+    try {
+      return readFileSync(`/proc/${this.#process.pid}/${file}`, 'utf8')
+    } catch {
+      return ''
+    }
+  }
+}
