@@ -1,8 +1,20 @@
 #include "engine/engine.h"
 
+#include <time.h>
+
 #include <numeric>
 
 namespace parley {
+namespace {
+
+// Processor time of this thread.
+double thread_ms() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) * 1e-6;
+}
+
+}  // namespace
 
 Engine::Engine(std::unique_ptr<Worker> worker, const EngineOptions& options, OnEvents on_events)
     : worker_(std::move(worker)),
@@ -140,24 +152,25 @@ void Engine::loop() {
 }
 
 void Engine::run_step() {
-  const Clock::time_point begin = Clock::now();
+  const double begin = thread_ms();
   if (options_.check_integrity) scheduler_.check_integrity();
   scheduler_.schedule(step_);
   publish_stats();  // a scrape during a long prefill sees the requests running
   double computing_ms = 0;
   if (!step_.empty()) {
     const Clock::time_point computing = Clock::now();
+    const double before = thread_ms();
     worker_->run(step_, result_);
-    computing_ms = ms_since(computing);
+    computing_ms = thread_ms() - before;
     ++num_steps_;
     num_generation_tokens_ += static_cast<int64_t>(step_.samples.size());
-    scheduler_.collect(result_, computing_ms, events_);
+    scheduler_.collect(result_, ms_since(computing), events_);
   }
   PackedEvents words = pack(events_, result_);
   events_.clear();
   publish_stats();  // before the events: who sees a request's end also sees its pages free
   if (!words.empty()) on_events_(std::move(words), "");
-  bookkeeping_ms_ += ms_since(begin) - computing_ms;
+  bookkeeping_ms_ += thread_ms() - begin - computing_ms;
 }
 
 // Every request ends exactly once: those that cannot go on end here.

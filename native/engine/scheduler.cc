@@ -217,7 +217,8 @@ void Scheduler::compute(Request& request, int64_t num_tokens) {
   for (Request* follower : followers) {
     pages_.share(request, *follower);
     step_.append_choice(*follower);
-    count_prompt(*follower);
+    num_prompt_tokens_ += follower->num_prompt_tokens();
+    if (follower->num_cached > 0) cached_.push_back({follower->id, follower->num_cached});
   }
 }
 

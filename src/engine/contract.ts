@@ -300,7 +300,7 @@ export interface EngineStats {
   num_pages: number
   /** steps run */
   num_steps: number
-  /** time that the engine's thread has spent in steps beside computing them */
+  /** processor time that the engine's thread has spent in steps beside computing them */
   bookkeeping_ms: number
   /** requests put back into the queue because pages ran out */
   num_preemptions: number
