@@ -1,7 +1,8 @@
 // `npm run bench`: decode and prefill speed as fractions of what this machine reads and multiplies in the same run, time to ready,
 // resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other,
-// `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for the
-// front end (http.ts).
+// `--shape pythia-1.4b --dtype bfloat16` for other random checkpoints, `--isa avx512` for other kernels than the best, `--engine` without
+// the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
+// the front end (http.ts).
 
 import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -11,20 +12,23 @@ import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { calibrate, startEngine } from '../../src/engine/addon.js'
-import type { ModelSpec } from '../../src/engine/contract.js'
+import type { DType, Isa, ModelSpec } from '../../src/engine/contract.js'
 import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
 import { benchHttp } from './http.js'
 import { benchLoad } from './load.js'
-import { writeRandomCheckpoint } from './random_checkpoint.js'
+import { type Shape, writeRandomCheckpoint } from './random_checkpoint.js'
 import { benchScheduler } from './scheduler.js'
 import { ServerProcess } from './server_process.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const bundled = join(root, 'models/tales')
-const batches = [1, 4, 8, 16]
-const prefillTokens = 512
+const batches = [1, 4, 8, 16, 32]
+const prefillLengths = [512, 2000]
 const decodeTokens = 64
+/** Keys before the first token of the decode runs at depth, and their batches. */
+const depth = 1024
+const deepBatches = [1, 8]
 const kvCacheBytes = 512 * 1024 * 1024
 
 export async function main(args: string[]): Promise<void> {
@@ -34,6 +38,10 @@ export async function main(args: string[]): Promise<void> {
       rounds: { type: 'string', default: '5' },
       model: { type: 'string', multiple: true },
       threads: { type: 'string' },
+      shape: { type: 'string', multiple: true, default: ['pythia-160m'] },
+      dtype: { type: 'string', default: 'float16' },
+      isa: { type: 'string', default: 'auto_' },
+      engine: { type: 'boolean', default: false },
       load: { type: 'boolean', default: false },
       scheduler: { type: 'boolean', default: false },
       http: { type: 'boolean', default: false },
@@ -49,43 +57,76 @@ export async function main(args: string[]): Promise<void> {
   try {
     if (values.load) return await benchLoad(temporary, bundled, rounds, threads)
     if (values.scheduler) return await benchScheduler(temporary, bundled, rounds, threads)
-    if (values.load) return benchLoad(temporary, bundled, rounds, threads)
     if (values.http) return await benchHttp(temporary, bundled, rounds)
-    const models = values.model ?? [bundled]
-    if (!values.model) {
-      console.log('writing a random checkpoint of the Pythia-160M shape ...')
-      writeRandomCheckpoint(temporary, { vocab: 50304, hidden: 768, layers: 12, heads: 12, positions: 2048 }, bundled)
-      models.push(temporary)
+    const options = { rounds, threads, dtype: values.dtype, isa: values.isa as Isa, server: !values.engine }
+    if (values.model) {
+      for (const folder of values.model) await benchModel(folder, folder, options)
+      return
     }
-    for (const folder of models)
-      await benchModel(folder, folder === temporary ? 'Pythia-160M shape, random' : folder, rounds, threads)
+    for (const name of values.shape) {
+      const shape = shapes[name]
+      if (!shape) throw new Error(`--shape ${name}: expected one of ${Object.keys(shapes).join(', ')}`)
+      if (values.dtype !== 'float16' && values.dtype !== 'bfloat16')
+        throw new Error(`--dtype ${values.dtype}: expected float16 or bfloat16`)
+      writeRandomCheckpoint(temporary, shape, bundled, values.dtype)
+      await benchModel(temporary, `${name}, random weights`, options)
+    }
   } finally {
     rmSync(temporary, { recursive: true })
   }
 }
 
-async function benchModel(folder: string, name: string, rounds: number, threads: number): Promise<void> {
+const pythia = { vocab: 50304, positions: 2048 }
+const shapes: Record<string, Shape> = {
+  'pythia-160m': { ...pythia, hidden: 768, layers: 12, heads: 12 },
+  'pythia-410m': { ...pythia, hidden: 1024, layers: 24, heads: 16 },
+  'pythia-1.4b': { ...pythia, hidden: 2048, layers: 24, heads: 16 },
+  'llama-1.1b': {
+    vocab: 32000,
+    hidden: 2048,
+    layers: 22,
+    heads: 32,
+    positions: 2048,
+    llama: { kvHeads: 4, intermediate: 5632 },
+  },
+}
+
+interface Options {
+  rounds: number
+  threads: number
+  dtype: string
+  isa: Isa
+  server: boolean
+}
+
+async function benchModel(folder: string, name: string, options: Options): Promise<void> {
+  const { rounds, threads } = options
   const model = await loadModel(folder)
   const engine = await startEngine(model, {
-    dtype: 'float16',
+    dtype: options.dtype as DType,
+    isa: options.isa,
     num_threads: threads,
     max_model_len: model.spec.max_position,
-    max_num_batched_tokens: prefillTokens,
+    max_num_batched_tokens: 512,
     kv_cache_bytes: kvCacheBytes,
   })
   const bandwidths: number[] = []
   const rates: number[] = []
   const decode = new Map<number, number[]>(batches.map((batch) => [batch, []]))
-  const prefill: number[] = []
+  const deep = new Map<number, number[]>(deepBatches.map((batch) => [batch, []]))
+  const lengths = prefillLengths.filter((length) => length < model.spec.max_position)
+  const prefill = new Map<number, number[]>(lengths.map((length) => [length, []]))
   const output = createHash('sha256')
   try {
-    await decodeRun(engine, 2) // warm: touches weights, pages and workspace once
+    await decodeRun(engine, 2, 16) // warm: touches weights, pages and workspace once
     for (let round = 0; round < rounds; round++) {
       const machine = calibrate(engine.info.isa, threads, 1 << 30, 0.3)
       bandwidths.push(machine.readGBps)
       rates.push(machine.fmaGflops)
-      for (const batch of batches) decode.get(batch)?.push(await decodeRun(engine, batch, output))
-      prefill.push(await prefillRun(engine, round))
+      for (const batch of batches) decode.get(batch)?.push(await decodeRun(engine, batch, 16, output))
+      for (const [length, speeds] of prefill) speeds.push(await prefillRun(engine, length, round))
+      if (depth + decodeTokens > model.spec.max_position) continue
+      for (const [batch, speeds] of deep) speeds.push(await decodeRun(engine, batch, depth))
     }
   } finally {
     await engine.close()
@@ -111,23 +152,37 @@ async function benchModel(folder: string, name: string, rounds: number, threads:
         `  ${(tokensPerSecond / single).toFixed(2)} x batch 1  weights read at ${read.toFixed(0)}% of the bandwidth, ${multiplied.toFixed(0)}% of the FLOP/s`,
     )
   }
-  const prefillSpeed = median(prefill)
-  const prefillShare = ((prefillSpeed * prefillFlops(model.spec)) / prefillTokens / 1e9 / rate) * 100
-  console.log(
-    `  prefill, ${prefillTokens} tokens: ${prefillSpeed.toFixed(0)} tokens/s, ${prefillShare.toFixed(0)}% of the FLOP/s`,
-  )
+  for (const [batch, speeds] of deep) {
+    if (speeds.length === 0) continue
+    const tokensPerSecond = median(speeds)
+    const read = ((tokensPerSecond / batch) * (step + batch * depth * kvBytes(model.spec))) / 1e9 / bandwidth
+    console.log(
+      `  decode, batch ${String(batch).padStart(2)}, ${depth} tokens deep: ${tokensPerSecond.toFixed(0)} tokens/s` +
+        `  weights, keys and values read at ${(read * 100).toFixed(0)}% of the bandwidth`,
+    )
+  }
+  for (const [length, speeds] of prefill) {
+    const speed = median(speeds)
+    const share = ((speed * prefillFlops(model.spec, length)) / length / 1e9 / rate) * 100
+    console.log(`  prefill, ${length} tokens: ${speed.toFixed(0)} tokens/s, ${share.toFixed(0)}% of the FLOP/s`)
+  }
   console.log(`  output hash ${output.digest('hex').slice(0, 16)} (greedy tokens of all decode runs)`)
-  if (process.env.NOSERVER === undefined) await benchServer(folder, rounds, engine.info.weight_bytes)
+  if (options.server) await benchServer(folder, rounds, engine.info.weight_bytes)
 }
 
 /** Tokens a second of `batch` greedy requests, from the moment when all have their first token to the last token. */
-async function decodeRun(engine: Engine, batch: number, output?: ReturnType<typeof createHash>): Promise<number> {
+async function decodeRun(
+  engine: Engine,
+  batch: number,
+  promptTokens: number,
+  output?: ReturnType<typeof createHash>,
+): Promise<number> {
   let waiting = batch
   let start = 0
   let counted = 0
   const tokens = Array.from({ length: batch }, () => [] as number[])
   const one = async (index: number) => {
-    const prompt = Int32Array.from({ length: 16 }, (_, i) => 5 + ((index * 31 + i * 7) % 1000))
+    const prompt = Int32Array.from({ length: promptTokens }, (_, i) => 5 + ((index * 31 + i * 7) % 1000))
     let first = true
     for await (const event of engine.submit({
       prompt,
@@ -149,18 +204,18 @@ async function decodeRun(engine: Engine, batch: number, output?: ReturnType<type
 }
 
 /** Prompt tokens a second of one request, until its first token. */
-async function prefillRun(engine: Engine, round: number): Promise<number> {
-  const prompt = Int32Array.from({ length: prefillTokens }, (_, i) => 5 + ((round * 131 + i * 7) % 1000))
+async function prefillRun(engine: Engine, length: number, round: number): Promise<number> {
+  const prompt = Int32Array.from({ length }, (_, i) => 5 + ((round * 131 + length * 17 + i * 7) % 1000))
   const start = performance.now()
   for await (const _ of engine.submit({ prompt, sampling: { max_tokens: 1, temperature: 0 } }));
-  return (prefillTokens / (performance.now() - start)) * 1000
+  return (length / (performance.now() - start)) * 1000
 }
 
 /** Numbers of a decoder's matrices that one token multiplies: blocks and unembedding. */
 function multiplications(spec: ModelSpec): number {
   const query = spec.num_heads * spec.head_dim
   const kv = spec.num_kv_heads * spec.head_dim
-  const block = spec.hidden_size * (2 * query + 2 * kv + 2 * spec.intermediate_size)
+  const block = spec.hidden_size * (2 * query + 2 * kv + (spec.gated_mlp ? 3 : 2) * spec.intermediate_size)
   return spec.num_layers * block + spec.vocab_size * spec.hidden_size
 }
 
@@ -169,11 +224,16 @@ function stepBytes(spec: ModelSpec): number {
   return 2 * multiplications(spec)
 }
 
+/** Bytes of a token's keys and values in 16 bits. */
+function kvBytes(spec: ModelSpec): number {
+  return 2 * 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim
+}
+
 /** Blocks for every token, causal attention (scores and values), the unembedding for the last token only. */
-function prefillFlops(spec: ModelSpec): number {
+function prefillFlops(spec: ModelSpec, length: number): number {
   const head = spec.vocab_size * spec.hidden_size
-  const blocks = 2 * prefillTokens * (multiplications(spec) - head)
-  const attention = 2 * spec.num_layers * spec.num_heads * spec.head_dim * prefillTokens * (prefillTokens + 1)
+  const blocks = 2 * length * (multiplications(spec) - head)
+  const attention = 2 * spec.num_layers * spec.num_heads * spec.head_dim * length * (length + 1)
   return blocks + attention + 2 * head
 }
 
