@@ -5,6 +5,10 @@
     "sanitize%": "",
     "warnings": ["-Wall", "-Wextra", "-Werror=return-type"],
     "kernel_sources": ["native/cpu/kernels/all.cc"],
+    # GCC up to 12 warns of its own AVX-512 header's undefined registers (its bug 105593).
+    "avx512_flags": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512",
+                     "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+    "amx_flags": ["-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
   },
   "target_defaults": {
     "include_dirs": ["native"],
@@ -58,7 +62,7 @@
       "dependencies": ["kernels_baseline"],
       "libraries": ["-lpthread"],
       "conditions": [
-        ["target_arch=='x64'", {"dependencies": ["kernels_avx2", "kernels_avx512"]}],
+        ["target_arch=='x64'", {"dependencies": ["kernels_avx2", "kernels_avx512", "kernels_amx"]}],
       ],
     },
     {
@@ -84,10 +88,16 @@
           "type": "static_library",
           "sources": ["<@(kernel_sources)"],
           "defines": ["PARLEY_ISA=avx512"],
-          # GCC up to 12 warns of its own AVX-512 header's undefined registers (its bug 105593).
-          "cflags_cc": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512",
-                        "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
-          "xcode_settings": {"OTHER_CPLUSPLUSFLAGS": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"]},
+          "cflags_cc": ["<@(avx512_flags)"],
+          "xcode_settings": {"OTHER_CPLUSPLUSFLAGS": ["<@(avx512_flags)"]},
+        },
+        {
+          "target_name": "kernels_amx",
+          "type": "static_library",
+          "sources": ["<@(kernel_sources)"],
+          "defines": ["PARLEY_ISA=amx"],
+          "cflags_cc": ["<@(avx512_flags)", "<@(amx_flags)"],
+          "xcode_settings": {"OTHER_CPLUSPLUSFLAGS": ["<@(avx512_flags)", "<@(amx_flags)"]},
         },
       ],
     }],

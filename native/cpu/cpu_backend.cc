@@ -24,10 +24,6 @@ static_assert(static_cast<int>(Activation::gelu) == 0 && static_cast<int>(Activa
 static_assert(kPageTokens == kPageSize, "");
 static_assert(sizeof(TokenCount) == 2 * sizeof(int32_t), "the kernels read pairs");
 
-// Activations of one block of tokens. The inner loop reads them at 2 bytes a cycle, which the third-level cache gives too; and the larger
-// the block, the less often weights are read and widened.
-constexpr int64_t kBlockBytes = 1536 * 1024;
-
 // Work that one thread does faster alone than two after waking each other: about 2 microseconds.
 constexpr int64_t kSmallNumbers = 16 * 1024;       // read and written once
 constexpr int64_t kSmallMultiplications = 64 * 1024;
@@ -72,15 +68,15 @@ class CpuBackend final : public Backend {
   int64_t scratch_bytes(const ScratchLimits& limits) const override {
     const ScratchNumbers need = scratch_numbers(limits);
     int64_t numbers = 0;
-    for (const int64_t count : {need.packed_x, need.expert_outer, need.expert_inner, need.thread_scratch, need.thread_candidates}) {
+    for (const int64_t count : {need.expert_outer, need.expert_inner, need.thread_scratch, need.thread_candidates}) {
       numbers = checked_add(numbers, count);
     }
-    return checked_mul(numbers, 4);
+    return checked_add(checked_mul(numbers, 4), need.packed_tokens_bytes);
   }
 
   void reserve_scratch(const ScratchLimits& limits) override {
     const ScratchNumbers need = scratch_numbers(limits);
-    packed_x_.reserve<float>(need.packed_x);
+    packed_tokens_.reserve<char>(need.packed_tokens_bytes);
     expert_outer_.reserve<float>(need.expert_outer);
     expert_inner_.reserve<float>(need.expert_inner);
     thread_scratch_.reserve<float>(need.thread_scratch);
@@ -133,11 +129,11 @@ class CpuBackend final : public Backend {
               Epilogue epilogue) override {
     const int64_t tokens = x.rows;
     if (tokens == 0 || weight.rows == 0) return;
-    float* packed = packed_x_.reserve<float>(tokens * weight.cols);
+    char* packed = packed_tokens_.reserve<char>(kernels_.packed_tokens_bytes(tokens, weight.cols));
     const LinearCall call = linear_call(out, x, weight, bias, epilogue, packed);
-    if (tokens > 1) {
+    if (call.tokens == packed) {
       share(ceil_div(weight.cols, 64), tokens * weight.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
-        kernels_.pack_tokens(packed, x.data, x.stride, tokens, call.num_groups, weight.cols, begin * 64,
+        kernels_.pack_tokens(packed, call.dtype, x.data, x.stride, tokens, call.num_groups, weight.cols, begin * 64,
                              std::min(end * 64, weight.cols));
       });
     }
@@ -322,7 +318,7 @@ class CpuBackend final : public Backend {
  private:
   // What the ops reserve at most; see linear, mix_experts, attention and sample.
   struct ScratchNumbers {
-    int64_t packed_x;
+    int64_t packed_tokens_bytes;
     int64_t expert_outer;
     int64_t expert_inner;
     int64_t thread_scratch;
@@ -334,8 +330,12 @@ class CpuBackend final : public Backend {
     attention.head_dim = limits.head_dim;
     const int64_t of_a_thread =
         std::max({kernels_.linear_scratch, aligned(kernels_.attention_scratch(attention, limits.context)), 2 * aligned(limits.vocab)});
-    return {std::max(checked_mul(limits.rows, limits.cols),
-                     checked_mul(limits.expert_rows, std::max(limits.expert_hidden, limits.expert_size))),
+    const auto packed_bytes = [&](int64_t rows, int64_t cols) {
+      checked_mul(checked_mul(rows, checked_add(cols, kPanelRows)), 8);  // no instruction set's layout takes more
+      return kernels_.packed_tokens_bytes(rows, cols);
+    };
+    return {std::max(packed_bytes(limits.rows, limits.cols),
+                     packed_bytes(limits.expert_rows, std::max(limits.expert_hidden, limits.expert_size))),
             checked_mul(limits.expert_rows, limits.expert_hidden), checked_mul(limits.expert_rows, 2 * limits.expert_size),
             checked_mul(of_a_thread, limits.threads), checked_mul(aligned(limits.vocab), limits.threads)};
   }
@@ -357,21 +357,20 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // out = x W^T + bias, then the epilogue, as the kernel runs it; `packed` [x.rows, x.cols] is for kernels_.pack_tokens to fill, unless
-  // there is one row, which is read where it lies.
+  // out = x W^T + bias, then the epilogue, as the kernel runs it; `packed` is for kernels_.pack_tokens to fill, unless the call reads x
+  // where it lies.
   LinearCall linear_call(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue,
-                         const float* packed) const {
-    const int64_t num_groups = ceil_div(x.rows, kernels_.group_tokens);
-    const int64_t group_bytes = kernels_.group_tokens * weight.cols * static_cast<int64_t>(sizeof(float));
-    const int64_t groups_per_block = std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(1, group_bytes), 1, kBlockGroups);
+                         const char* packed) const {
+    const NumberType dtype = number_type(weight.dtype);
+    const LinearPlan plan = kernels_.plan_linear(dtype, x.rows, weight.cols);
     return {weight.data,
-            number_type(weight.dtype),
+            dtype,
             weight.rows,
             weight.cols,
-            x.rows > 1 ? packed : x.data,
+            plan.packed_bytes > 0 ? static_cast<const void*>(packed) : x.data,
             x.rows,
-            num_groups,
-            ceil_div(num_groups, groups_per_block),
+            plan.num_groups,
+            plan.num_blocks,
             bias.data,
             out.data,
             out.stride,
@@ -384,7 +383,8 @@ class CpuBackend final : public Backend {
   // share as they come: experts have few rows or many.
   template <class WeightOf>
   void linear_by_expert(Matrix<float> out, Matrix<const float> x, const WeightOf& weight_of) {
-    float* packed = packed_x_.reserve<float>(x.rows * x.cols);
+    char* packed = packed_tokens_.reserve<char>(kernels_.packed_tokens_bytes(x.rows, x.cols));
+    int64_t packed_bytes = 0;
     expert_calls_.clear();
     expert_tasks_.clear();
     int64_t num_tasks = 0;
@@ -393,7 +393,8 @@ class CpuBackend final : public Backend {
       const int64_t count = expert_rows_.count(e);
       if (count == 0) continue;
       expert_calls_.push_back(linear_call({out.row(first), count, out.cols, out.stride}, {x.row(first), count, x.cols, x.stride},
-                                          weight_of(e), {}, Epilogue::store, packed + first * x.cols));
+                                          weight_of(e), {}, Epilogue::store, packed + packed_bytes));
+      packed_bytes += kernels_.plan_linear(expert_calls_.back().dtype, count, x.cols).packed_bytes;
       num_tasks += num_linear_tasks(expert_calls_.back());
       expert_tasks_.push_back(num_tasks);
     }
@@ -401,8 +402,9 @@ class CpuBackend final : public Backend {
       for (int64_t i = begin; i < end; ++i) {
         const LinearCall& call = expert_calls_[static_cast<size_t>(i)];
         const int64_t first = (call.out - out.data) / out.stride;
-        if (call.num_tokens == 1) continue;
-        kernels_.pack_tokens(packed + first * x.cols, x.row(first), x.stride, call.num_tokens, call.num_groups, x.cols, 0, x.cols);
+        if (call.tokens == x.row(first)) continue;
+        kernels_.pack_tokens(packed + (static_cast<const char*>(call.tokens) - packed), call.dtype, x.row(first), x.stride,
+                             call.num_tokens, call.num_groups, x.cols, 0, x.cols);
       }
     });
     const int64_t scratch_numbers = kernels_.linear_scratch;
@@ -441,7 +443,7 @@ class CpuBackend final : public Backend {
 
   const Kernels& kernels_;
   ThreadPool pool_;
-  Scratch packed_x_;           // linear: the tokens of one call, shared
+  Scratch packed_tokens_;      // linear: those of one call, shared
   Scratch thread_scratch_;     // a part for each thread
   Scratch thread_candidates_;  // sample: the same
   // mix_experts:

@@ -3,7 +3,7 @@
 export const DTypeValues = ['float32', 'float16', 'bfloat16'] as const
 export type DType = (typeof DTypeValues)[number]
 
-export const IsaValues = ['auto', 'baseline', 'avx2', 'avx512'] as const
+export const IsaValues = ['auto', 'baseline', 'avx2', 'avx512', 'amx'] as const
 export type Isa = (typeof IsaValues)[number]
 
 export const ActivationValues = ['gelu', 'gelu_tanh', 'relu', 'silu'] as const

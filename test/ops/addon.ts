@@ -133,7 +133,7 @@ export const dtypes: DType[] = ['float32', 'float16', 'bfloat16']
 
 /** Runs the same cases on every instruction set that this machine has, with 1 and with 2 threads; says which ones it lacks. */
 export function describeBackends(name: string, cases: (ops: Ops, isa: Isa, threads: number) => void): void {
-  for (const isa of ['baseline', 'avx2', 'avx512'] as const) {
+  for (const isa of ['baseline', 'avx2', 'avx512', 'amx'] as const) {
     if (!addon.hasIsa(isa)) {
       console.warn(`${name}: this machine has no ${isa}, its kernels are not tested here`)
       describe.skip(`${name}, ${isa}`, () => {})

@@ -126,14 +126,16 @@ describeBackends('linear', (ops) => {
   })
 
   test('gives the same bits in many cache blocks as in one', () => {
-    const weight = randomWeight(random, 40, 3000, 'float16')
-    const x = random.matrix(90, 3000)
-    const together = poisoned(90, 40)
-    ops.linear(together, x, weight, null, 'store')
-    for (let t = 0; t < 90; t += 10) {
-      const part = poisoned(10, 40)
-      ops.linear(part, rows(x, t, t + 10), weight, null, 'store')
-      expect(bits(rows(together, t, t + 10).data)).toEqual(bits(part.data))
+    const x = random.matrix(300, 1500)
+    for (const dtype of dtypes) {
+      const weight = randomWeight(random, 40, 1500, dtype)
+      const together = poisoned(300, 40)
+      ops.linear(together, x, weight, null, 'store')
+      for (let t = 0; t < 300; t += 60) {
+        const part = poisoned(10, 40)
+        ops.linear(part, rows(x, t, t + 10), weight, null, 'store')
+        expect(bits(rows(together, t, t + 10).data)).toEqual(bits(part.data))
+      }
     }
   })
 

@@ -15,9 +15,9 @@ namespace PARLEY_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    kTileTokens, kLinearScratch, pack_tokens, linear,   pack_panel,        embed,     layer_norm, rms_norm, add,
-    softcap,     gate,           route,       add_shares, rope,            write_kv,  attention_scratch, attention, sample,
-    score,       read_sum,       fma_loop,
+    plan_linear, packed_tokens_bytes, pack_tokens, kLinearScratch, linear, pack_panel, embed,     layer_norm,        rms_norm,  add,
+    softcap,     gate,                route,       add_shares,     rope,   write_kv,   attention_scratch, attention, sample,    score,
+    read_sum,    fma_loop,
 };
 
 }  // namespace PARLEY_ISA

@@ -229,7 +229,7 @@ PARLEY_INLINE void weighted_values(const Pages<queries, Number>& values, const Q
 template <int queries, class Number>
 void attend(const AttentionCall& call, const Query* query, int64_t kv_head, const int32_t* page_table, float* scratch) {
   constexpr int pages_at_once = queries * 4 <= kAttentionRows ? 4 : queries * 2 <= kAttentionRows ? 2 : 1;
-  constexpr int vecs_at_once = PARLEY_LEVEL == 2 ? (queries > 4 ? 2 : 4) : PARLEY_LEVEL == 1 ? (queries > 2 ? 1 : 2) : 1;
+  constexpr int vecs_at_once = PARLEY_LEVEL >= 2 ? (queries > 4 ? 2 : 4) : PARLEY_LEVEL == 1 ? (queries > 2 ? 1 : 2) : 1;
   const int64_t head_dim = call.head_dim;
   const int64_t head_numbers = head_dim * kPageTokens;
   const int64_t page_stride = call.num_kv_heads * head_numbers;

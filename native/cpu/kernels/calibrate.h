@@ -9,7 +9,7 @@ namespace PARLEY_ISA {
 namespace {
 
 float read_sum(const float* data, int64_t n) {
-  constexpr int accumulators = PARLEY_LEVEL == 2 ? 8 : PARLEY_LEVEL == 1 ? 4 : 2;
+  constexpr int accumulators = PARLEY_LEVEL >= 2 ? 8 : PARLEY_LEVEL == 1 ? 4 : 2;
   Vec acc[accumulators];
 #pragma GCC unroll 8
   for (int j = 0; j < accumulators; ++j) acc[j] = zero();

@@ -18,11 +18,21 @@ constexpr int64_t kPanelRows = 32;
 // Numbers in the kernels' vector type, on every instruction set.
 constexpr int64_t kLanes = 16;
 
-// Most groups in a block of tokens in `linear`.
+// Most groups in a block of tokens in `linear`, and most panels that are walked at once: one run of memory after the other keeps too few
+// reads in flight. With more than kStreamGroups groups the arithmetic takes longer than the memory, and a panel goes alone.
 constexpr int64_t kBlockGroups = 16;
+constexpr int64_t kStreamPanels = 4;
+constexpr int64_t kStreamGroups = kBlockGroups / kStreamPanels;
 
 // Tokens in a KV page as the kernels see it; cpu_backend.cc checks that it is kPageSize.
 constexpr int64_t kPageTokens = 16;
+
+// How `linear` takes its tokens.
+struct LinearPlan {
+  int64_t num_groups;    // of at most as many tokens as a register tile is high
+  int64_t num_blocks;    // of at most kBlockGroups groups, worked on one after the other
+  int64_t packed_bytes;  // of the tokens laid out; 0: they are read as they are
+};
 
 // One call of `linear`, shared by all threads. The work is cut into tasks [token block][panel].
 struct LinearCall {
@@ -30,7 +40,7 @@ struct LinearCall {
   NumberType dtype;       // of the weight
   int64_t rows;           // outputs
   int64_t cols;           // inputs
-  const float* packed_x;  // per group of tokens [cols][tokens of the group], one after the other; see pack_tokens
+  const void* tokens;     // laid out by pack_tokens
   int64_t num_tokens;
   int64_t num_groups;     // token group g has the tokens num_tokens * g / num_groups up to those of g + 1
   int64_t num_blocks;     // block b has the groups num_groups * b / num_blocks up to those of b + 1
@@ -120,13 +130,15 @@ struct ScoreCall {
 };
 
 struct Kernels {
-  // Most tokens in a group of `linear`, the height of the register tile, and the float32 scratch that a thread needs for it.
-  int64_t group_tokens;
+  // The plan for weights of `dtype`.
+  LinearPlan (*plan_linear)(NumberType dtype, int64_t num_tokens, int64_t cols);
+  // Most bytes that num_tokens tokens take laid out, in one call or many.
+  int64_t (*packed_tokens_bytes)(int64_t num_tokens, int64_t cols);
+  // Lays out the columns [first_col, last_col) of all tokens; first_col is a multiple of 64.
+  void (*pack_tokens)(void* packed, NumberType dtype, const float* x, int64_t x_stride, int64_t num_tokens, int64_t num_groups,
+                      int64_t cols, int64_t first_col, int64_t last_col);
+  // float32 scratch that a thread needs for `linear`.
   int64_t linear_scratch;
-
-  // Lays tokens out for `linear`: for the columns [first_col, last_col) of every group, packed [cols][tokens of the group].
-  void (*pack_tokens)(float* packed, const float* x, int64_t x_stride, int64_t num_tokens, int64_t num_groups, int64_t cols,
-                      int64_t first_col, int64_t last_col);
   // Runs the tasks [first_task, last_task). scratch: linear_scratch numbers, 64-byte aligned.
   void (*linear)(const LinearCall& call, int64_t first_task, int64_t last_task, float* scratch);
   // Writes rows [first_row, first_row + num_rows) of a panel, all in one panel: panel + first_row of the 32.
@@ -169,6 +181,9 @@ namespace avx2 {
 extern const Kernels kKernels;
 }
 namespace avx512 {
+extern const Kernels kKernels;
+}
+namespace amx {
 extern const Kernels kKernels;
 }
 

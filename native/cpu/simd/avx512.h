@@ -1,4 +1,4 @@
-// 16 float32 in one AVX-512 register. Needs F, BW, DQ, VL and F16C.
+// 16 float32 in one AVX-512 register. Needs F, BW, DQ, VL and F16C. AMX has the same vectors beside its tiles.
 #pragma once
 
 #include <immintrin.h>

@@ -19,6 +19,7 @@
 #define PARLEY_LEVEL_baseline 0
 #define PARLEY_LEVEL_avx2 1
 #define PARLEY_LEVEL_avx512 2
+#define PARLEY_LEVEL_amx 3
 #define PARLEY_LEVEL PARLEY_JOIN(PARLEY_LEVEL_, PARLEY_ISA)
 
 #define PARLEY_INLINE inline __attribute__((always_inline))
@@ -39,7 +40,7 @@ struct Bf16 {
 }  // namespace PARLEY_ISA
 }  // namespace parley
 
-#if PARLEY_LEVEL == 2
+#if PARLEY_LEVEL >= 2
 #include "cpu/simd/avx512.h"
 #elif PARLEY_LEVEL == 1
 #include "cpu/simd/avx2.h"
