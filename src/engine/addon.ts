@@ -21,6 +21,7 @@ import {
   QueueTimeout,
   type TokenEvent,
 } from './engine.js'
+import { PackedTokens } from './packed_tokens.js'
 
 /** What a checkpoint gives the engine. */
 export interface ModelSource {
@@ -211,8 +212,7 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   pooled: Float32Array | undefined
   cachedTokens: number | undefined
   #prompt: PromptLogprobs | undefined
-  #events: TokenEvent[] = []
-  #next = 0
+  readonly #tokens = new PackedTokens()
   #ended = false
   #failure: Error | undefined
   #wake: (() => void) | undefined
@@ -242,13 +242,9 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
     }
   }
 
-  push(event: TokenEvent): void {
-    if (this.#prompt) event.prompt = this.#prompt
-    if (this.pooled) event.pooled = this.pooled
-    if (this.cachedTokens) event.cached_tokens = this.cachedTokens
-    this.cachedTokens = undefined
-    this.#prompt = undefined
-    this.#events.push(event)
+  /** Takes a `token` event. */
+  push(words: Int32Array, start: number, end: number): void {
+    this.#tokens.push(words, start, end)
     this.#wake?.()
   }
 
@@ -260,7 +256,7 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   }
 
   async next(): Promise<IteratorResult<TokenEvent>> {
-    while (this.#next === this.#events.length) {
+    while (this.#tokens.empty) {
       if (this.#failure) throw this.#failure
       if (this.#ended) return { done: true, value: undefined }
       await new Promise<void>((resolve) => {
@@ -268,11 +264,12 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
       })
       this.#wake = undefined
     }
-    const value = this.#events[this.#next++] as TokenEvent
-    if (this.#next === this.#events.length) {
-      this.#events = []
-      this.#next = 0
-    }
+    const value = this.#tokens.shift()
+    // What came before the first token leaves with it.
+    if (this.#prompt) value.prompt = this.#prompt
+    if (this.pooled) value.pooled = this.pooled
+    if (this.cachedTokens) value.cached_tokens = this.cachedTokens
+    this.#prompt = this.pooled = this.cachedTokens = undefined
     return { done: false, value }
   }
 
@@ -291,7 +288,7 @@ function emptyPromptLogprobs(count: number, numTop: number): PromptLogprobs {
   }
 }
 
-/** Unpacks a step's events; the layout stands at PackedEvents in native/engine/engine.h. */
+/** Unpacks a step's events; the layout stands at PackedEvents in native/engine/events.h. */
 function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, EventQueue>): void {
   const words = new Int32Array(buffer)
   const floats = new Float32Array(buffer)
@@ -311,17 +308,17 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
     } else if (kind === 'cached') {
       queue.cachedTokens = words[start]
     } else {
-      const event = readToken(words, floats, start, end)
-      if (event.finish !== 'none') requests.delete(id)
-      if (event.finish === 'error') {
+      const finish = FinishReasonValues[words[start] as number]
+      if (finish !== 'none') requests.delete(id)
+      if (finish === 'error') {
         queue.end(new EngineFailure(failure || noToken))
-      } else if (event.finish === 'timeout') {
+      } else if (finish === 'timeout') {
         queue.end(new QueueTimeout('the request waited too long for its turn'))
-      } else if (event.finish === 'cancelled') {
+      } else if (finish === 'cancelled') {
         queue.end()
       } else {
-        queue.push(event)
-        if (event.finish !== 'none') queue.end()
+        queue.push(words, start, end)
+        if (finish !== 'none') queue.end()
       }
     }
   }
@@ -330,15 +327,3 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
 
 const noToken =
   'no token could be chosen for this request: the logits are NaN or minus infinity, or all tokens are forbidden'
-
-function readToken(words: Int32Array, floats: Float32Array, start: number, end: number): TokenEvent {
-  const top: TokenEvent['top'] = []
-  for (let i = start + 4; i < end; i += 2) top.push({ token: words[i] as number, logprob: floats[i + 1] as number })
-  return {
-    token: words[start + 1] as number,
-    logprob: floats[start + 2] as number,
-    rank: words[start + 3] as number,
-    top,
-    finish: FinishReasonValues[words[start] as number] as TokenEvent['finish'],
-  }
-}
