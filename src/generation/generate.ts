@@ -1,14 +1,7 @@
 // render → encode → submit → decode → deltas. Text comes in, text goes out; no HTTP. The token loop is in choice.ts.
 
 import { setMaxListeners } from 'node:events'
-import {
-  type Engine,
-  EngineFailure,
-  EngineRefusal,
-  type PromptLogprobs,
-  QueueTimeout,
-  type TokenEvent,
-} from '../engine/engine.js'
+import { type Engine, EngineFailure, EngineRefusal, QueueTimeout, type TokenEvent } from '../engine/engine.js'
 import { ApiError } from '../errors.js'
 import type { Metrics } from '../metrics.js'
 import type { Model } from '../models/model.js'
@@ -17,12 +10,15 @@ import { selectBest } from './best_of.js'
 import { choiceDeltas } from './choice.js'
 import { ChoiceTimes } from './choice_times.js'
 import type { Encoder } from './encoder.js'
+import { checkLength, encodeInputs, type InputOptions } from './inputs.js'
 import { scoreWithLastToken } from './last_token.js'
 import { embed, nextLogprobs, scorePrompts } from './measure.js'
 import { merge } from './merge.js'
 import { prepare } from './prepare.js'
 import { Prompts } from './prompts.js'
+import { answerIds, likelihood, type Pair, type RelevanceOptions, relevancePrompts, yesAgainstNo } from './relevance.js'
 import type { Delta, EncodedPrompt, GenerationParams, PreparedRequest, Prompt } from './request.js'
+import { queueing } from './sampling.js'
 import type { ChatMessage, RenderOptions } from './template.js'
 
 export class Generation {
@@ -185,19 +181,56 @@ export class Generation {
     return choiceDeltas(events, { index, prompt, encoded, params, times }, this.#model.tokenizer, signal)
   }
 
-  /** Hidden states of prompts. @throws ApiError, AbortError */
-  embed(prompts: readonly Int32Array[], pooling: 'mean' | 'last', signal: AbortSignal): Promise<Float32Array[]> {
-    return told(this.#engine, () => embed(this.#engine, prompts, pooling, signal))
+  /** Numbers in a hidden state. */
+  get hiddenSize(): number {
+    return this.#model.spec.hidden_size
   }
 
-  /** Log-probabilities of the prompts' own tokens. @throws ApiError, AbortError */
-  scorePrompts(prompts: readonly Int32Array[], signal: AbortSignal): Promise<PromptLogprobs[]> {
-    return told(this.#engine, () => scorePrompts(this.#engine, prompts, signal))
+  /** Token ids of texts that are only read. @throws ApiError when one is empty, too long or not this model's */
+  encodeInputs(inputs: readonly Prompt[], options: InputOptions, signal: AbortSignal): Promise<Int32Array[]> {
+    this.#refuseForEncoder()
+    return encodeInputs(this.prompts, this.maxModelLen, inputs, options, signal)
   }
 
-  /** Log-probabilities of `ids`, at most 32, as the token behind each prompt. @throws ApiError, AbortError */
-  nextLogprobs(prompts: readonly Int32Array[], ids: readonly number[], signal: AbortSignal): Promise<Float32Array[]> {
-    return told(this.#engine, () => nextLogprobs(this.#engine, prompts, ids, signal))
+  /** Hidden states of prompts, [hidden_size] each. @throws ApiError, AbortError */
+  embed(
+    prompts: readonly Int32Array[],
+    pooling: 'mean' | 'last',
+    turn: Pick<GenerationParams, 'priority' | 'cache_salt'>,
+    signal: AbortSignal,
+  ): Promise<Float32Array[]> {
+    return told(this.#engine, () => embed(this.#engine, prompts, pooling, queueing(turn), signal))
+  }
+
+  /**
+   * How well each pair's document suits its query, from 0 to 1; and the tokens that were read.
+   * @throws ApiError, AbortError
+   */
+  async relevance(
+    pairs: readonly Pair[],
+    options: RelevanceOptions & Pick<GenerationParams, 'priority' | 'cache_salt'>,
+    signal: AbortSignal,
+  ): Promise<{ scores: number[]; numTokens: number }> {
+    this.#refuseForEncoder()
+    const prompts = await relevancePrompts(this.prompts, pairs, options, signal)
+    const ids = prompts.map((prompt) => prompt.ids)
+    for (const prompt of ids) checkLength(prompt, this.maxModelLen, 'documents')
+    const numTokens = ids.reduce((sum, { length }) => sum + length, 0)
+    if (options.method === 'likelihood') {
+      const all = await told(this.#engine, () => scorePrompts(this.#engine, ids, queueing(options), signal))
+      const scores = all.map(({ logprobs }, i) => likelihood(logprobs, prompts[i]?.numQueryTokens ?? 0))
+      return { scores, numTokens }
+    }
+    const answers = await answerIds(this.prompts, options, signal)
+    const all = await told(this.#engine, () => nextLogprobs(this.#engine, ids, answers, queueing(options), signal))
+    return { scores: all.map(yesAgainstNo), numTokens }
+  }
+
+  /** What an encoder has read has neither hidden states behind the final norm nor log-probabilities. */
+  #refuseForEncoder(): void {
+    if (this.#model.spec.num_encoder_layers === 0) return
+    const message = 'An encoder-decoder model has no embeddings and scores no texts yet.'
+    throw new ApiError('unsupported_value', message, 'model')
   }
 }
 

@@ -15,13 +15,14 @@ export async function* scoreWithLastToken(
   { prompt, sampling }: EngineRequest,
   signal: AbortSignal,
 ): AsyncGenerator<TokenEvent> {
-  const { num_prompt_logprobs = 0, priority = 0 } = sampling
+  const { num_prompt_logprobs = 0, priority = 0, cache_salt = 0 } = sampling
   const events = engine.submit(
     {
       prompt: prompt.subarray(0, -1),
       sampling: {
         max_tokens: 1,
         priority,
+        cache_salt,
         num_prompt_logprobs,
         num_logprobs: num_prompt_logprobs,
         allowed_token_ids: prompt.slice(-1), // what may be chosen changes nothing of the log-probabilities

@@ -1,5 +1,6 @@
 // What the model thinks of texts, without a completion: embeddings, likelihoods, and which of a few tokens would come next.
 
+import type { SamplingParams } from '../engine/contract.js'
 import {
   type Engine,
   EngineFailure,
@@ -7,6 +8,10 @@ import {
   type PromptLogprobs,
   type TokenEvent,
 } from '../engine/engine.js'
+import { ApiError } from '../errors.js'
+
+/** See `queueing` in sampling.ts. */
+type Queueing = Partial<Pick<SamplingParams, 'priority' | 'cache_salt'>>
 
 /**
  * Hidden states of the prompts, [hidden_size] each: the mean over the tokens, or the last token's.
@@ -16,9 +21,10 @@ export async function embed(
   engine: Engine,
   prompts: readonly Int32Array[],
   pooling: 'mean' | 'last',
+  queueing: Queueing,
   signal: AbortSignal,
 ): Promise<Float32Array[]> {
-  const events = await measure(engine, prompts, { max_tokens: 0, pooling }, signal)
+  const events = await measure(engine, prompts, { ...queueing, max_tokens: 0, pooling }, signal)
   return events.map(({ pooled }) => pooled ?? missing())
 }
 
@@ -26,9 +32,10 @@ export async function embed(
 export async function scorePrompts(
   engine: Engine,
   prompts: readonly Int32Array[],
+  queueing: Queueing,
   signal: AbortSignal,
 ): Promise<PromptLogprobs[]> {
-  const events = await measure(engine, prompts, { max_tokens: 0, num_prompt_logprobs: 0 }, signal)
+  const events = await measure(engine, prompts, { ...queueing, max_tokens: 0, num_prompt_logprobs: 0 }, signal)
   return events.map(({ prompt }) => prompt ?? missing())
 }
 
@@ -37,9 +44,10 @@ export async function nextLogprobs(
   engine: Engine,
   prompts: readonly Int32Array[],
   ids: readonly number[],
+  queueing: Queueing,
   signal: AbortSignal,
 ): Promise<Float32Array[]> {
-  const sampling = { max_tokens: 1, temperature: 0, logprob_token_ids: Int32Array.from(ids) }
+  const sampling = { ...queueing, max_tokens: 1, temperature: 0, logprob_token_ids: Int32Array.from(ids) }
   const events = await measure(engine, prompts, sampling, signal)
   return events.map(({ top }) => Float32Array.from(top, ({ logprob }) => logprob))
 }
@@ -57,8 +65,10 @@ async function measure(
     return await Promise.all(
       prompts.map(async (prompt) => {
         for await (const event of engine.submit({ prompt, sampling }, all)) return event
-        signal.throwIfAborted()
-        throw new EngineFailure('the engine ended the request without a result')
+        // The signal's own reason may be no Error.
+        if (signal.aborted) throw new DOMException('nobody waits for this any more', 'AbortError')
+        // Nobody but the signal and the end of the engine cancels a request.
+        throw new ApiError('server_shutting_down', 'The server is shutting down.')
       }),
     )
   } finally {

@@ -7,6 +7,9 @@ import type { Encoder } from './encoder.js'
 import { type RenderedChat, renderChat, specialTexts } from './prompt.js'
 import { type ChatMessage, ChatTemplate, type RenderOptions } from './template.js'
 
+/** A text of which some parts come from strangers: what looks like a special token in those is plain text. */
+export type Parts = readonly (string | { untrusted: string })[]
+
 export class Prompts {
   readonly #model: Model
   readonly #encoder: Encoder
@@ -38,19 +41,41 @@ export class Prompts {
    * Ids of a text; of an empty one BOS.
    * @param addSpecialTokens add what the tokenizer puts around a text, such as BOS
    * @param truncated the ids will be cut to what fits, so that a text may be longer
+   * @param param the request's field, for messages
    * @throws ApiError when nothing is left to continue, or the text cannot fit
    */
-  async text(text: string, addSpecialTokens: boolean, truncated: boolean, signal?: AbortSignal): Promise<Int32Array> {
+  async text(
+    text: string,
+    addSpecialTokens: boolean,
+    truncated: boolean,
+    signal?: AbortSignal,
+    param = 'prompt',
+  ): Promise<Int32Array> {
     if (text === '') {
       const { bosTokenId } = this.#model.tokenizer
-      if (bosTokenId === null || !addSpecialTokens) throw emptyPrompt()
+      if (bosTokenId === null || !addSpecialTokens) throw emptyPrompt(param)
       return Int32Array.of(bosTokenId)
     }
     const maxTokens = truncated ? undefined : this.#longest
     const tokens = await this.#encoder.encode(text, { addSpecialTokens, allowSpecial: true, maxTokens }, signal)
-    if (!truncated) this.#checkLength(tokens, 'prompt')
-    if (tokens.length === 0) throw emptyPrompt()
+    if (!truncated) this.#checkLength(tokens, param)
+    if (tokens.length === 0) throw emptyPrompt(param)
     return tokens
+  }
+
+  /** Ids of a text in parts. @throws ApiError when they cannot fit */
+  async filled(parts: Parts, addSpecialTokens: boolean, signal: AbortSignal): Promise<Int32Array> {
+    const plain: [start: number, end: number][] = []
+    let text = ''
+    for (const part of parts) {
+      const start = text.length
+      text += typeof part === 'string' ? part : part.untrusted
+      if (typeof part !== 'string') plain.push([start, text.length])
+    }
+    const options = { addSpecialTokens, allowSpecial: true, plain, maxTokens: this.#longest }
+    const ids = await this.#encoder.encode(text, options, signal)
+    this.#checkLength(ids, 'documents')
+    return ids
   }
 
   /**
@@ -67,7 +92,7 @@ export class Prompts {
         param,
       )
     }
-    if (ids.length === 0) throw emptyPrompt()
+    if (ids.length === 0) throw emptyPrompt(param)
     return Int32Array.from(ids)
   }
 
@@ -178,6 +203,6 @@ export class Prompts {
   }
 }
 
-function emptyPrompt(): ApiError {
-  return new ApiError('invalid_value', "'prompt' is empty. This model needs at least one token to continue.", 'prompt')
+function emptyPrompt(param: string): ApiError {
+  return new ApiError('invalid_value', `'${param}' is empty. This model needs at least one token to continue.`, param)
 }

@@ -25,8 +25,7 @@ export function samplingParams(
     repetition_penalty: params.repetition_penalty ?? defaults.repetition_penalty ?? 1,
     num_logprobs,
     num_prompt_logprobs: params.num_prompt_logprobs ?? (params.echo ? params.num_logprobs : undefined) ?? -1,
-    priority: params.priority ?? 0,
-    cache_salt: saltNumber(params.cache_salt),
+    ...queueing(params),
     min_tokens: params.min_tokens ?? 0,
     ignore_eos: params.ignore_eos ?? false,
     eos_token_ids: Int32Array.from(model.stopTokenIds),
@@ -44,6 +43,14 @@ export function samplingParams(
 function saltNumber(salt: string | undefined): number {
   if (salt === undefined) return 0
   return Number(createHash('sha256').update(salt).digest().readBigUInt64BE() >> 11n)
+}
+
+/** When a request gets its turn, and with whom it shares cached pages. */
+export function queueing({
+  priority = 0,
+  cache_salt,
+}: Pick<GenerationParams, 'priority' | 'cache_salt'>): Pick<SamplingParams, 'priority' | 'cache_salt'> {
+  return { priority, cache_salt: saltNumber(cache_salt) }
 }
 
 /** Ids that may be sampled. */

@@ -72,7 +72,17 @@ export const seedSchema = z.unknown().transform((value, ctx): number => {
   return Number(BigInt.asUintN(53, BigInt(value)))
 })
 
-export const promptSchema = z.unknown().transform((value, ctx): (string | number[])[] => {
+export const promptSchema = z.unknown().transform(promptsOf)
+
+/** Texts or ids that are read and not continued: each has something to read. */
+export const inputSchema = z.unknown().transform((value, ctx) => {
+  if (value === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
+  const empty = Array.isArray(value) ? value.indexOf('') : value === '' ? -2 : -1
+  if (empty === -1) return promptsOf(value, ctx)
+  return custom(ctx, 'empty_string', 'must not be an empty string', empty === -2 ? [] : [empty])
+})
+
+function promptsOf(value: unknown, ctx: z.RefinementCtx): (string | number[])[] {
   if (typeof value === 'string') return [value]
   const forms = 'must be a string, an array of strings, an array of token ids or an array of arrays of token ids'
   if (!Array.isArray(value)) return custom(ctx, 'invalid_type', `${forms}, but got ${describe(value)}`)
@@ -89,6 +99,31 @@ export const promptSchema = z.unknown().transform((value, ctx): (string | number
       return custom(ctx, 'invalid_type', `must be a string or an array of token ids, but got ${describe(prompt)}`, [i])
   }
   return prompts
+}
+
+/** A text, or several: strings, or objects with a string `text`. */
+export const textsSchema = z.unknown().transform((value, ctx): string[] => {
+  if (value === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
+  const list = typeof value === 'string' ? [value] : value
+  if (!Array.isArray(list)) {
+    return custom(ctx, 'invalid_type', `must be a string or an array of strings, but got ${describe(value)}`)
+  }
+  if (list.length === 0) return custom(ctx, 'empty_array', 'must not be an empty array')
+  if (list.length > maxChoices) {
+    return custom(ctx, 'array_above_max_length', `must have at most ${maxChoices} texts, but got ${list.length}`)
+  }
+  const texts: string[] = []
+  for (const [i, item] of list.entries()) {
+    const path = list === value ? [i] : []
+    const text = typeof item === 'object' && item !== null ? (item as { text?: unknown }).text : item
+    if (typeof text !== 'string') {
+      const form = 'must be a string or an object with a text'
+      return custom(ctx, 'invalid_type', `${form}, but got ${describe(item)}`, path)
+    }
+    if (text === '') return custom(ctx, 'empty_string', 'must not be an empty string', path)
+    texts.push(text)
+  }
+  return texts
 })
 
 function tokenIds(list: unknown[], ctx: z.RefinementCtx, path: number[] = []): number[] {

@@ -4,10 +4,12 @@ import { cancelBatch, createBatch, listBatches, retrieveBatch } from './batches.
 import { createChatCompletion, renderChat } from './chat.js'
 import { createCompletion } from './completions.js'
 import type { Ctx } from './context.js'
+import { createEmbedding } from './embeddings.js'
 import { deleteFile, fileContent, listFiles, retrieveFile, uploadFile } from './files.js'
 import { live, metrics, ready } from './health.js'
 import { countTokens, createMessage } from './messages.js'
 import { listModels, retrieveModel } from './models.js'
+import { createRerank, createScore } from './relevance.js'
 import { post } from './respond.js'
 import { countInputTokens, createResponse } from './responses.js'
 import { checkRealtime, RealtimeSession } from './socket/realtime.js'
@@ -32,6 +34,9 @@ export interface Route {
 export const routes: readonly Route[] = [
   { method: 'POST', path: '/v1/chat/completions', handle: post(createChatCompletion) },
   { method: 'POST', path: '/v1/completions', handle: post(createCompletion) },
+  { method: 'POST', path: '/v1/embeddings', handle: post(createEmbedding) },
+  { method: 'POST', path: '/v1/score', handle: post(createScore) },
+  { method: 'POST', path: '/v1/rerank', handle: post(createRerank) },
   { method: 'POST', path: '/v1/chat/completions/render', handle: post(renderChat) },
   { method: 'POST', path: '/v1/responses', wire: typedWire, handle: post(createResponse) },
   { method: 'GET', path: '/v1/responses', handle: webSocket((socket) => new ResponsesSession(socket)) },

@@ -24,6 +24,12 @@ const maxTokens = 16777216
 const maxLogprobs = 20
 const maxTokensSchema = z.int().min(1).max(maxTokens)
 
+/** When a request gets its turn, and with whom it shares cached pages. */
+export const queueingFields = {
+  priority: z.int().min(-2147483648).max(2147483647).optional(),
+  cache_salt: z.string().min(1).max(1024).optional(),
+}
+
 /** How tokens are chosen and where a text ends: alike wherever a body has these fields. */
 export const samplingFields = {
   min_tokens: z.int().min(0).max(16777216).optional(),
@@ -47,8 +53,7 @@ export const samplingFields = {
   ignore_eos: z.boolean().optional(),
   truncate_prompt_tokens: z.int().min(-1).max(16777216).optional(),
   add_special_tokens: z.boolean().optional(),
-  priority: z.int().min(-2147483648).max(2147483647).optional(),
-  cache_salt: z.string().min(1).max(1024).optional(),
+  ...queueingFields,
 }
 
 export type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>

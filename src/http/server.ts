@@ -49,7 +49,13 @@ function createApp(state: ServerState): Hono<Env> {
     c.header('x-request-id', record.id)
     const preflight = checkOrigin(c as Ctx)
     if (preflight) c.res = preflight
-    else await next()
+    else {
+      try {
+        await next()
+      } catch (thrown) {
+        c.res = answerError(thrown, c as Ctx) // no Error, so Hono hands it on: the reason of an aborted signal may be a text
+      }
+    }
     if (!record.streaming) record.end(c.req.raw.signal.aborted ? 499 : c.res.status)
   })
 

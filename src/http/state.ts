@@ -4,6 +4,7 @@ import { Batches } from './batch_runner.js'
 import { createChatCompletion } from './chat.js'
 import { createCompletion } from './completions.js'
 import type { ServerState } from './context.js'
+import { createEmbedding } from './embeddings.js'
 import { FileStore } from './file_store.js'
 import { ResponseStore } from './response_store.js'
 import { createResponse } from './responses.js'
@@ -15,6 +16,7 @@ type Given = Pick<ServerState, 'modelName' | 'apiKey' | 'allowedOrigins' | 'metr
 const batchEndpoints = {
   '/v1/chat/completions': createChatCompletion,
   '/v1/completions': createCompletion,
+  '/v1/embeddings': createEmbedding,
   '/v1/responses': createResponse,
 }
 

@@ -114,7 +114,20 @@ const realtime: Record<string, Test> = {
   use_beam_search: only(false),
 }
 
-const tables = { completions, chat, responses, messages, realtime }
+const embeddings: Record<string, Test> = {
+  messages: anything,
+  task: anything,
+}
+
+/** Of scores and rankings. */
+const relevance: Record<string, Test> = {
+  max_tokens_per_doc: anything,
+  max_chunks_per_doc: anything,
+  rank_fields: anything,
+  truncate_prompt_tokens: anything,
+}
+
+const tables = { embeddings, relevance, completions, chat, responses, messages, realtime }
 
 /** @throws ApiError for the first field that asks for something that is not built */
 export function refuseUnsupported(endpoint: keyof typeof tables, fields: Readonly<Record<string, unknown>>): void {

@@ -52,7 +52,8 @@ export function fakeTokenizer(overrides: Partial<Tokenizer> = {}, seen: SeenEnco
       if (!allowSpecial) return bytesOf(text)
       let start = 0
       return text.split(/(<\|\w+\|>)/).flatMap((part) => {
-        const isPlain = plain.some(([at]) => at === start)
+        const at = start
+        const isPlain = plain.some(([from, to]) => from <= at && at < to)
         start += part.length
         return (isPlain ? undefined : specials.get(part)) ?? bytesOf(part)
       })

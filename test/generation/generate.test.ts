@@ -4,6 +4,7 @@ import { FakeEngine, type ScriptLine } from '../../src/engine/fake.js'
 import { ApiError } from '../../src/errors.js'
 import { Encoder } from '../../src/generation/encoder.js'
 import { Generation } from '../../src/generation/generate.js'
+import { nextLogprobs, scorePrompts } from '../../src/generation/measure.js'
 import type { Delta, GenerationParams, Prompt } from '../../src/generation/request.js'
 import { Metrics } from '../../src/metrics.js'
 import type { Model } from '../../src/models/model.js'
@@ -441,15 +442,15 @@ test('embeddings, likelihoods and next tokens are measured for all prompts at on
   const generation = new Generation(model, engine, new Encoder(model.tokenizer, null), new Metrics('fake'))
   const prompts = [Int32Array.of(1), Int32Array.of(1, 2)]
   const { signal } = new AbortController()
-  expect(await generation.embed(prompts, 'mean', signal)).toEqual([Float32Array.of(1), Float32Array.of(2)])
-  expect((await generation.scorePrompts(prompts, signal)).map(({ logprobs }) => [...logprobs])).toEqual([[-1], [-2]])
-  expect(await generation.nextLogprobs(prompts, [5, 3], signal)).toEqual([
+  expect(await generation.embed(prompts, 'mean', {}, signal)).toEqual([Float32Array.of(1), Float32Array.of(2)])
+  expect((await scorePrompts(engine, prompts, {}, signal)).map(({ logprobs }) => [...logprobs])).toEqual([[-1], [-2]])
+  expect(await nextLogprobs(engine, prompts, [5, 3], {}, signal)).toEqual([
     Float32Array.of(-5, -3),
     Float32Array.of(-5, -3),
   ])
   expect(engine.seen.map(({ sampling }) => sampling.max_tokens)).toEqual([0, 0, 0, 0, 1, 1])
   engine.refusal = 'no'
-  await expect(generation.embed(prompts, 'last', signal)).rejects.toMatchObject({ kind: 'request_refused' })
+  await expect(generation.embed(prompts, 'last', {}, signal)).rejects.toMatchObject({ kind: 'request_refused' })
 })
 
 test('an embedding that nobody waits for any more ends in the engine', async () => {
@@ -460,7 +461,7 @@ test('an embedding that nobody waits for any more ends in the engine', async () 
   const model = fakeModel()
   const generation = new Generation(model, engine, new Encoder(model.tokenizer, null), new Metrics('fake'))
   const controller = new AbortController()
-  const result = generation.embed([Int32Array.of(1), Int32Array.of(2)], 'mean', controller.signal)
+  const result = generation.embed([Int32Array.of(1), Int32Array.of(2)], 'mean', {}, controller.signal)
   await engine.until(({ seen }) => seen.length === 2)
   controller.abort()
   await expect(result).rejects.toMatchObject({ name: 'AbortError' })

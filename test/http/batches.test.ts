@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import OpenAI, { toFile } from 'openai'
 import OpenAI5 from 'openai-5'
 import { expect, onTestFinished, test } from 'vitest'
+import type { Script } from '../../src/engine/fake.js'
 import { EOS, word } from '../generation/fake_model.js'
 import { startFakeServer } from './fake_server.js'
 
@@ -109,11 +110,13 @@ test('a batch: every line answered, what is wrong with one stays in it', async (
   expect(listed).toEqual([batch.id])
 })
 
-test('chats and responses are batches too', async () => {
-  const { client } = await startFakeServer({ storage: { folder: folderOfTest(), limit: 1e6 } })
+test('chats, responses and embeddings are batches too', async () => {
+  const script: Script = (request) => [{ token: EOS, pooled: Float32Array.of(request.prompt.length) }]
+  const { client } = await startFakeServer({ script, storage: { folder: folderOfTest(), limit: 1e6 } })
   for (const [url, body] of [
     ['/v1/chat/completions', { messages: [{ role: 'user', content: 'x' }] }],
     ['/v1/responses', { input: 'x' }],
+    ['/v1/embeddings', { input: 'x' }],
   ] as const) {
     const file = await upload(client, line('a', body, { url }))
     const { id } = await client.batches.create({ input_file_id: file.id, endpoint: url, completion_window: '24h' })

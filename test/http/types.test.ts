@@ -7,6 +7,7 @@ import { expectTypeOf, test } from 'vitest'
 import type { ErrorBody } from '../../src/errors.js'
 import type { ChatAnswer, ChatChunk } from '../../src/http/chat.js'
 import type { CompletionAnswer } from '../../src/http/completions.js'
+import type { EmbeddingAnswer } from '../../src/http/embeddings.js'
 import type { LegacyLogprobs } from '../../src/http/legacy_logprobs.js'
 import type { Message, MessageEvent } from '../../src/http/messages.js'
 import type { InputMessage, OutputMessage, ResponseEvent, ResponseObject } from '../../src/http/response_shapes.js'
@@ -23,10 +24,16 @@ type WithoutEcho = Omit<CompletionAnswer, 'choices'> & {
   })[]
 }
 
+/** The packages give numbers in place of the base64 that they ask for. */
+type OnTheWire<T extends OpenAI.CreateEmbeddingResponse> = Omit<T, 'data'> & {
+  data: (Omit<OpenAI.Embedding, 'embedding'> & { embedding: number[] | string })[]
+}
+
 test('the types of both majors of the openai package', () => {
   expectTypeOf<ChatAnswer>().toExtend<OpenAI.Chat.ChatCompletion>()
   expectTypeOf<ChatChunk>().toExtend<OpenAI.Chat.ChatCompletionChunk>()
   expectTypeOf<WithoutEcho>().toExtend<OpenAI.Completion>()
+  expectTypeOf<EmbeddingAnswer>().toExtend<OnTheWire<OpenAI.CreateEmbeddingResponse>>()
   expectTypeOf<ResponseObject>().toExtend<OpenAI.Responses.Response>()
   expectTypeOf<ResponseEvent>().toExtend<OpenAI.Responses.ResponseStreamEvent>()
   expectTypeOf<InputMessage | OutputMessage>().toExtend<OpenAI.Responses.ResponseItem>()
