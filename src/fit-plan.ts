@@ -5,7 +5,7 @@ import type { DType } from './engine/contract.js'
 import { findGpus, freeMemory, type Gpu } from './machine.js'
 import { Fields } from './models/fields.js'
 import { knownCheckpoints } from './models/known-checkpoints.js'
-import { type ModelMemory, processBytes } from './models/memory.js'
+import { longTextBytes, type ModelMemory, processBytes } from './models/memory.js'
 import type { ModelOutline } from './models/model.js'
 import { outlineOf } from './models/outline.js'
 import { engineDtype, sizeEngine, TooLarge } from './sizing.js'
@@ -43,8 +43,10 @@ export interface Fit {
   tensor_parallel_size: number
   weight_bytes: number
   workspace_bytes: number
-  /** what the process takes besides */
+  /** what the process takes besides, … */
   process_bytes: number
+  /** … and what it takes more when it encodes long texts */
+  long_text_bytes: number
   /** all that, with the fewest KV pages that are of use */
   needed_bytes: number
   kv_bytes_per_token: number
@@ -80,7 +82,10 @@ export async function findPlace({ memory, devices }: FitOptions): Promise<Place>
 /** What of one model fits. @throws OptionError for options that do not suit the model */
 export function fitOf(id: string, model: ModelOutline, options: FitOptions, place: Place): Fit {
   const { spec } = model
-  const process_bytes = place.devices === null ? processBytes(spec.vocab_size) : gpuProcessBytes
+  const onCpu = place.devices === null
+  const process_bytes = onCpu ? processBytes(spec.vocab_size) : gpuProcessBytes
+  const long_text_bytes = onCpu ? longTextBytes(spec.vocab_size) : 0
+  const others = process_bytes + long_text_bytes
   const common = {
     id,
     architecture: model.architecture,
@@ -93,6 +98,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
     weight_bytes,
     workspace_bytes,
     process_bytes,
+    long_text_bytes,
     kv_bytes_per_token: page_bytes / page_size,
   })
   let best: Fit | null = null
@@ -100,14 +106,14 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
   const splits = tensorParallelSizes(place, spec.num_heads)
   for (const tensor_parallel_size of splits) {
     try {
-      const size = sizeEngine(model, options, place.memory - process_bytes, tensor_parallel_size)
+      const size = sizeEngine(model, options, place.memory - others, tensor_parallel_size)
       const { memory } = size
       best = {
         ...common,
         fits: true,
         tensor_parallel_size,
         ...memoryOf(memory),
-        needed_bytes: size.needed + process_bytes,
+        needed_bytes: size.needed + others,
         kv_cache_bytes: memory.kv_cache_bytes,
         kv_cache_tokens: memory.num_pages * memory.page_size,
         max_model_len: memory.max_model_len,
@@ -126,7 +132,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
     fits: false,
     tensor_parallel_size: splits.at(-1) ?? 1,
     ...memoryOf(memory),
-    needed_bytes: needed + process_bytes,
+    needed_bytes: needed + others,
     kv_cache_bytes: 0,
     kv_cache_tokens: 0,
     max_model_len: 0,

@@ -76,7 +76,7 @@ export function modelText(fit: Fit, source: string, place: Place, instead: Fit |
     '',
     `${size(fit.weight_bytes)}  weights in ${fit.dtype}${each}; ${fit.float16_problem === null ? 'float16 is safe' : `float16 is not safe: ${fit.float16_problem}`}`,
     `${size(fit.workspace_bytes)}  workspace${each}`,
-    `${size(fit.process_bytes)}  ${place.devices === null ? 'Node, the tokenizer and all else' : 'context and libraries'}${each}`,
+    `${size(fit.process_bytes)}  ${place.devices === null ? `Node and the tokenizer, ${memoryText(fit.long_text_bytes)} more for long texts` : 'context and libraries'}${each}`,
     `${size(fit.kv_bytes_per_token)}  KV pages for each token${each}`,
     '',
     ...heading(place),

@@ -30,6 +30,18 @@ const tokenBuckets = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1000
 /** How a request's choice ended, as vLLM names it. */
 export type FinishedReason = 'stop' | 'length' | 'abort' | 'error'
 
+/** What /metrics tells of an engine once it runs. */
+export interface EngineFacts {
+  version: string
+  dtype: string
+  isa: string
+  page_size: number
+  num_pages: number
+  weight_bytes: number
+  kv_cache_bytes: number
+  workspace_bytes: number
+}
+
 export class Metrics {
   readonly #registry = new Registry()
   readonly #labels: { model_name: string; engine: string }
@@ -97,7 +109,7 @@ export class Metrics {
   }
 
   /** Facts that are known once the engine runs. */
-  engineReady(facts: { version: string; dtype: string; isa: string; page_size: number; num_pages: number }): void {
+  engineReady(facts: EngineFacts): void {
     const info = (name: string, help: string, labels: Record<string, string>) =>
       new Gauge({ name, help, registers: [this.#registry], labelNames: Object.keys(labels) }).labels(labels).set(1)
     info('vllm:cache_config_info', 'Configuration of the KV cache.', {
@@ -106,6 +118,15 @@ export class Metrics {
       num_gpu_blocks: String(facts.num_pages),
       cache_dtype: facts.dtype,
     })
+    const memory = new Gauge({
+      name: 'parley_engine_memory_bytes',
+      help: 'Memory that the engine holds, by what it is for.',
+      registers: [this.#registry],
+      labelNames: ['kind'],
+    })
+    memory.set({ kind: 'weights' }, facts.weight_bytes)
+    memory.set({ kind: 'kv_cache' }, facts.kv_cache_bytes)
+    memory.set({ kind: 'workspace' }, facts.workspace_bytes)
     info('parley_build_info', 'What is running.', { version: facts.version, dtype: facts.dtype, isa: facts.isa })
   }
 

@@ -112,12 +112,20 @@ export async function serve(options: ServeOptions): Promise<void> {
   say(`  ${example(address, options, hasTemplate)}`)
 }
 
+/** A size with the memory that is free, and what is kept of it for the encoding of long texts. */
+interface SizeHere extends Size {
+  free: FreeMemory
+  longTexts: number
+}
+
 /** The engine's options and memory; refuses a model that does not fit. `name` is for the message. */
-async function size(model: ModelOutline, options: ServeOptions, name: string): Promise<Size & { free: FreeMemory }> {
+async function size(model: ModelOutline, options: ServeOptions, name: string): Promise<SizeHere> {
   const { sizeEngine, TooLarge } = await import('./sizing.js')
+  const { longTextBytes } = await import('./models/memory.js')
   const free = freeMemory()
+  const longTexts = longTextBytes(model.spec.vocab_size)
   try {
-    return { ...sizeEngine(model, options, free.bytes), free }
+    return { ...sizeEngine(model, options, free.bytes - longTexts), free, longTexts }
   } catch (error) {
     if (!(error instanceof TooLarge)) throw error
     const { knownFits } = await import('./fit-plan.js')
@@ -125,25 +133,30 @@ async function size(model: ModelOutline, options: ServeOptions, name: string): P
     const largest = knownFits({ ...options, memory: null, devices: null }, place).find(({ fits }) => fits)
     const known = largest === undefined ? '' : `; the largest known model that fits is ${largest.id}`
     throw new Error(
-      `${name} does not fit: it takes ${error.message}, ${memoryText(error.needed)} in all, and ${memoryText(free.bytes)} are free ${free.bound}${known}; \`parley fit\` shows all`,
+      `${name} does not fit: it takes ${error.message}, with ${memoryText(longTexts)} for long texts ${memoryText(error.needed + longTexts)} in all, and ${memoryText(free.bytes)} are free ${free.bound}${known}; \`parley fit\` shows all`,
     )
   }
 }
 
 /** What the person at the terminal should know of a model before it is loaded: what it is and where the memory goes. */
-function modelLines(model: Model, { memory, options, free }: Size & { free: FreeMemory }): string[] {
+function modelLines(model: Model, { memory, options, free, longTexts }: SizeHere): string[] {
   const { num_pages, page_size, max_model_len } = memory
   const { max_position } = model.spec
   const tokens = num_pages * page_size
   const requests = Math.min(Math.max(1, Math.floor(tokens / max_model_len)), options.max_num_seqs)
+  const part = (bytes: number, what: string) => `           ${memoryText(bytes).padStart(8)} ${what}`
   return [
     `  model    ${model.architecture}, ${short(model.num_parameters)} parameters in ${options.dtype}`,
     ...(model.float16Problem === null ? [] : [`           not float16, because ${model.float16Problem}`]),
     `  context  ${grouped(max_model_len)} tokens${max_model_len < max_position ? ` of the model's ${grouped(max_position)}` : ''}`,
     `  memory   ${memoryText(free.bytes)} free ${free.bound}`,
-    `           ${memoryText(memory.weight_bytes).padStart(8)} weights`,
-    `           ${memoryText(memory.workspace_bytes).padStart(8)} workspace`,
-    `           ${memoryText(memory.kv_cache_bytes).padStart(8)} KV pages: ${grouped(tokens)} tokens, ${requests === 1 ? 'one request' : `${requests} requests`} of ${grouped(max_model_len)} at the same time`,
+    part(memory.weight_bytes, 'weights'),
+    part(memory.workspace_bytes, 'workspace'),
+    part(longTexts, 'left for the encoding of long texts'),
+    part(
+      memory.kv_cache_bytes,
+      `KV pages: ${grouped(tokens)} tokens, ${requests === 1 ? 'one request' : `${requests} requests`} of ${grouped(max_model_len)} at the same time`,
+    ),
   ]
 }
 

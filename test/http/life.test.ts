@@ -240,6 +240,7 @@ test('/metrics speaks vLLM, with one series per gauge', async () => {
     `vllm:request_prompt_tokens_sum{${labels}} 5`,
     `vllm:request_generation_tokens_sum{${labels}} 4`,
     `vllm:cache_config_info{${labels},block_size="16",num_gpu_blocks="64",cache_dtype="float16"} 1`,
+    'parley_engine_memory_bytes{kind="workspace"} 4096',
     'parley_build_info{version="0",dtype="float16",isa="baseline"} 1',
     'parley_requests_rejected_total{code="invalid_type"} 1',
     'parley_requests_rejected_total{code="unknown_url"} 1',
