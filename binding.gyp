@@ -37,6 +37,7 @@
         "native/binding/file_lock.cc",
         "native/binding/read_contract.cc",
         "native/binding/test_ops.cc",
+        "native/binding/test_pace.cc",
         "native/engine/engine.cc",
         "native/engine/events.cc",
         "native/engine/page_pool.cc",

@@ -243,7 +243,7 @@ function checkQueue(engine: Engine): void {
   if (num_queue_places > 0) return
   throw new ApiError(
     'queue_full',
-    `The server is busy: ${num_requests_waiting} completions wait for their turn already. Please try again later.`,
+    `The server is busy: its queue is full (${num_requests_waiting} completions wait). Please try again later.`,
   )
 }
 

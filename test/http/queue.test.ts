@@ -24,7 +24,7 @@ test('a full queue is 429 with a time to try again, and nothing of the request i
     expect(response.status).toBe(429)
     expect(response.headers.get('retry-after')).toBe('1')
     expect((await json(response)).error).toEqual({
-      message: 'The server is busy: 0 completions wait for their turn already. Please try again later.',
+      message: 'The server is busy: its queue is full (0 completions wait). Please try again later.',
       type: 'rate_limit_error',
       param: null,
       code: 'queue_full',
