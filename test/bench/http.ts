@@ -12,7 +12,7 @@ import { writeRandomCheckpoint } from './random_checkpoint.js'
 import { ServerProcess } from './server_process.js'
 
 const numStreams = 128
-const numTokens = 256
+const numTokens = 512
 const numIdle = 10_000
 const idleMs = 35_000
 const longTokens = 100_000

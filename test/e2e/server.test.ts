@@ -9,6 +9,7 @@ import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import OpenAI from 'openai'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { SocketClient } from '../http/socket_client.js'
 
 const main = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
@@ -118,6 +119,31 @@ describe('the bundled model', () => {
     await expect.poll(busy).toBe(0)
   })
 
+  test('answers many conversations over one WebSocket, and frees all when it ends', async () => {
+    const socket = await SocketClient.connect(url, '/v1/stream')
+    const params = { messages: [{ role: 'user', content: 'Tell me a story.' }], max_tokens: 30, temperature: 0 }
+    const alone = await client.chat.completions.create({ model: 'tales', ...params } as never)
+    for (let id = 0; id < 4; id++) socket.send({ id, method: 'chat.completions', params })
+    const texts = ['', '', '', '']
+    for (let running = 4; running > 0; ) {
+      const { id, chunk, done } = await socket.next()
+      if (done) running--
+      else texts[id] += chunk.choices[0]?.delta.content ?? ''
+    }
+    expect(texts).toEqual(texts.map(() => (alone as OpenAI.ChatCompletion).choices[0]?.message.content))
+    for (let id = 0; id < 4; id++) {
+      socket.send({
+        id,
+        method: 'completions',
+        params: { prompt: 'Once', max_tokens: 900, ignore_eos: true },
+        credit: 1,
+      })
+    }
+    for (let id = 0; id < 4; id++) await socket.next()
+    socket.socket.terminate()
+    await expect.poll(busy).toBe(0)
+  })
+
   test('answers mistakes with the error classes of the openai package', async () => {
     const create = (change: object) => client.completions.create({ model: 'tales', prompt: 'a', ...change })
     await expect(create({ model: 'gpt-9' })).rejects.toMatchObject({
@@ -136,10 +162,11 @@ describe('the bundled model', () => {
   })
 })
 
-test('SIGTERM ends the server with exit code 0', async () => {
+test('SIGTERM ends the server with exit code 0, and its WebSockets with 1001', async () => {
   const server = Server.start('--port', '0')
-  await server.ready()
+  const socket = await SocketClient.connect(await server.ready(), '/v1/stream')
   expect(await server.stop()).toBe(0)
+  expect((await socket.closed).code).toBe(1001)
 })
 
 describe('what cannot be served ends with exit code 1, a reason, and no stack trace', () => {
