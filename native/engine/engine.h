@@ -1,5 +1,8 @@
 // The engine: one thread that turns requests into steps and steps into tokens. The caller's threads only leave requests and
-// cancellations at the door.
+// cancellations at the door, and the engine never waits for whom it tells.
+//
+// A step is built when the one before has run. On a CPU every core computes: to build it meanwhile would take from the step what it
+// spares (EngineStats::bookkeeping_ms).
 #pragma once
 
 #include <chrono>

@@ -16,8 +16,10 @@ constexpr double kMostSaved = 0.9;
 // Before a token's time is known.
 constexpr int64_t kFirstTokens = 16;
 
-// One step that something else held up teaches little.
-void learn(double& mean, double value) { mean = mean == 0 ? value : mean + 0.25 * (std::min(value, 2 * mean) - mean); }
+// One step that teaches something very different teaches little: something else held it up, or a kernel had rows to spare.
+void learn(double& mean, double value) {
+  mean = mean == 0 ? value : mean + 0.25 * (std::clamp(value, mean / 2, 2 * mean) - mean);
+}
 
 }  // namespace
 
@@ -42,7 +44,7 @@ void PrefillPace::ran(int64_t num_decodes, int64_t num_prompt_tokens, double ms)
   if (num_prompt_tokens == 0) return;
   const double extra = std::max(ms - usual, 0.0);
   saved_ms_ = std::max(saved_ms_ - extra, -kMostSaved * usual);
-  learn(token_ms_, std::max(extra / static_cast<double>(num_prompt_tokens), 1e-6 * ms));
+  learn(token_ms_, extra / static_cast<double>(num_prompt_tokens));
 }
 
 double& PrefillPace::decode_ms(int64_t num_decodes) {

@@ -85,12 +85,29 @@ test('a step that was held up for a second does not hold up the prompt', () => {
   expect(Math.max(...steps)).toBeLessThan(20)
 })
 
+test('rows that cost nothing do not make the next slice large', () => {
+  // A kernel that computes 32 rows in the time of one.
+  const pace = testPace()
+  const cost = (rows: number) => 10 + 8 * (Math.ceil(rows / 32) - 1)
+  read(pace, 0, 512, 10, 0.25)
+  decodeAlone(pace, 4, 50, 10)
+  const steps: number[] = []
+  for (let left = 4000; left > 0; ) {
+    const slice = Math.min(left, maxBatchedTokens, pace.saveUp(4, 0))
+    steps.push(cost(4 + slice))
+    pace.ran(4, slice, cost(4 + slice))
+    left -= slice
+  }
+  expect(Math.max(...steps)).toBeLessThanOrEqual(26)
+  expect(sum(steps) / (steps.length * 10)).toBeLessThan(1.45)
+})
+
 test('a machine that becomes faster while a prompt is read is noticed', () => {
   const pace = testPace()
   read(pace, 0, 100, 50, 5)
   decodeAlone(pace, 4, 50, 50)
   read(pace, 4, 200, 50, 5)
-  const steps = read(pace, 4, 1000, 10, 1).slice(50)
+  const steps = read(pace, 4, 1000, 10, 1).slice(100)
   expect(quantile(steps, 0.99) / 10).toBeLessThan(1.9)
 })
 
