@@ -74,6 +74,10 @@ class CpuBackend final : public Backend {
     return checked_add(checked_mul(numbers, 4), need.packed_tokens_bytes);
   }
 
+  int64_t held_scratch_bytes() const override {
+    return packed_tokens_.bytes() + expert_outer_.bytes() + expert_inner_.bytes() + thread_scratch_.bytes() + thread_candidates_.bytes();
+  }
+
   void reserve_scratch(const ScratchLimits& limits) override {
     const ScratchNumbers need = scratch_numbers(limits);
     packed_tokens_.reserve<char>(need.packed_tokens_bytes);

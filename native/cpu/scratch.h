@@ -24,6 +24,8 @@ class Scratch {
     return static_cast<Number*>(data_.get());
   }
 
+  int64_t bytes() const { return capacity_; }
+
  private:
   static constexpr std::align_val_t kAlignment{64};
   struct Free {

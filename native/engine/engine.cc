@@ -196,6 +196,7 @@ void Engine::publish_stats() {
   stats_.num_prefix_queries = static_cast<double>(scheduler_.num_prefix_queries());
   stats_.num_prefix_hits = static_cast<double>(scheduler_.num_prefix_hits());
   stats_.num_generation_tokens = static_cast<double>(num_generation_tokens_);
+  stats_.scratch_bytes = static_cast<double>(worker_->held_scratch_bytes());
   last_progress_ = Clock::now();
 }
 

@@ -44,7 +44,8 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, cons
   fitted.max_model_len = std::min({options.max_model_len, spec.max_position, checked_mul(usable_pages, kPageSize)});
 
   const StackLimits limits = stack_limits(fitted);
-  int64_t workspace = checked_add(Decoder::workspace_bytes(spec, limits), backend.scratch_bytes(scratch_limits(spec, fitted)));
+  const int64_t scratch = backend.scratch_bytes(scratch_limits(spec, fitted));
+  int64_t workspace = checked_add(Decoder::workspace_bytes(spec, limits), scratch);
   if (spec.num_encoder_layers > 0) workspace = checked_add(workspace, Encoder::workspace_bytes(spec, options.dtype, limits));
 
   MemoryPlan plan;
@@ -54,6 +55,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, cons
   plan.num_pages = static_cast<double>(num_pages);
   plan.max_model_len = static_cast<double>(fitted.max_model_len);
   plan.workspace_bytes = static_cast<double>(workspace);
+  plan.scratch_bytes = static_cast<double>(scratch);
   return plan;
 }
 

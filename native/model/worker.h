@@ -30,6 +30,7 @@ class Worker {
   std::vector<float> logits(const Step& step);
 
   const ModelSpec& spec() const { return spec_; }
+  int64_t held_scratch_bytes() const { return backend_->held_scratch_bytes(); }
   int64_t num_pages() const { return kv_cache_->num_pages(); }
 
   // Facts; max_model_len is the options' fitted to the pages.

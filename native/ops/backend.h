@@ -23,7 +23,10 @@ class Backend {
   // Bytes that the ops keep between calls, once they have seen the largest ones.
   virtual int64_t scratch_bytes(const ScratchLimits& limits) const = 0;
 
-  // Takes these bytes now, so that no call within the limits can fail for lack of memory.
+  // Bytes that they keep now.
+  virtual int64_t held_scratch_bytes() const = 0;
+
+  // Takes the bytes of scratch_bytes() now, so that no call within the limits can fail for lack of memory.
   virtual void reserve_scratch(const ScratchLimits& limits) = 0;
 
 #define OP(name, arguments) virtual void name arguments = 0;

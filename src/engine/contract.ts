@@ -284,6 +284,8 @@ export interface MemoryPlan {
   max_model_len: number
   /** as in EngineInfo */
   workspace_bytes: number
+  /** of these, what the ops hold between calls */
+  scratch_bytes: number
 }
 
 /** counters and gauges, read once a scrape */
@@ -312,6 +314,8 @@ export interface EngineStats {
   num_prefix_hits: number
   /** tokens sampled */
   num_generation_tokens: number
+  /** memory that the ops hold between calls: no more than was planned (MemoryPlan) */
+  scratch_bytes: number
   /** time since the engine thread last made progress, 0 when idle */
   step_age_ms: number
 }

@@ -87,6 +87,7 @@ export class FakeEngine implements Engine {
       num_pages: this.info.num_pages,
       num_steps: sum((request) => request.num_generated),
       bookkeeping_ms: 0,
+      scratch_bytes: 0,
       num_preemptions: 0,
       num_prompt_tokens: sum((request) => request.prompt.length),
       num_prefix_queries: 0,

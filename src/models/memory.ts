@@ -23,10 +23,9 @@ export function longTextBytes(vocab_size: number): number {
   return 24 * 2 ** 20 + 1536 * vocab_size
 }
 
-export interface ModelMemory extends Pick<MemoryPlan, 'num_pages' | 'page_size' | 'max_model_len' | 'workspace_bytes'> {
+export interface ModelMemory extends Omit<MemoryPlan, 'matrix_bytes'> {
   weight_bytes: number
   kv_cache_bytes: number
-  page_bytes: number
 }
 
 /**

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { planMemory, type StartOptions, startEngine } from '../../src/engine/addon.js'
 import type { DType } from '../../src/engine/contract.js'
+import type { Engine } from '../../src/engine/engine.js'
 import { architectureOf } from '../../src/models/architectures.js'
 import { readCheckpoint } from '../../src/models/checkpoint.js'
 import { Fields } from '../../src/models/fields.js'
@@ -32,6 +33,15 @@ async function load(folder: string) {
   return findSources(row, config, { ...spec, num_sampled_ids: spec.vocab_size }, await readCheckpoint(folder))
 }
 
+/** A request that fills steps, chooses from the whole vocabulary and, of a decoder, has its prompt scored. */
+async function work(engine: Engine, seed: number, scored: boolean): Promise<void> {
+  const length = Math.min(150, engine.info.max_model_len / 2)
+  const prompt = Int32Array.from({ length }, (_, i) => (seed * (i + 3) * 7) % 90)
+  const sampling = { max_tokens: 3, temperature: 1, seed, num_logprobs: 2, ignore_eos: true }
+  const request = { prompt, sampling: scored ? { ...sampling, num_prompt_logprobs: 2 } : sampling }
+  for await (const _ of engine.submit(request));
+}
+
 describe.each(folders)('%s', (folder) => {
   test.each<[DType, Partial<StartOptions>]>([
     ['float16', {}],
@@ -45,6 +55,8 @@ describe.each(folders)('%s', (folder) => {
       const { num_parameters, weight_bytes, kv_cache_bytes, workspace_bytes, num_pages, max_model_len } = engine.info
       expect(outline.num_parameters).toBe(num_parameters)
       expect(memory).toMatchObject({ weight_bytes, kv_cache_bytes, workspace_bytes, num_pages, max_model_len })
+      await Promise.all([1, 2, 3].map((seed) => work(engine, seed, outline.spec.num_encoder_layers === 0)))
+      expect(engine.stats().scratch_bytes).toBe(memory.scratch_bytes)
     } finally {
       await engine.close()
     }
