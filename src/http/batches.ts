@@ -11,7 +11,7 @@ import { page } from './page.js'
 import { json } from './respond.js'
 import { fieldsOf, parse } from './validate.js'
 
-const batchSchema = z.object({
+export const batchSchema = z.object({
   input_file_id: z.string(),
   endpoint: z.string(),
   completion_window: z.enum(['24h']),

@@ -12,25 +12,40 @@ import { UsageCount } from './usage.js'
 import { custom, describe, fieldsOf, parse } from './validate.js'
 
 /** A text, or blocks of text; anything else is refused by its name. */
-const textSchema = z.unknown().transform((value, ctx): string => {
-  if (typeof value === 'string') return value
-  if (value === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
-  if (!Array.isArray(value)) {
-    return custom(ctx, 'invalid_type', `must be a string or an array of blocks, but got ${describe(value)}`)
-  }
-  const texts: string[] = []
-  for (const [i, block] of value.entries()) {
-    const { type, text } = (block ?? {}) as Record<string, unknown>
-    if (type !== 'text') {
-      const message = `must be "text", the only kind of block that this server supports, but got ${describe(type)}`
-      return custom(ctx, 'unsupported_value', message, [i, 'type'])
+const textSchema = z
+  .unknown()
+  .transform((value, ctx): string => {
+    if (typeof value === 'string') return value
+    if (value === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
+    if (!Array.isArray(value)) {
+      return custom(ctx, 'invalid_type', `must be a string or an array of blocks, but got ${describe(value)}`)
     }
-    if (typeof text !== 'string')
-      return custom(ctx, 'invalid_type', `must be a string, but got ${describe(text)}`, [i, 'text'])
-    texts.push(text)
-  }
-  return texts.join('\n')
-})
+    const texts: string[] = []
+    for (const [i, block] of value.entries()) {
+      const { type, text } = (block ?? {}) as Record<string, unknown>
+      if (type !== 'text') {
+        const message = `must be "text", the only kind of block that this server supports, but got ${describe(type)}`
+        return custom(ctx, 'unsupported_value', message, [i, 'type'])
+      }
+      if (typeof text !== 'string')
+        return custom(ctx, 'invalid_type', `must be a string, but got ${describe(text)}`, [i, 'text'])
+      texts.push(text)
+    }
+    return texts.join('\n')
+  })
+  .meta({
+    anyOf: [
+      { type: 'string' },
+      {
+        type: 'array',
+        items: {
+          type: 'object',
+          properties: { type: { const: 'text' }, text: { type: 'string' } },
+          required: ['type', 'text'],
+        },
+      },
+    ],
+  })
 
 const promptFields = {
   model: z.string().optional(),
@@ -38,9 +53,9 @@ const promptFields = {
   system: textSchema.optional(),
 }
 
-const countSchema = z.object(promptFields)
+export const countSchema = z.object(promptFields)
 
-const messageSchema = z.object({
+export const messageSchema = z.object({
   ...promptFields,
   max_tokens: z.int().min(1).max(16777216),
   temperature: z.number().min(0).max(1).optional(),

@@ -11,53 +11,85 @@ import { custom, describe, fieldsOf, parse } from './validate.js'
 const textTypes = new Set(['input_text', 'output_text', 'text'])
 
 /** A text, or messages; anything else is refused by its name. */
-const inputSchema = z.unknown().transform((value, ctx): ChatMessage[] => {
-  if (typeof value === 'string') return [{ role: 'user', content: value }]
-  if (value === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
-  if (!Array.isArray(value)) {
-    return custom(ctx, 'invalid_type', `must be a string or an array of items, but got ${describe(value)}`)
-  }
-  if (value.length === 0) return custom(ctx, 'empty_array', 'must have at least 1 item, but got none')
-  const messages: ChatMessage[] = []
-  for (const [i, item] of value.entries()) {
-    if (typeof item !== 'object' || item === null) {
-      return custom(ctx, 'invalid_type', `must be an object, but got ${describe(item)}`, [i])
+const inputSchema = z
+  .unknown()
+  .transform((value, ctx): ChatMessage[] => {
+    if (typeof value === 'string') return [{ role: 'user', content: value }]
+    if (value === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
+    if (!Array.isArray(value)) {
+      return custom(ctx, 'invalid_type', `must be a string or an array of items, but got ${describe(value)}`)
     }
-    const { type = 'message', role, content } = item as Record<string, unknown>
-    if (type !== 'message') {
-      const message = `must be "message", the only kind of item that this server supports, but got ${describe(type)}`
-      return custom(ctx, 'unsupported_value', message, [i, 'type'])
-    }
-    if (role !== 'system' && role !== 'developer' && role !== 'user' && role !== 'assistant') {
-      const roles = '"system", "developer", "user", "assistant"'
-      return custom(ctx, 'invalid_value', `must be one of ${roles}, but got ${describe(role)}`, [i, 'role'])
-    }
-    const parts = typeof content === 'string' ? [{ type: 'text', text: content }] : content
-    if (!Array.isArray(parts)) {
-      const message = `must be a string or an array of content parts, but got ${describe(content)}`
-      return custom(ctx, 'invalid_type', message, [i, 'content'])
-    }
-    const texts: string[] = []
-    for (const [j, part] of parts.entries()) {
-      const { type: kind, text } = (part ?? {}) as Record<string, unknown>
-      if (!textTypes.has(String(kind))) {
-        const message = `must be "input_text" or "output_text", the only kinds of content that this server supports, but got ${describe(kind)}`
-        return custom(ctx, 'unsupported_value', message, [i, 'content', j, 'type'])
+    if (value.length === 0) return custom(ctx, 'empty_array', 'must have at least 1 item, but got none')
+    const messages: ChatMessage[] = []
+    for (const [i, item] of value.entries()) {
+      if (typeof item !== 'object' || item === null) {
+        return custom(ctx, 'invalid_type', `must be an object, but got ${describe(item)}`, [i])
       }
-      if (typeof text !== 'string') {
-        return custom(ctx, 'invalid_type', `must be a string, but got ${describe(text)}`, [i, 'content', j, 'text'])
+      const { type = 'message', role, content } = item as Record<string, unknown>
+      if (type !== 'message') {
+        const message = `must be "message", the only kind of item that this server supports, but got ${describe(type)}`
+        return custom(ctx, 'unsupported_value', message, [i, 'type'])
       }
-      texts.push(text)
+      if (role !== 'system' && role !== 'developer' && role !== 'user' && role !== 'assistant') {
+        const roles = '"system", "developer", "user", "assistant"'
+        return custom(ctx, 'invalid_value', `must be one of ${roles}, but got ${describe(role)}`, [i, 'role'])
+      }
+      const parts = typeof content === 'string' ? [{ type: 'text', text: content }] : content
+      if (!Array.isArray(parts)) {
+        const message = `must be a string or an array of content parts, but got ${describe(content)}`
+        return custom(ctx, 'invalid_type', message, [i, 'content'])
+      }
+      const texts: string[] = []
+      for (const [j, part] of parts.entries()) {
+        const { type: kind, text } = (part ?? {}) as Record<string, unknown>
+        if (!textTypes.has(String(kind))) {
+          const message = `must be "input_text" or "output_text", the only kinds of content that this server supports, but got ${describe(kind)}`
+          return custom(ctx, 'unsupported_value', message, [i, 'content', j, 'type'])
+        }
+        if (typeof text !== 'string') {
+          return custom(ctx, 'invalid_type', `must be a string, but got ${describe(text)}`, [i, 'content', j, 'text'])
+        }
+        texts.push(text)
+      }
+      messages.push({
+        role: role === 'developer' ? 'system' : role,
+        content: texts.join(role === 'assistant' ? '' : '\n'),
+      })
     }
-    messages.push({
-      role: role === 'developer' ? 'system' : role,
-      content: texts.join(role === 'assistant' ? '' : '\n'),
-    })
-  }
-  return messages
-})
+    return messages
+  })
+  .meta({
+    anyOf: [
+      { type: 'string' },
+      {
+        type: 'array',
+        items: {
+          type: 'object',
+          properties: {
+            type: { const: 'message' },
+            role: { enum: ['system', 'developer', 'user', 'assistant'] },
+            content: {
+              anyOf: [
+                { type: 'string' },
+                {
+                  type: 'array',
+                  items: {
+                    type: 'object',
+                    properties: { type: { enum: ['input_text', 'output_text', 'text'] }, text: { type: 'string' } },
+                    required: ['type', 'text'],
+                  },
+                },
+              ],
+            },
+          },
+          required: ['role', 'content'],
+        },
+        minItems: 1,
+      },
+    ],
+  })
 
-const responseSchema = z.object({
+export const responseSchema = z.object({
   ...samplingFields,
   ...accountFields,
   model: z.string().optional(),

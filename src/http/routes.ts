@@ -4,6 +4,7 @@ import { cancelBatch, createBatch, listBatches, retrieveBatch } from './batches.
 import { createChatCompletion, renderChat } from './chat.js'
 import { createCompletion } from './completions.js'
 import type { Ctx } from './context.js'
+import { showDocs, showOpenApi } from './docs.js'
 import { createEmbedding } from './embeddings.js'
 import { deleteFile, fileContent, listFiles, retrieveFile, uploadFile } from './files.js'
 import { live, metrics, ready } from './health.js'
@@ -64,6 +65,8 @@ export const routes: readonly Route[] = [
   { method: 'GET', path: '/v1/models', handle: listModels },
   { method: 'GET', path: '/v1/models/:id{.+}', handle: retrieveModel },
   { method: 'GET', path: '/version', handle: showVersion },
+  { method: 'GET', path: '/openapi.json', open: true, handle: (c) => showOpenApi(c, routes) },
+  { method: 'GET', path: '/docs', open: true, handle: (c) => showDocs(c, routes) },
   { method: 'GET', path: '/metrics', handle: metrics },
   { method: 'GET', path: '/health', open: true, handle: ready },
   { method: 'GET', path: '/health/live', open: true, handle: live },

@@ -99,7 +99,7 @@ const sharedFields = {
   return_tokens_as_token_ids: z.boolean().optional(),
 }
 
-const completionSchema = z.object({
+export const completionSchema = z.object({
   ...sharedFields,
   prompt: promptSchema.optional(),
   // 0: the prompt is all.
@@ -108,7 +108,7 @@ const completionSchema = z.object({
   logprobs: z.int().min(0).max(maxLogprobs).optional(),
 })
 
-const chatSchema = z.object({
+export const chatSchema = z.object({
   ...sharedFields,
   messages: z.array(z.object({ role: roleSchema, content: contentSchema, name: z.string().nullish() })).min(1),
   max_completion_tokens: maxTokensSchema.optional(),

@@ -13,14 +13,14 @@ import { fieldsOf, missing, parse } from './validate.js'
 /** Ids of one text: more than any context holds. */
 const maxTokens = 4194304
 
-const textSchema = z.object({
+export const textSchema = z.object({
   model: z.string().optional(),
   prompt: z.string(),
   add_special_tokens: z.boolean().optional(),
   return_token_strs: z.boolean().optional(),
 })
 
-const detokenizeSchema = z.object({ model: z.string().optional(), tokens: tokenIdsSchema(maxTokens) })
+export const detokenizeSchema = z.object({ model: z.string().optional(), tokens: tokenIdsSchema(maxTokens) })
 
 export async function tokenize(call: Call, input: unknown): Promise<Reply> {
   const { generation } = needModel(call.state)

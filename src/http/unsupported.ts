@@ -144,6 +144,22 @@ function unsupported(param: string): ApiError {
   return new ApiError('unsupported_parameter', `'${param}' is not supported by this server yet. Leave it out.`, param)
 }
 
+const paths: Readonly<Record<string, keyof typeof tables>> = {
+  '/v1/completions': 'completions',
+  '/v1/chat/completions': 'chat',
+  '/v1/responses': 'responses',
+  '/v1/messages': 'messages',
+  '/v1/embeddings': 'embeddings',
+  '/v1/score': 'relevance',
+  '/v1/rerank': 'relevance',
+}
+
+/** Names that an endpoint refuses unless they have their default. */
+export function unsupportedNames(path: string): string[] {
+  const table = paths[path]
+  return table === undefined ? [] : Object.keys(tables[table]).sort()
+}
+
 /** Names that are refused, for the README and its test. */
 export const unsupportedParameters: readonly string[] = [
   ...new Set([...Object.keys(completions), ...Object.keys(chat)]),

@@ -72,14 +72,14 @@ test('without a key on the server every key is welcome', async () => {
   }
 })
 
-test('every route needs the key but those of health', async () => {
+test('every route needs the key but the documents and those of health', async () => {
   const { url } = await startFakeServer({ apiKey: key })
   const open: string[] = []
   for (const { method, path } of routes) {
     const response = await fetch(url + path.replace(':id{.+}', 'org/fake'), { method })
     if (response.status !== 401) open.push(path)
   }
-  expect(open).toEqual(['/health', '/health/live', '/health/ready'])
+  expect(open).toEqual(['/openapi.json', '/docs', '/health', '/health/live', '/health/ready'])
 })
 
 test('no spelling of a path goes around the key', async () => {
