@@ -87,23 +87,27 @@ async function* chunks(
     const choice = emptyChoice(delta.index, prepared, shown, first)
     begun.add(delta.index)
     addDelta(choice, delta, prepared, shown)
-    const usage = shown.usage === 'none' ? {} : { usage: shown.usage === 'always' ? count.usage : null }
-    yield { ...head, choices: [choice], ...usage }
+    const chunk: CompletionChunk = { ...head, choices: [choice] }
+    if (shown.usage !== 'none') chunk.usage = shown.usage === 'always' ? count.usage : null
+    yield chunk
   }
   if (shown.usage !== 'none') yield { ...head, choices: [], usage: count.usage }
 }
 
 /** @param first the first that is told of this choice */
 function emptyChoice(index: number, prepared: PreparedRequest, shown: CompletionShown, first: boolean): Choice {
-  const prompt = prepared.prompts[Math.floor(index / prepared.params.n)] ?? []
-  return {
+  const choice: Choice = {
     text: '',
     index,
     logprobs: shown.logprobs ? emptyLogprobs() : null,
     finish_reason: null,
-    ...(shown.tokenIds && first ? { prompt_token_ids: Array.from(prompt) } : {}),
-    ...(shown.tokenIds ? { token_ids: [] } : {}),
   }
+  if (shown.tokenIds) {
+    const prompt = prepared.prompts[Math.floor(index / prepared.params.n)] ?? []
+    if (first) choice.prompt_token_ids = Array.from(prompt)
+    choice.token_ids = []
+  }
+  return choice
 }
 
 function addDelta(choice: Choice, delta: Delta, prepared: PreparedRequest, shown: CompletionShown): void {
