@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { forwardLogits, type ModelSource, type StartOptions, startEngine } from '../../src/engine/addon.js'
 import type { ModelSpec } from '../../src/engine/contract.js'
+import type { TokenEvent } from '../../src/engine/engine.js'
 import { architectureOf, architectures } from '../../src/models/architectures.js'
 import { readCheckpoint } from '../../src/models/checkpoint.js'
 import { requireJson } from '../../src/models/folder.js'
@@ -69,6 +70,12 @@ function compareLogits(name: string, model: ModelSource, changed: Partial<StartO
   return { max, rms: Math.sqrt(squares / count) }
 }
 
+async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const list: T[] = []
+  for await (const item of items) list.push(item)
+  return list
+}
+
 /** Architecture → the largest difference measured in this run. */
 const measured = new Map<string, number>()
 
@@ -93,9 +100,8 @@ describe.each(names)('%s', (name) => {
       const results = await Promise.all(
         golden.prompts.map(async ({ prompt, greedy }) => {
           const sampling = { max_tokens: greedy.length, temperature: 0, ignore_eos: true }
-          const tokens: number[] = []
-          for await (const { token } of engine.submit({ prompt: Int32Array.from(prompt), sampling })) tokens.push(token)
-          return tokens
+          const events = await all(engine.submit({ prompt: Int32Array.from(prompt), sampling }))
+          return events.map(({ token }) => token)
         }),
       )
       expect(results).toEqual(golden.prompts.map(({ greedy }) => greedy))
@@ -148,6 +154,33 @@ test.each<[string, string, Partial<ModelSpec>]>([
   const difference = compareLogits(name, { ...model, spec: { ...model.spec, ...wrong } })
   expect(difference.max).toBeGreaterThan(5 * TOLERANCE)
 })
+
+test.each(['mixtral-plain', 'qwen3-moe-dense-layers'])(
+  '%s: experts that many rows share give each row the bits that it has alone, in pieces and with other threads',
+  async (name) => {
+    const model = await load(name)
+    const prompts = readGolden(name).prompts.map(({ prompt }) => Int32Array.from(prompt))
+    const sampling = { max_tokens: 8, temperature: 0, ignore_eos: true, num_logprobs: 2 }
+    const run = async (changed: Partial<StartOptions>, together: boolean) => {
+      const engine = await startEngine(model, { ...options, ...changed })
+      try {
+        const results: Promise<TokenEvent[]>[] = []
+        for (const prompt of prompts) {
+          results.push(all(engine.submit({ prompt, sampling })))
+          if (!together) await results.at(-1)
+        }
+        const tokens = (await Promise.all(results)).flat()
+        return tokens.map(({ token, logprob, top }) => ({ token, logprob, top }))
+      } finally {
+        await engine.close()
+      }
+    }
+    const alone = await run({}, false)
+    expect(alone).toHaveLength(8 * prompts.length)
+    expect(await run({}, true)).toEqual(alone)
+    expect(await run({ max_num_batched_tokens: 7, num_threads: 2 }, true)).toEqual(alone)
+  },
+)
 
 test('a mixture that lacks an expert is refused, and the expert named', async () => {
   const folder = join(fixtures, 'qwen3-moe-plain')
