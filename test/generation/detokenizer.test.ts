@@ -1,5 +1,7 @@
+import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { Detokenizer } from '../../src/generation/detokenizer.js'
+import { loadTokenizer } from '../../src/models/tokenizer.js'
 import { seededRandom } from './fake_model.js'
 
 const bytes = (...parts: (string | number[])[]) =>
@@ -89,3 +91,26 @@ test('SentencePiece’s space is left out where a text begins, and only there', 
   expect(after([1, 2], 2, 0, 3)).toBe('a b')
   expect(after([1, 0], 3, 0)).toBe(' b a')
 })
+
+test.each(['gpt2', 'llama-first', 'llama-legacy', 'unigram-bytes', 't5', 'neox'])(
+  'random tokens of %s: streamed text is the whole text, and never more than three bytes behind',
+  async (name) => {
+    const tokenizer = await loadTokenizer(fileURLToPath(new URL(`../fixtures/tokenizers/${name}`, import.meta.url)))
+    const random = seededRandom(2)
+    for (let round = 0; round < 300; round++) {
+      const ids = Array.from({ length: 1 + Math.floor(random() * 12) }, () =>
+        Math.floor(random() * (random() < 0.5 ? 260 : tokenizer.size)),
+      )
+      const detokenizer = new Detokenizer(tokenizer)
+      let bytes = Buffer.alloc(0)
+      let text = ''
+      for (const id of ids) {
+        const added = bytes.length === 0 ? tokenizer.firstTokenBytes(id) : tokenizer.tokenBytes(id)
+        bytes = Buffer.concat([bytes, added])
+        text += detokenizer.push(id)
+        expect([0, 1, 2, 3].map((held) => whole(bytes.subarray(0, bytes.length - held)))).toContain(text)
+      }
+      expect(text + detokenizer.end()).toBe(whole(bytes))
+    }
+  },
+)

@@ -3,6 +3,7 @@
 import { toByteLevel } from './byte-table.js'
 import { makeCharsmap } from './charsmap.js'
 import type { NormalizerStep } from './definition.js'
+import { normalizeOld } from './old-unicode.js'
 import { compilePattern } from './regex.js'
 
 /** All steps in one function. */
@@ -16,8 +17,10 @@ function makeStep(step: NormalizerStep): (text: string) => string {
     case 'NFC':
     case 'NFD':
     case 'NFKC':
-    case 'NFKD':
-      return (text) => text.normalize(step.type)
+    case 'NFKD': {
+      const form = step.type
+      return (text) => normalizeOld(text, form)
+    }
     case 'Lowercase':
       // One by one: a final sigma is not looked for.
       return (text) => text.replace(/\p{Changes_When_Lowercased}/gu, (char) => char.toLowerCase())

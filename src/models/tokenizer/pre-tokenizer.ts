@@ -2,6 +2,7 @@
 
 import { toByteLevel } from './byte-table.js'
 import type { PreTokenizerStep, SplitBehavior } from './definition.js'
+import { oldPunctuation } from './old-unicode.js'
 import { compilePattern } from './regex.js'
 
 /** Takes one word; asked to stop, the splitter stops too. */
@@ -40,7 +41,7 @@ function makeStep(step: PreTokenizerStep, last: boolean): Step {
     case 'Digits':
       return makeSplit(step.individual_digits ? /\p{N}/gu : /\p{N}+/gu, 'Isolated', false)
     case 'Punctuation':
-      return makeSplit(/[\p{P}$+<=>^`|~]/gu, step.behavior, false)
+      return makeSplit(oldPunctuation, step.behavior, false)
     case 'Whitespace':
       return makeSplit(
         /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}\p{White_Space}]+/gu,

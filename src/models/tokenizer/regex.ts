@@ -3,10 +3,10 @@
 
 import type { Pattern } from './definition.js'
 
-/** Oniguruma's classes, as the inside of a JavaScript class. Its \s is Unicode's white space, which JavaScript's is not. */
+/** Oniguruma's classes, as the inside of a JavaScript class. Its \s is Unicode's white space, its \w has Latin-1's numbers and no other. */
 const classes: Record<string, string> = {
   s: '\\p{White_Space}',
-  w: '\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}',
+  w: '\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe',
   d: '\\p{Nd}',
   h: '0-9a-fA-F',
 }

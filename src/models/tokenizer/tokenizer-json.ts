@@ -212,7 +212,7 @@ function readUnigram(model: Fields): UnigramModel {
     type: 'Unigram',
     vocab: vocab.map((entry: unknown, index): [string, number] => {
       const [piece, score] = Array.isArray(entry) && entry.length === 2 ? (entry as unknown[]) : []
-      if (typeof piece === 'string' && typeof score === 'number') return [piece, score]
+      if (typeof piece === 'string' && typeof score === 'number') return [piece, asRead(score)]
       throw new ModelError(
         `${model.file}: model.vocab[${index}]: expected a piece and its score, found ${describe(entry)}`,
       )
@@ -220,6 +220,19 @@ function readUnigram(model: Fields): UnigramModel {
     unk_id: model.has('unk_id') ? model.int('unk_id', 0, vocab.length - 1) : null,
     byte_fallback: model.flag('byte_fallback', false),
   }
+}
+
+/**
+ * A score as Hugging Face reads it: its digits as an integer, divided by a power of ten, which may be the next number beside the exact
+ * one. It decides between ways to write a word whose scores have the same sum.
+ */
+function asRead(score: number): number {
+  const [, sign, whole = '', fraction = '', power = '0'] =
+    /^(-?)(\d+)(?:\.(\d+))?(?:e([-+]\d+))?$/.exec(`${score}`) ?? []
+  const digits = Number(BigInt(whole + fraction))
+  const exponent = Number(power) - fraction.length
+  const value = exponent < 0 ? digits / Number(`1e${-exponent}`) : digits * Number(`1e${exponent}`)
+  return sign === '-' ? -value : value
 }
 
 /** What goes around a text. */
