@@ -39,7 +39,9 @@ export interface Fit {
   /** tokens that the model was made for */
   max_position: number
   fits: boolean
-  /** devices between which it is split: the fewest that have room (see hasRoom), or those that there are */
+  /** with a request of 4,096 tokens, or of the longest that it is asked for or made for */
+  fits_amply: boolean
+  /** devices between which it is split: the fewest that it fits amply, or those that there are */
   tensor_parallel_size: number
   weight_bytes: number
   workspace_bytes: number
@@ -58,6 +60,9 @@ export interface Fit {
   /** how many requests of some lengths run at the same time */
   loads: Load[]
 }
+
+/** A context that is enough for most, so that no more devices are taken for a longer one. */
+export const ampleContext = 4096
 
 /** Each GPU's context and libraries. */
 const gpuProcessBytes = 600 * 2 ** 20
@@ -111,6 +116,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
       best = {
         ...common,
         fits: true,
+        fits_amply: memory.max_model_len >= Math.min(ampleContext, size.options.max_model_len),
         tensor_parallel_size,
         ...memoryOf(memory),
         needed_bytes: size.needed + others,
@@ -119,7 +125,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
         max_model_len: memory.max_model_len,
         loads: loadsOf(model, memory, options),
       }
-      if (hasRoom(best)) return best
+      if (best.fits_amply) return best
     } catch (error) {
       if (!(error instanceof TooLarge)) throw error
       tooLarge = error
@@ -130,6 +136,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
   return {
     ...common,
     fits: false,
+    fits_amply: false,
     tensor_parallel_size: splits.at(-1) ?? 1,
     ...memoryOf(memory),
     needed_bytes: needed + others,
@@ -138,14 +145,6 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
     max_model_len: 0,
     loads: [],
   }
-}
-
-/** A context that is enough for most, so that no more devices are taken for a longer one. */
-export const ampleContext = 4096
-
-/** Whether a request of `ampleContext` fits, or of the whole context where that is shorter. */
-export function hasRoom({ max_model_len, max_position }: Fit): boolean {
-  return max_model_len >= Math.min(ampleContext, max_position)
 }
 
 /** 1, 2, 4 … of the devices, as long as each has a head. */

@@ -2,7 +2,7 @@
 
 import { styleText } from 'node:util'
 import { memoryText } from './config.js'
-import { ampleContext, type Fit, hasRoom, type Place } from './fit-plan.js'
+import { ampleContext, type Fit, type Place } from './fit-plan.js'
 
 /** How to write: characters in a line, and whether colours are shown. */
 export interface Screen {
@@ -59,7 +59,7 @@ export function tableText(fits: Fit[], place: Place, tokens: number, all: boolea
     lines.push(`${parts.join(', ')}; --all shows them.`, '`parley fit MODEL` tells more of one, known or not.')
   }
   if (largest !== undefined) lines.push(`The largest that fits: ${style('bold', largest.id)}`)
-  const roomy = fitting.find(hasRoom)
+  const roomy = fitting.find(({ fits_amply }) => fits_amply)
   if (roomy !== undefined && roomy !== largest)
     lines.push(`The largest with room for ${grouped(ampleContext)} tokens: ${style('bold', roomy.id)}`)
   return lines.join('\n')

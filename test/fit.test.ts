@@ -77,6 +77,7 @@ describe('for several devices', () => {
     const four = planned(big, gpus(8, 48 * GiB))
     expect(four).toMatchObject({ fits: true, tensor_parallel_size: 4, kv_bytes_per_token: (2 * 80 * 8 * 128 * 2) / 4 })
     expect(four.weight_bytes / (2 * 70553706496)).toBeCloseTo(1 / 4, 3)
+    expect(planned(big, gpus(8, 80 * GiB), { max_model_len: '100' })).toMatchObject({ tensor_parallel_size: 2 })
     expect(planned(big, gpus(3, 48 * GiB))).toMatchObject({ fits: false, tensor_parallel_size: 2 })
   })
 
