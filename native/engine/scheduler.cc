@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/arithmetic.h"
+#include "engine/token_rules.h"
 
 namespace parley {
 namespace {
@@ -262,10 +263,13 @@ void Scheduler::collect(const StepResult& result, double ms, StepEvents& events)
   for (size_t r = 0; r < step_.sampled().size(); ++r) {
     Request& request = *step_.sampled()[r];
     const int32_t token = result.tokens[r];
-    FinishReason finish = FinishReason::error;  // no logit was a number: only this request fails
+    // Without a token only this request ends: its rules left none, or no logit was a number.
+    FinishReason finish;
     if (token >= 0) {
       request.append(token);
       finish = finish_reason(request);
+    } else {
+      finish = forbids_all(request.params, request.forbidden) ? FinishReason::exhausted : FinishReason::error;
     }
     const size_t top = r * static_cast<size_t>(kMaxLogprobs);
     events.tokens.push_back({request.id, finish, token, result.logprobs[r], result.ranks[r], num_top(request.params),

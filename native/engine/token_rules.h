@@ -44,4 +44,11 @@ inline void find_forbidden(const SamplingParams& params, Span<const int32_t> gen
   if (!params.ignore_eos) forbidden.insert(forbidden.end(), params.eos_token_ids.begin(), params.eos_token_ids.end());
 }
 
+// Whether a request's own rules leave nothing to choose: all that is allowed is forbidden.
+inline bool forbids_all(const SamplingParams& params, const std::vector<int32_t>& forbidden) {
+  const std::vector<int32_t>& allowed = params.allowed_token_ids;
+  const auto is_forbidden = [&](int32_t id) { return std::find(forbidden.begin(), forbidden.end(), id) != forbidden.end(); };
+  return !allowed.empty() && std::all_of(allowed.begin(), allowed.end(), is_forbidden);
+}
+
 }  // namespace parley

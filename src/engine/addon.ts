@@ -17,6 +17,7 @@ import {
   EngineFailure,
   EngineRefusal,
   type EngineRequest,
+  NoTokenLeft,
   type PromptLogprobs,
   QueueTimeout,
   type TokenEvent,
@@ -312,6 +313,8 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
       if (finish !== 'none') requests.delete(id)
       if (finish === 'error') {
         queue.end(new EngineFailure(failure || noToken))
+      } else if (finish === 'exhausted') {
+        queue.end(new NoTokenLeft('all tokens that the request allows are forbidden'))
       } else if (finish === 'timeout') {
         queue.end(new QueueTimeout('the request waited too long for its turn'))
       } else if (finish === 'cancelled') {

@@ -27,7 +27,7 @@ export type RopeLayout = (typeof RopeLayoutValues)[number]
 export const TensorRoleValues = ['embedding', 'unembedding', 'unembedding_bias', 'position_embedding', 'embedding_projection', 'output_projection', 'embedding_norm_weight', 'embedding_norm_bias', 'final_norm_weight', 'final_norm_bias', 'relative_bias', 'attention_norm_weight', 'attention_norm_bias', 'attention_output_norm_weight', 'mlp_norm_weight', 'mlp_norm_bias', 'mlp_output_norm_weight', 'query_weight', 'query_bias', 'key_weight', 'key_bias', 'value_weight', 'value_bias', 'query_norm_weight', 'query_norm_bias', 'key_norm_weight', 'key_norm_bias', 'attention_out_weight', 'attention_out_bias', 'mlp_gate_weight', 'mlp_gate_bias', 'mlp_up_weight', 'mlp_up_bias', 'mlp_down_weight', 'mlp_down_bias', 'router_weight', 'expert_gate_weight', 'expert_up_weight', 'expert_down_weight', 'cross_norm_weight', 'cross_query_weight', 'cross_key_weight', 'cross_value_weight', 'cross_out_weight'] as const
 export type TensorRole = (typeof TensorRoleValues)[number]
 
-export const FinishReasonValues = ['none', 'stop', 'length', 'cancelled', 'error', 'timeout'] as const
+export const FinishReasonValues = ['none', 'stop', 'length', 'cancelled', 'error', 'timeout', 'exhausted'] as const
 export type FinishReason = (typeof FinishReasonValues)[number]
 
 export const PoolingValues = ['none', 'mean', 'last'] as const

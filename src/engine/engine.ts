@@ -50,6 +50,9 @@ export class EngineRefusal extends Error {}
 /** The request waited longer for its turn than the engine allows, and was not begun. */
 export class QueueTimeout extends Error {}
 
+/** The request's own rules left no token that might come next. */
+export class NoTokenLeft extends Error {}
+
 /** The engine failed while the request ran; the request is lost, nothing of it was half-done. */
 export class EngineFailure extends Error {}
 
@@ -59,7 +62,7 @@ export interface Engine {
    * Queues a request and yields its tokens; the last event carries a finish reason other than 'none'. Nothing is awaited before the
    * request is queued. Aborting the signal, or leaving the loop early, frees the request's pages within one step; an aborted
    * iteration just ends.
-   * @throws EngineRefusal at once, QueueTimeout and EngineFailure while iterating
+   * @throws EngineRefusal at once, QueueTimeout, NoTokenLeft and EngineFailure while iterating
    */
   submit(request: EngineRequest, signal?: AbortSignal): AsyncIterable<TokenEvent>
   /**

@@ -7,6 +7,7 @@ import {
   EngineFailure,
   EngineRefusal,
   type EngineRequest,
+  NoTokenLeft,
   QueueTimeout,
   type TokenEvent,
 } from './engine.js'
@@ -157,7 +158,7 @@ export class FakeEngine implements Engine {
       }
     } catch (error) {
       end('failed')
-      throw [EngineRefusal, EngineFailure, QueueTimeout].some((type) => error instanceof type)
+      throw [EngineRefusal, EngineFailure, QueueTimeout, NoTokenLeft].some((type) => error instanceof type)
         ? error
         : new EngineFailure(String(error))
     } finally {

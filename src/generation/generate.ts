@@ -1,7 +1,14 @@
 // render → encode → submit → decode → deltas. Text comes in, text goes out; no HTTP. The token loop is in choice.ts.
 
 import { setMaxListeners } from 'node:events'
-import { type Engine, EngineFailure, EngineRefusal, QueueTimeout, type TokenEvent } from '../engine/engine.js'
+import {
+  type Engine,
+  EngineFailure,
+  EngineRefusal,
+  NoTokenLeft,
+  QueueTimeout,
+  type TokenEvent,
+} from '../engine/engine.js'
 import { ApiError } from '../errors.js'
 import type { Metrics } from '../metrics.js'
 import type { Model } from '../models/model.js'
@@ -261,6 +268,13 @@ async function told<T>(engine: Engine, measure: () => Promise<T>): Promise<T> {
 function engineError(error: unknown): unknown {
   if (error instanceof EngineRefusal)
     return new ApiError('request_refused', `The engine refused this request: ${error.message}`)
+  if (error instanceof NoTokenLeft) {
+    return new ApiError(
+      'invalid_value',
+      "'allowed_token_ids' left no token to choose: 'bad_words' or 'min_tokens' forbid all of them.",
+      'allowed_token_ids',
+    )
+  }
   if (error instanceof QueueTimeout) {
     return new ApiError(
       'queue_timeout',

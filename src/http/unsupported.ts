@@ -28,6 +28,13 @@ const both: Record<string, Test> = {
   logits_processors: emptyOr(),
   prompt_embeds: anything,
   kv_transfer_params: anything,
+  ec_transfer_params: anything,
+  repetition_detection: anything,
+  spaces_between_special_tokens: only(true),
+  truncation_side: only('left'),
+  stream_interval: only(1),
+  return_prompt_text: only(false),
+  return_token_offsets: only(false),
   vllm_xargs: anything,
   lora_request: anything,
 }

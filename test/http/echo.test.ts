@@ -299,3 +299,34 @@ test('what does not go together is refused', async () => {
     }
   }
 })
+
+test('a request whose own rules leave no token is told so: at once, and after some tokens', async () => {
+  const url = await startRealServer(tales)
+  const ask = async (body: object) => {
+    const response = await fetch(`${url}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ prompt: 'The king', max_tokens: 9, ...body }),
+    })
+    return [response.status, await response.text()] as [number, string]
+  }
+  const told =
+    "\"message\":\"'allowed_token_ids' left no token to choose: 'bad_words' or 'min_tokens' forbid all of them.\""
+  const [status, answer] = await ask({ allowed_token_ids: [0], min_tokens: 2 })
+  expect([status, answer]).toEqual([400, expect.stringContaining(told)])
+  expect(JSON.parse(answer)).toMatchObject({ error: { code: 'invalid_value', param: 'allowed_token_ids' } })
+  const { tokens } = (await (
+    await fetch(`${url}/tokenize`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ prompt: ' king' }),
+    })
+  ).json()) as { tokens: number[] }
+  expect(tokens).toHaveLength(1)
+  const later = { allowed_token_ids: tokens, bad_words: [' king king king'] }
+  expect(await ask(later)).toEqual([400, expect.stringContaining(told)])
+  const [streamed, events] = await ask({ ...later, stream: true })
+  expect(streamed).toBe(200)
+  expect(events).toContain(told)
+  expect(events.endsWith('data: [DONE]\n\n')).toBe(true)
+})
