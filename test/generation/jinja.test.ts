@@ -70,7 +70,8 @@ test('errors say what Python says, or where the source is no Jinja', () => {
     ['{{ "a" | urlize }}', "the filter 'urlize' is not supported"],
     ["{{ 'a'.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe."],
     ['\n\n{% if x %}', 'line 3: expected {% elif %} or {% else %} or {% endif %}, found the end of the template'],
-    ['a\n{% include "b" %}', "line 2: expected a statement that chat templates may use, found 'include'"],
+    ['a\n{% include "b" %}', 'line 2: {% include %} is not supported in chat templates'],
+    ['{% if x %}{% break %}{% endif %}', 'line 1: {% break %} outside of a loop'],
     ['{{ a b }}', "line 1: expected the end of the tag, found 'b'"],
     ['{{ a', 'line 1: the template ends inside a tag'],
     ['{{ a ? b }}', "line 1: unexpected character '?'"],
@@ -78,6 +79,23 @@ test('errors say what Python says, or where the source is no Jinja', () => {
     expect(message(source), source).toBe(expected)
   }
 })
+
+/** Expressions that work through the texts s and t, the lists l and m or the dicts d and e. */
+const workers = `
+  s | length; s[0]; s[1:]; s | last ~ s; s | reverse; s | list | first; s.upper(); s | lower; s | title; s.title();
+  s.swapcase(); s | capitalize; s.capitalize(); s | wordcount; s.isupper(); s.islower(); s.isalnum(); s is lower;
+  s | trim; s.strip('a'); s.split(); s.split('b'); s.rsplit('b', 1); s.splitlines(); s.partition('b'); s.rpartition('b');
+  s.replace('b', ''); s | replace('b', ''); s.find('b'); s.rfind('b'); s.count('b'); 'b' in s; s.startswith(s);
+  s.endswith(s); s.removeprefix(s); s.removesuffix(s); s.center(9); s.ljust(9); s.rjust(9); s.zfill(9); s | indent;
+  s | center; s == t; s < t; s + t; s ~ t; '%.1s' % s; s % (); s.format(); ''.join([s]); [s] | join; [s] | string;
+  [s] | tojson; s * 2; s | tojson; d.keys(); d.values(); d.items(); d | items; d | dictsort; d | last; d | list;
+  d | tojson; d | string; d == e; l | list; l | sort; l | unique | first ~ l; l | sum; l | max; l | min; l | batch(3);
+  l | slice(3); l | reverse; l | map('string') | list | groupby(0); l | join; l | tojson; l | string; l[1:]; l + m;
+  l * 2; l == m; l < m; -1 in l; l.count(-1); l.index(9999); l | select('eq', -1) | list; l | map('string') | list;
+  l | reject('ge', 0) | first; namespace(d); dict(d); range(10000); strftime_now(s); (s + "😀")[0]; (s + "😀") | length
+`
+  .trim()
+  .split(/;\s*/)
 
 describe('a template ends in bounded time and memory', () => {
   const deep = `${'('.repeat(50_000)}1${')'.repeat(50_000)}`
@@ -132,6 +150,31 @@ describe('a template ends in bounded time and memory', () => {
     const render = (count: number) => template.render({ messages: Array(count).fill('x') }, { steps: 400, size: 400 })
     expect(render(50)).toHaveLength(50)
     expect(() => render(200)).toThrow(BudgetError)
+  })
+
+  // Each works through 60,000 characters or 10,000 items, which takes a thousand steps; twenty of its own would not end the budget.
+  test('what works through a text or a list pays for its length', () => {
+    const long = 'a'.repeat(60_000)
+    const list = Array.from({ length: 10_000 }, (_, i) => i)
+    const dict = Object.fromEntries(list.map((i) => [`key${i}`, i]))
+    const free: string[] = []
+    for (const expression of workers) {
+      const template = new JinjaTemplate(`{% for i in range(30) %}{% set x = ${expression} %}{% endfor %}`)
+      const variables = { s: long, t: `${long.slice(1)}a`, l: list, m: [...list], d: dict, e: { ...dict } }
+      try {
+        template.render(variables, { steps: 12_000, size: 1e12 })
+        free.push(expression)
+      } catch (error) {
+        if (!(error instanceof BudgetError)) throw new Error(`${expression}: ${error}`)
+      }
+    }
+    expect(free).toEqual([])
+  })
+
+  test('a search pays for what it looks for at every place', () => {
+    const source = "{{ s.count(t) }}{{ t in s }}{{ s.replace(t, '') }}{{ s.find(t) }}{{ s.split(t) }}"
+    const variables = { s: 'a'.repeat(100_000), t: `b${'a'.repeat(50_000)}` }
+    expect(() => new JinjaTemplate(source).render(variables, { steps: 1e6, size: 1e9 })).toThrow(BudgetError)
   })
 
   test('white space without end costs no more than its length', () => {

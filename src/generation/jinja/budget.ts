@@ -33,6 +33,11 @@ export class Budget {
     if (this.#steps < 0) throw new BudgetError('it takes too many steps')
   }
 
+  /** A search for a text in another, which may compare it at each place. */
+  search(length: number, needle: number): void {
+    this.read(length * (1 + needle / 16))
+  }
+
   /** To be said before a text of so many characters is made. */
   make(length: number): void {
     this.read(length)

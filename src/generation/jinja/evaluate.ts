@@ -235,12 +235,18 @@ class Evaluator {
 
   #arguments({ args, kwargs, moreArgs, moreKwargs }: CallArguments, scope: Scope): Arguments {
     const values = args.map((arg) => this.#value(arg, scope))
-    if (moreArgs !== null) values.push(...iterate(this.#value(moreArgs, scope)))
+    if (moreArgs !== null) {
+      for (const value of iterate(this.#value(moreArgs, scope))) {
+        this.#budget.step()
+        values.push(value)
+      }
+    }
     const named = new Map(kwargs.map(([name, value]) => [name, this.#value(value, scope)]))
     if (moreKwargs !== null) {
       const more = this.#value(moreKwargs, scope)
       if (!isDict(more)) throw new TemplateError(`argument after ** must be a mapping, not ${typeName(more)}`)
       for (const [name, value] of more) {
+        this.#budget.step()
         if (named.has(String(name))) throw new TemplateError(`got multiple values for keyword argument '${name}'`)
         named.set(String(name), value)
       }

@@ -3,11 +3,11 @@
 import type { Budget } from './budget.js'
 import { TemplateError } from './errors.js'
 import { formatPercent } from './format.js'
-import { capitalize, getAttribute, getItem, replace, splitLines, strip } from './methods.js'
+import { capitalize, dictItems, getAttribute, getItem, replace, splitLines, strip } from './methods.js'
 import { binary, equal, integer, less, refuseUndefined, toInteger } from './operators.js'
 import { bind } from './parameters.js'
 import { dumps, str } from './show.js'
-import { space } from './space.js'
+import { space, trimEnd, trimStart } from './space.js'
 import { runTest } from './tests.js'
 import {
   type Arguments,
@@ -140,7 +140,13 @@ function toNumber(value: Value): number {
   return number
 }
 
-const length: Filter = [[], (value) => lengthOf(value)]
+const length: Filter = [
+  [],
+  (value, _, budget) => {
+    if (typeof value === 'string') budget.read(value.length)
+    return lengthOf(value)
+  },
+]
 
 const defaultValue: Filter = [
   ['default_value', 'boolean'],
@@ -148,17 +154,19 @@ const defaultValue: Filter = [
     value instanceof Undefined || (isTrue(boolean) && !isTrue(value)) ? otherwise : value,
 ]
 
+/** Characters of a text that may be a number. */
+const longestNumber = 1000
+
 /** A number in a text, as Python's float() reads it; null where there is none. */
 function parseFloatText(text: string): number | null {
-  const trimmed = strip(text, null, 'both', unlimited).replace(/(?<=\d)_(?=\d)/g, '')
+  if (text.length > longestNumber) throw new TemplateError(`a number of ${text.length} characters is too long`)
+  const trimmed = trimEnd(trimStart(text)).replace(/(?<=\d)_(?=\d)/g, '')
   if (/^[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?$/i.test(trimmed)) return Number(trimmed)
   const named = /^([-+]?)(inf|infinity|nan)$/i.exec(trimmed)
   if (named === null) return null
   if (named[2]?.toLowerCase() === 'nan') return Number.NaN
   return named[1] === '-' ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
 }
-
-const unlimited = { read() {}, make() {} } as unknown as Budget
 
 const filters: Record<string, Filter> = Object.assign(Object.create(null), {
   abs: [
@@ -190,7 +198,7 @@ const filters: Record<string, Filter> = Object.assign(Object.create(null), {
       return new Stream(rows)
     },
   ],
-  capitalize: [[], (value, _, budget) => capitalize(str(value, budget))],
+  capitalize: [[], (value, _, budget) => made(capitalize(str(value, budget)), budget)],
   center: [['width'], (value, [width = 80], budget) => callMethod(str(value, budget), 'center', [width], budget)],
   count: length,
   d: defaultValue,
@@ -200,8 +208,7 @@ const filters: Record<string, Filter> = Object.assign(Object.create(null), {
     (value, [caseSensitive, by = 'key', reverse = false], budget) => {
       if (by !== 'key' && by !== 'value') throw new TemplateError('You can only sort by either "key" or "value"')
       if (!isDict(value)) throw new TemplateError(`'${typeName(value)}' object has no attribute 'items'`)
-      const entries = [...value].map((entry) => new Tuple(entry))
-      budget.makeItems(3 * entries.length)
+      const entries = dictItems(value, budget)
       const key = (entry: Value) => foldCase((entry as Tuple).items[by === 'key' ? 0 : 1] ?? null, caseSensitive)
       return sorted(entries, key, isTrue(reverse), budget)
     },
@@ -269,10 +276,10 @@ const filters: Record<string, Filter> = Object.assign(Object.create(null), {
   ],
   items: [
     [],
-    (value) => {
+    (value, _, budget) => {
       if (value instanceof Undefined) return new Stream([])
       if (!isDict(value)) throw new TemplateError('Can only get item pairs from a mapping.')
-      return new Stream([...value].map((entry) => new Tuple(entry)))
+      return new Stream(dictItems(value, budget))
     },
   ],
   join: [
@@ -288,12 +295,12 @@ const filters: Record<string, Filter> = Object.assign(Object.create(null), {
   ],
   last: [
     [],
-    (value) => {
-      if (typeof value === 'string')
-        return Array.from(value).at(-1) ?? new Undefined('No last item, sequence was empty.')
-      const items = isDict(value) ? [...value.keys()] : value instanceof Undefined ? [] : itemsOf(value)
+    (value, _, budget) => {
+      const empty = new Undefined('No last item, sequence was empty.')
+      if (typeof value === 'string') return /.$/su.exec(value.slice(-2))?.[0] ?? empty
+      const items = isDict(value) ? list(value, budget) : value instanceof Undefined ? [] : itemsOf(value)
       if (items === null) throw new TemplateError(`'${typeName(value)}' object is not reversible`)
-      return items.at(-1) ?? (items.length > 0 ? null : new Undefined('No last item, sequence was empty.'))
+      return items.length === 0 ? empty : (items.at(-1) ?? null)
     },
   ],
   length,
@@ -332,7 +339,7 @@ const filters: Record<string, Filter> = Object.assign(Object.create(null), {
   reverse: [
     [],
     (value, _, budget) => {
-      if (typeof value === 'string') return made(Array.from(value).reverse().join(''), budget)
+      if (typeof value === 'string') return list(value, budget).reverse().join('')
       return new Stream(list(value, budget).reverse())
     },
   ],
@@ -443,7 +450,7 @@ const filters: Record<string, Filter> = Object.assign(Object.create(null), {
     },
   ],
   upper: [[], (value, _, budget) => made(str(value, budget).toUpperCase(), budget)],
-  wordcount: [[], (value, _, budget) => str(value, budget).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0],
+  wordcount: [[], (value, _, budget) => made(str(value, budget), budget).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0],
 } satisfies Record<string, Filter>)
 
 const wordStarts = new RegExp(`([-${space}({[<]+)`)

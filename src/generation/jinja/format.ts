@@ -7,6 +7,7 @@ import { type Arguments, isDict, numberOf, Tuple, typeName, Undefined, type Valu
 
 /** `text % values` */
 export function formatPercent(text: string, values: Value, budget: Budget): string {
+  budget.read(text.length)
   const list = values instanceof Tuple ? values.items : [values]
   let used = 0
   const result = text.replace(
@@ -47,7 +48,9 @@ export function formatPercent(text: string, values: Value, budget: Budget): stri
 function formatOne(value: Value, type: string, precision: string | undefined, whole: string, budget: Budget): string {
   if (type === 's' || type === 'r') {
     const text = type === 's' ? str(value, budget) : repr(value, budget)
-    return precision === undefined ? text : Array.from(text).slice(0, Number(precision)).join('')
+    if (precision === undefined) return text
+    budget.makeItems(text.length)
+    return Array.from(text).slice(0, Number(precision)).join('')
   }
   if (value instanceof Undefined) throw new TemplateError(value.message)
   const number = numberOf(value)
@@ -61,6 +64,7 @@ function formatOne(value: Value, type: string, precision: string | undefined, wh
 
 /** `text.format(values)`, without format specifications */
 export function formatBraces(text: string, { args, kwargs }: Arguments, budget: Budget): string {
+  budget.read(text.length)
   let next = 0
   const result = text.replace(/\{\{|\}\}|\{(\d*|[A-Za-z_]\w*)\}|[{}]/g, (whole, name: string | undefined) => {
     if (whole === '{{' || whole === '}}') return whole[0] ?? ''

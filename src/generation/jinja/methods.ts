@@ -9,6 +9,7 @@ import { lineEnd, space, trimEnd, trimStart } from './space.js'
 import {
   Callable,
   codePoints,
+  type Dict,
   Float,
   isDict,
   isList,
@@ -31,13 +32,13 @@ type Method<T> = [parameters: string[], call: (self: T, given: (Value | undefine
 export function getAttribute(object: Value, name: string, budget: Budget): Value {
   refuseUndefined(object)
   const found = attribute(object, name, budget)
-  return orMissing(found === undefined ? item(object, name) : found, object, name)
+  return orMissing(found === undefined ? item(object, name, budget) : found, object, name)
 }
 
 /** `object[key]`: an item, else an attribute. */
 export function getItem(object: Value, key: Value, budget: Budget): Value {
   refuseUndefined(object)
-  const found = item(object, key)
+  const found = item(object, key, budget)
   return orMissing(found === undefined && typeof key === 'string' ? attribute(object, key, budget) : found, object, key)
 }
 
@@ -50,11 +51,11 @@ function orMissing(found: Value | undefined, object: Value, key: Value): Value {
   )
 }
 
-function item(object: Value, key: Value): Value | undefined {
+function item(object: Value, key: Value, budget: Budget): Value | undefined {
   if (isDict(object)) return key instanceof Undefined ? undefined : object.get(toKey(key))
   if (typeof key !== 'number' && typeof key !== 'boolean') return undefined
   const index = Number(key)
-  if (typeof object === 'string') return (isPlain(object) ? object : Array.from(object)).at(index)
+  if (typeof object === 'string') return characters(object, budget).at(index)
   const items = object instanceof View && object.name !== 'range' ? null : itemsOf(object)
   return items?.at(index)
 }
@@ -89,23 +90,22 @@ const changesList = new Set(['append', 'clear', 'pop', 'reverse', 'insert', 'sor
 const dictMethods: Record<string, Method<ReadonlyMap<string | number | null, Value>>> = table({
   get: [
     ['key!', 'default'],
-    (self, [key = null, otherwise = null]) => {
-      const found = item(self, key)
+    (self, [key = null, otherwise = null], budget) => {
+      const found = item(self, key, budget)
       return found === undefined ? otherwise : found
     },
   ],
-  keys: [[], (self) => new View('dict_keys', [...self.keys()])],
-  values: [[], (self) => new View('dict_values', [...self.values()])],
-  items: [
-    [],
-    (self) =>
-      new View(
-        'dict_items',
-        [...self].map((entry) => new Tuple(entry)),
-      ),
-  ],
-  copy: [[], (self) => new Map(self)],
+  keys: [[], (self, _, budget) => new View('dict_keys', counted([...self.keys()], budget))],
+  values: [[], (self, _, budget) => new View('dict_values', counted([...self.values()], budget))],
+  items: [[], (self, _, budget) => new View('dict_items', dictItems(self, budget))],
+  copy: [[], (self) => self],
 })
+
+/** (key, value) tuples. */
+export function dictItems(dict: Dict, budget: Budget): Tuple[] {
+  budget.makeItems(3 * dict.size)
+  return Array.from(dict, (entry) => new Tuple(entry))
+}
 
 const listMethods: Record<string, Method<readonly Value[] | Tuple>> = table({
   index: [
@@ -177,15 +177,17 @@ const textMethods: Record<string, Method<string> | 'format'> = table({
   endswith: [['suffix!', 'start', 'end'], (self, given, budget) => affix(self, given, 'endsWith', budget)],
   removeprefix: [
     ['prefix!'],
-    (self, [prefix]) => {
+    (self, [prefix], budget) => {
       const text = toText(prefix, 'removeprefix')
+      budget.read(text.length)
       return self.startsWith(text) ? self.slice(text.length) : self
     },
   ],
   removesuffix: [
     ['suffix!'],
-    (self, [suffix]) => {
+    (self, [suffix], budget) => {
       const text = toText(suffix, 'removesuffix')
+      budget.read(text.length)
       return text !== '' && self.endsWith(text) ? self.slice(0, -text.length) : self
     },
   ],
@@ -196,8 +198,8 @@ const textMethods: Record<string, Method<string> | 'format'> = table({
   count: [
     ['sub!'],
     (self, [sub], budget) => {
-      budget.read(self.length)
       const text = toText(sub, 'count')
+      budget.search(self.length, text.length)
       return text === '' ? codePoints(self) + 1 : self.split(text).length - 1
     },
   ],
@@ -232,8 +234,8 @@ const textMethods: Record<string, Method<string> | 'format'> = table({
   isalpha: is(/^\p{L}+$/u),
   isalnum: is(/^[\p{L}\p{N}]+$/u),
   isascii: is(/^[\0-\x7f]*$/),
-  isupper: is(/^\P{Ll}*\p{Lu}\P{Ll}*$/u),
-  islower: is(/^\P{Lu}*\p{Ll}\P{Lu}*$/u),
+  isupper: is(/\p{Lu}/u, /\p{Ll}/u),
+  islower: is(/\p{Ll}/u, /\p{Lu}/u),
 })
 
 /** An object without inherited names, so that no attribute comes from JavaScript. */
@@ -241,12 +243,13 @@ function table<T extends object>(entries: T): T {
   return Object.assign(Object.create(null), entries)
 }
 
-function is(pattern: RegExp): Method<string> {
+/** Whether a text has a pattern, and another not. */
+function is(pattern: RegExp, not?: RegExp): Method<string> {
   return [
     [],
     (self, _, budget) => {
       budget.read(self.length)
-      return pattern.test(self)
+      return pattern.test(self) && !not?.test(self)
     },
   ]
 }
@@ -284,7 +287,7 @@ export function strip(text: string, chars: Value | undefined, side: 'left' | 'ri
     return side === 'left' ? rest : trimEnd(rest)
   }
   const set = new Set(toText(chars, 'strip'))
-  const units = isPlain(text) ? text : Array.from(text)
+  const units = characters(text, budget)
   let start = 0
   let end = units.length
   if (side !== 'right') while (start < end && set.has(units[start] ?? '')) start++
@@ -313,6 +316,7 @@ function split(text: string, sep: Value | undefined, max: Value | undefined, bud
   }
   const separator = toText(sep, 'split')
   if (separator === '') throw new TemplateError('empty separator')
+  budget.search(text.length, separator.length)
   const parts = text.split(separator)
   budget.makeItems(parts.length)
   if (limit < 0 || parts.length <= limit) return parts
@@ -326,6 +330,7 @@ function rsplit(text: string, sep: Value | undefined, max: Value | undefined, bu
   const separator = toText(sep, 'rsplit')
   if (separator === '') throw new TemplateError('empty separator')
   budget.make(text.length)
+  budget.search(text.length, separator.length)
   const parts: string[] = []
   let end = text.length
   while (parts.length < limit) {
@@ -357,6 +362,7 @@ export function splitLines(text: string, keepEnds: boolean, budget: Budget): str
 function partition(text: string, separator: string, fromRight: boolean, budget: Budget): Value {
   if (separator === '') throw new TemplateError('empty separator')
   budget.make(text.length)
+  budget.search(text.length, separator.length)
   const at = fromRight ? text.lastIndexOf(separator) : text.indexOf(separator)
   if (at < 0) return new Tuple(fromRight ? ['', '', text] : [text, '', ''])
   return new Tuple([text.slice(0, at), separator, text.slice(at + separator.length)])
@@ -364,7 +370,7 @@ function partition(text: string, separator: string, fromRight: boolean, budget: 
 
 /** str.replace; a negative count is all */
 export function replace(text: string, old: string, replacement: string, count: number, budget: Budget): string {
-  budget.read(text.length)
+  budget.search(text.length, old.length)
   const parts = old === '' ? ['', ...text, ''] : text.split(old)
   const times = Math.min(count < 0 ? Number.POSITIVE_INFINITY : count, parts.length - 1)
   budget.make(text.length + times * replacement.length)
@@ -378,30 +384,43 @@ function affix(
   method: 'startsWith' | 'endsWith',
   budget: Budget,
 ): boolean {
-  const text = section(self, start, end)
+  const text = section(self, start, end, budget)
   const candidates = given instanceof Tuple ? given.items : [given ?? null]
   return candidates.some((candidate) => {
-    budget.step()
-    return text[method](toText(candidate, method.toLowerCase()))
+    const affix = toText(candidate, method.toLowerCase())
+    budget.read(64 + affix.length)
+    return text[method](affix)
   })
 }
 
 /** self[start:end] */
-function section(self: string, start: Value | undefined, end: Value | undefined): string {
+function section(self: string, start: Value | undefined, end: Value | undefined, budget: Budget): string {
   if (start === undefined && end === undefined) return self
   const from = integerOr(start, 0)
   const to = integerOr(end, Number.MAX_SAFE_INTEGER)
-  return isPlain(self) ? self.slice(from, to) : Array.from(self).slice(from, to).join('')
+  const units = characters(self, budget).slice(from, to)
+  return typeof units === 'string' ? units : units.join('')
 }
 
 function find(self: string, [sub, start, end]: (Value | undefined)[], last: boolean, budget: Budget): number {
-  budget.read(self.length)
-  const text = section(self, start, end)
+  const text = section(self, start, end, budget)
   const needle = toText(sub, 'find')
+  budget.search(text.length, needle.length)
   const at = last ? text.lastIndexOf(needle) : text.indexOf(needle)
   if (at < 0) return -1
   const from = integerOr(start, 0)
   return codePoints(text.slice(0, at)) + (from < 0 ? Math.max(0, codePoints(self) + from) : from)
+}
+
+/** A text by its characters: itself, where each UTF-16 unit is one. */
+function characters(text: string, budget: Budget): string | string[] {
+  budget.read(text.length)
+  return isPlain(text) ? text : counted(Array.from(text), budget)
+}
+
+function counted<T>(items: T[], budget: Budget): T[] {
+  budget.makeItems(items.length)
+  return items
 }
 
 function mustFind(index: number): number {
@@ -428,9 +447,7 @@ export function slice(object: Value, bounds: (Value | null)[], budget: Budget): 
   const range = object instanceof View && object.name === 'range'
   const items =
     typeof object === 'string'
-      ? isPlain(object)
-        ? object
-        : Array.from(object)
+      ? characters(object, budget)
       : isList(object) || object instanceof Tuple || range
         ? (itemsOf(object) as readonly Value[])
         : null

@@ -204,7 +204,7 @@ export function contains(container: Value, item: Value, budget: Budget): boolean
     if (typeof item !== 'string') {
       throw new TemplateError(`'in <string>' requires string as left operand, not ${typeName(item)}`)
     }
-    budget.read(container.length)
+    budget.search(container.length, item.length)
     return container.includes(item)
   }
   if (isDict(container)) return !(item instanceof Undefined) && container.has(toKey(item))

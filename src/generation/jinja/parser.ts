@@ -69,16 +69,20 @@ class Parser {
     return token.value
   }
 
+  /** @throws TemplateError with the line of the next token */
+  #refuse(message: string): never {
+    throw new TemplateError(`line ${(this.#token ?? this.#tokens.at(-1))?.line ?? 1}: ${message}`)
+  }
+
   #fail(expected: string): never {
     const token = this.#token
-    const line = (token ?? this.#tokens.at(-1))?.line ?? 1
     const found =
       token === undefined
         ? 'the end of the template'
         : token.type === 'end'
           ? 'the end of the tag'
           : `'${token.value.slice(0, 40)}'`
-    throw new TemplateError(`line ${line}: expected ${expected}, found ${found}`)
+    this.#refuse(`expected ${expected}, found ${found}`)
   }
 
   // ---- statements
@@ -117,7 +121,7 @@ class Parser {
 
   #statement(): Statement[] | null {
     const name = this.#is('name') ? (this.#token?.value ?? '') : this.#fail('the name of a statement')
-    if (unsupported.includes(name)) this.#fail('a statement that chat templates may use')
+    if (unsupported.includes(name)) this.#refuse(`{% ${name} %} is not supported in chat templates`)
     this.#next++
     switch (name) {
       case 'if':
@@ -148,7 +152,7 @@ class Parser {
         return [{ kind: 'with', values: [], body: this.#inner('endgeneration') }]
       case 'break':
       case 'continue':
-        if (this.#loops === 0) this.#fail(`no ${name} outside of a loop, but`)
+        if (this.#loops === 0) this.#refuse(`{% ${name} %} outside of a loop`)
         return [{ kind: name }]
       default:
         this.#next--
@@ -214,7 +218,8 @@ class Parser {
       if (parameters.length > 0) this.#take('operator', ',')
       const name = this.#take('name')
       const otherwise = this.#skip('operator', '=') ? this.#expression() : null
-      if (otherwise === null && parameters.at(-1)?.[1]) this.#fail('a default as the parameter before has one')
+      if (otherwise === null && parameters.at(-1)?.[1])
+        this.#refuse('a parameter without a default behind one that has one')
       parameters.push([name, otherwise])
     }
     this.#take('operator', ')')
@@ -255,7 +260,7 @@ class Parser {
       return target
     }
     const name = this.#take('name')
-    if (/^(?:true|false|none)$/i.test(name)) this.#fail(`no assignment to '${name}', but`)
+    if (/^(?:true|false|none)$/i.test(name)) this.#refuse(`'${name}' cannot be assigned to`)
     if (until === undefined && this.#skip('operator', '.')) {
       return { kind: 'namespace', name, attribute: this.#take('name') }
     }
@@ -478,7 +483,7 @@ class Parser {
       this.#is('operator', '[', '{') ||
       (this.#is('name') && !this.#is('name', 'else', 'or', 'and'))
     ) {
-      if (this.#is('name', 'is')) this.#fail('one test')
+      if (this.#is('name', 'is')) this.#refuse('tests cannot be chained with is')
       given = { ...noArguments, args: [this.#postfix(this.#primary())] }
     }
     const test: Expression = { kind: 'test', operand, name, given }
@@ -499,7 +504,7 @@ class Parser {
         given.kwargs.push([name, this.#expression()])
       } else if (given.moreKwargs === null && given.moreArgs === null && given.kwargs.length === 0) {
         given.args.push(this.#expression())
-      } else this.#fail('arguments in the order of Python')
+      } else this.#refuse('arguments must come in the order a, k=b, *c, **d')
     })
     return given
   }

@@ -94,13 +94,14 @@ export function dumps(value: Value, style: JsonStyle, budget: Budget, depth = 0)
   if (typeof value === 'number') return String(value)
   if (value instanceof Float) return jsonFloat(value.value)
   if (typeof value === 'string') return jsonText(value, style, budget)
-  const inner = style.indent === null ? '' : `\n${style.indent.repeat(depth + 1)}`
-  const outer = style.indent === null ? '' : `\n${style.indent.repeat(depth)}`
   const wrap = (open: string, parts: string[], close: string) => {
     if (parts.length === 0) return open + close
-    const text = `${open}${inner}${parts.join(style.itemSeparator + inner)}${outer}${close}`
-    budget.make(text.length)
-    return text
+    const indent = (style.indent?.length ?? 0) * (depth + 1)
+    const between = style.itemSeparator.length + indent + 1
+    budget.make(parts.reduce((sum, part) => sum + part.length + between, 2 * indent))
+    const inner = style.indent === null ? '' : `\n${style.indent.repeat(depth + 1)}`
+    const outer = style.indent === null ? '' : `\n${style.indent.repeat(depth)}`
+    return `${open}${inner}${parts.join(style.itemSeparator + inner)}${outer}${close}`
   }
   const items = isList(value) ? value : value instanceof Tuple ? value.items : null
   if (items !== null) {
