@@ -35,11 +35,11 @@ async function write(c: Ctx, first: IteratorResult<object>, values: AsyncGenerat
     for (let next = first; !next.done && !outgoing.destroyed; next = await values.next()) {
       if (!outgoing.write(wire.event(next.value))) await drained(outgoing)
     }
+    await values.return(undefined) // where the client is gone; else it has ended
   } catch (error) {
     outgoing.write(wire.event(wire.error(tell(error, state, record), record.id)))
   }
   const gone = outgoing.destroyed
-  if (gone) await values.return(undefined)
   outgoing.end(wire.end)
   record.end(gone ? 499 : 200)
 }

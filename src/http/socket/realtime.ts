@@ -8,6 +8,7 @@ import { describe } from '../validate.js'
 import { Conversation, messageOf } from './conversation.js'
 import { newResponse, type RealtimeEvent, responseEvents } from './realtime_response.js'
 import {
+  maxEventIdLength,
   parseCancel,
   parseCreateItem,
   parseItemId,
@@ -73,8 +74,9 @@ export class RealtimeSession implements Session {
   }
 
   errorFrame(error: ApiError, message: Message | null): object {
-    const event_id = typeof message?.event_id === 'string' ? message.event_id : null
-    return this.#event({ type: 'error', error: { ...error.body().error, event_id } })
+    const event_id = message?.event_id
+    const known = typeof event_id === 'string' && event_id.length <= maxEventIdLength
+    return this.#event({ type: 'error', error: { ...error.body().error, event_id: known ? event_id : null } })
   }
 
   #update(session: unknown): void {

@@ -90,7 +90,10 @@ const responseSchema = z.object({
   metadata: metadataSchema.optional(),
 })
 
-const eventFields = { type: z.string(), event_id: z.string().max(512).optional() }
+/** Characters of the client's own name of an event, at most. */
+export const maxEventIdLength = 512
+
+const eventFields = { type: z.string(), event_id: z.string().max(maxEventIdLength).optional() }
 const createItemSchema = z.object({ ...eventFields, item: itemSchema, previous_item_id: z.string().optional() })
 const itemIdSchema = z.object({ ...eventFields, item_id: z.string() })
 const cancelSchema = z.object({ ...eventFields, response_id: z.string().optional() })
