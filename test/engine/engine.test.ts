@@ -376,6 +376,38 @@ describe('what cannot run is refused with what was expected and what came', () =
       /num_kv_heads 3: expected a divisor of num_heads 4/,
     ],
     [
+      'more experts for a token than there are',
+      broken((m) => {
+        Object.assign(m.spec, { num_experts: 2, num_experts_per_tok: 3, moe_intermediate_size: 8 })
+      }),
+      {},
+      /num_experts_per_tok 3: expected 1 to num_experts 2/,
+    ],
+    [
+      'experts of no width',
+      broken((m) => {
+        Object.assign(m.spec, { num_experts: 2, num_experts_per_tok: 1 })
+      }),
+      {},
+      /moe_intermediate_size: expected the width of the experts/,
+    ],
+    [
+      'a layer without experts that it does not have',
+      broken((m) => {
+        m.spec.dense_layers = Int32Array.of(0, 2)
+      }),
+      {},
+      /dense_layers: expected layers below 2, got 2/,
+    ],
+    [
+      'an MLP where experts should be',
+      broken((m) => {
+        Object.assign(m.spec, { num_experts: 2, num_experts_per_tok: 1, moe_intermediate_size: 8 })
+      }),
+      {},
+      /layer 0 mlp_up_weight: expected none in this model, found one/,
+    ],
+    [
       'no room for one page',
       model,
       { kv_cache_bytes: 100 },
