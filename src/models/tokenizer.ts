@@ -76,12 +76,17 @@ export function makeTokenizer(data: TokenizerData): SteppingTokenizer {
     normalized: new AddedTokens(inNormalized.map((token) => [token.lookedFor, token])),
   }
 
-  function* encodeText(text: string, atStart: boolean, out: IdList, maxTokens: number): Generator<void> {
-    let words = 0
+  function* encodeText(
+    text: string,
+    atStart: boolean,
+    out: IdList,
+    maxTokens: number,
+    pace: { count: number },
+  ): Generator<void> {
     for (const word of preTokenizer.split(text, atStart)) {
       const rest = model.encode(word, out)
       if (rest !== null) yield* upTo(rest, out, maxTokens)
-      if ((++words & 0x3ff) === 0) yield
+      if ((++pace.count & 0x3ff) === 0) yield
       if (out.length > maxTokens) return
     }
   }
@@ -92,6 +97,8 @@ export function makeTokenizer(data: TokenizerData): SteppingTokenizer {
     const out = new IdList()
     if (addSpecialTokens) out.pushAll(data.idsBefore)
     const inPlain = overlaps(plain)
+    /** words and parts of the text so far */
+    const pace = { count: 0 }
     const [raw, inner] = allowSpecial && plain.length > 0 ? [finders.rawAndSpecial, false] : [finders.raw, allowSpecial]
     const sections = raw.split(text, (token, start, end) => !token.special || (allowSpecial && !inPlain(start, end)))
     for (const section of sections) {
@@ -108,9 +115,10 @@ export function makeTokenizer(data: TokenizerData): SteppingTokenizer {
           ? [{ start: 0, end: normalized.length }]
           : finders.normalized.split(normalized, allowed)
       for (const part of parts) {
+        if ((++pace.count & 0x3ff) === 0) yield
         if ('id' in part) out.push(part.id)
         else if (part.end > part.start)
-          yield* encodeText(normalized.slice(part.start, part.end), atStart, out, maxTokens)
+          yield* encodeText(normalized.slice(part.start, part.end), atStart, out, maxTokens, pace)
         atStart = false
       }
     }

@@ -14,11 +14,14 @@ const letter = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]/u
 
 export class AddedTokens {
   readonly #root: Node = { next: new Map(), token: null }
+  /** units that a token begins with: 1 */
+  readonly #firsts = new Uint8Array(0x10000)
 
   /** @param contents what is looked for: each token with its text, which may have been normalized */
   constructor(contents: Iterable<readonly [content: string, token: AddedToken]>) {
     for (const [content, token] of contents) {
       if (content === '') continue
+      this.#firsts[content.charCodeAt(0)] = 1
       let node = this.#root
       for (let i = 0; i < content.length; i++) {
         const unit = content.charCodeAt(i)
@@ -37,7 +40,12 @@ export class AddedTokens {
   split(text: string, allowed: (token: AddedToken, start: number, end: number) => boolean): Section[] {
     const sections: Section[] = []
     let done = 0
+    const firsts = this.#firsts
     for (let at = 0; at < text.length; ) {
+      if (firsts[text.charCodeAt(at)] === 0) {
+        at++
+        continue
+      }
       const found = this.#longestAt(text, at)
       if (found === null) {
         at++

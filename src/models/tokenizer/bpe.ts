@@ -1,6 +1,5 @@
 // Byte-pair encoding: symbols are merged in pairs, always the pair of the best rank, of equal ones the leftmost.
 
-import { ModelError } from '../model-error.js'
 import {
   type ByteStringTable,
   findBytes,
@@ -11,7 +10,7 @@ import {
   tableOf,
 } from './byte-strings.js'
 import { byteCharacters, byteLevelBytes } from './byte-table.js'
-import type { BpeModel } from './definition.js'
+import type { BpeModel, Merges } from './definition.js'
 import { IdList } from './id-list.js'
 import { WordCache } from './word-cache.js'
 
@@ -48,7 +47,7 @@ export function compileBpe(model: BpeModel, byteLevel: boolean, special: Readonl
   const { vocab } = model
   const data: BpeData = {
     type: 'BPE',
-    merges: compileMerges(model, special),
+    merges: compileMerges(model.merges, special),
     byteLevel,
     byteIds: compileByteIds(model, byteLevel),
     basicIds: sharedInt32(0x10000).fill(-1),
@@ -89,27 +88,21 @@ export function compileBpe(model: BpeModel, byteLevel: boolean, special: Readonl
   return data
 }
 
-function compileMerges({ file, vocab, merges, ranks }: BpeModel, special: ReadonlySet<number>): Int32Array {
+function compileMerges(merges: Merges, special: ReadonlySet<number>): Int32Array {
   let capacity = 16
-  while (capacity < 2 * merges.length) capacity *= 2
+  while (capacity < merges.length / 2) capacity *= 2
   const table = sharedInt32(4 * capacity)
-  merges.forEach(([left, right], index) => {
-    const leftId = vocab.get(left)
-    const rightId = vocab.get(right)
-    const merged = vocab.get(left + right)
-    // A merge whose result has no id would lose text without a word.
-    if (leftId === undefined || rightId === undefined || merged === undefined) {
-      throw new ModelError(
-        `${file}: merges[${index}]: expected two tokens that join to a third, found ${JSON.stringify([left, right])}`,
-      )
-    }
-    if (special.has(merged)) return
-    const slot = mergeSlot(table, leftId, rightId)
-    table[slot] = leftId
-    table[slot + 1] = rightId
-    table[slot + 2] = (ranks?.[index] ?? index) + 1
+  for (let i = 0; i < merges.length; i += 4) {
+    const left = merges[i] as number
+    const right = merges[i + 1] as number
+    const merged = merges[i + 3] as number
+    if (special.has(merged)) continue
+    const slot = mergeSlot(table, left, right)
+    table[slot] = left
+    table[slot + 1] = right
+    table[slot + 2] = (merges[i + 2] as number) + 1
     table[slot + 3] = merged
-  })
+  }
   return table
 }
 
@@ -124,12 +117,14 @@ export function byteToken(byte: number): string {
 }
 
 /** Where no merge goes over a space, words can be merged by themselves, and remembered. */
-function findCuts({ merges }: BpeModel): Uint8Array {
+function findCuts({ vocab, merges }: BpeModel): Uint8Array {
   const cuts = new Uint8Array(new SharedArrayBuffer(0x10000)).fill(1)
   cuts[MARK] = 0
-  for (const [left, right] of merges) {
+  const first = new Map(Array.from(vocab, ([token, id]) => [id, token.charCodeAt(0)]))
+  const last = new Map(Array.from(vocab, ([token, id]) => [id, token.charCodeAt(token.length - 1)]))
+  for (let i = 0; i < merges.length; i += 4) {
     // Every border inside the result was made by a merge, so only this one's is looked at.
-    if (right.charCodeAt(0) === MARK) cuts[left.charCodeAt(left.length - 1)] = 0
+    if (first.get(merges[i + 1] ?? 0) === MARK) cuts[last.get(merges[i] ?? 0) ?? MARK] = 0
   }
   return cuts
 }

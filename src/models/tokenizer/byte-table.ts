@@ -4,15 +4,18 @@
 /** byte → character */
 export const byteCharacters: readonly string[] = makeTable()
 
-/** character → byte */
-export const characterBytes: ReadonlyMap<string, number> = new Map(byteCharacters.map((char, byte) => [char, byte]))
+/** UTF-16 unit → byte; -1: not in the table */
+const unitBytes = new Int16Array(0x200).fill(-1)
+byteCharacters.forEach((char, byte) => {
+  unitBytes[char.charCodeAt(0)] = byte
+})
 
 /** The bytes that a token's characters stand for; a token with any other character is text as it is. */
 export function byteLevelBytes(token: string): Uint8Array {
   const bytes = new Uint8Array(token.length)
   for (let at = 0; at < token.length; at++) {
-    const byte = characterBytes.get(token[at] as string)
-    if (byte === undefined) return Buffer.from(token)
+    const byte = unitBytes[token.charCodeAt(at)] ?? -1
+    if (byte < 0) return Buffer.from(token)
     bytes[at] = byte
   }
   return bytes

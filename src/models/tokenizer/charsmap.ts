@@ -56,10 +56,28 @@ export function makeCharsmap(charsmap: Uint8Array): (text: string) => string {
     return whole ?? replaceCharacters(grapheme)
   }
 
+  /** units that are characters and stay as they are: 1, once it is known */
+  const kept = new Uint8Array(0x10000)
   function replaceCharacters(text: string): string {
     let out = ''
-    for (const char of text) out += replaceCharacter(char)
-    return out
+    let done = 0 // how much of the text stands in `out`
+    for (let at = 0; at < text.length; ) {
+      const unit = text.charCodeAt(at)
+      if (kept[unit] === 1) {
+        at++
+        continue
+      }
+      const char = String.fromCodePoint(text.codePointAt(at) as number)
+      const replaced = replaceCharacter(char)
+      if (replaced !== char) {
+        out += text.slice(done, at) + replaced
+        done = at + char.length
+      } else if (char.length === 1) {
+        kept[unit] = 1
+      }
+      at += char.length
+    }
+    return done === 0 ? text : out + text.slice(done)
   }
 
   function replaceStretch(stretch: string): string {
@@ -71,26 +89,21 @@ export function makeCharsmap(charsmap: Uint8Array): (text: string) => string {
 
   return (text) => {
     let out = ''
-    let done = 0 // how much of the text stands in `out`
+    // Where two simple characters meet is a border of graphemes: stretches of simple characters and of others take turns.
     for (let at = 0; at < text.length; ) {
-      if (isSimple(text.charCodeAt(at)) && (at + 1 === text.length || isSimple(text.charCodeAt(at + 1)))) {
-        const char = text[at] as string
-        const replaced = replaceCharacter(char)
-        if (replaced !== char) {
-          out += text.slice(done, at) + replaced
-          done = at + 1
-        }
-        at++
-        continue
-      }
-      // Up to where two simple characters meet, which is a border of graphemes.
-      let end = at + 1
-      while (end < text.length && !(isSimple(text.charCodeAt(end - 1)) && isSimple(text.charCodeAt(end)))) end++
-      out += text.slice(done, at) + replaceStretch(text.slice(at, end))
+      let end = at
+      while (end < text.length && isSimple(text.charCodeAt(end))) end++
+      // The last one may begin a grapheme.
+      if (end < text.length && end > at) end--
+      out += replaceCharacters(text.slice(at, end))
       at = end
-      done = end
+      if (at === text.length) break
+      end = at + 1
+      while (end < text.length && !(isSimple(text.charCodeAt(end - 1)) && isSimple(text.charCodeAt(end)))) end++
+      out += replaceStretch(text.slice(at, end))
+      at = end
     }
-    return out + text.slice(done)
+    return out
   }
 }
 

@@ -52,15 +52,13 @@ export type Decoding =
       start: 'keep' | 'strip one space' | 'strip first token'
     }
 
+/** Four numbers a merge: ids of the left and the right token, rank (the less, the sooner), id of the token that they join to. */
+export type Merges = Int32Array
+
 export interface BpeModel {
   type: 'BPE'
-  /** file of the merges, for messages */
-  file: string
   vocab: Map<string, number>
-  /** best first */
-  merges: [left: string, right: string][]
-  /** rank of merges[i]; absent: i */
-  ranks?: Int32Array
+  merges: Merges
   unk_token: string | null
   fuse_unk: boolean
   /** a character without a token becomes the tokens of its bytes */

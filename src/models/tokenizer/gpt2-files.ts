@@ -3,6 +3,7 @@
 import type { Fields } from '../fields.js'
 import { describe, ModelError } from '../model-error.js'
 import type { AddedToken, TokenizerDefinition } from './definition.js'
+import { readMerges } from './merges.js'
 import { MAX_ID } from './tokenizer-json.js'
 
 /** Tokens of these vocabularies that are no text, where no file says which are. */
@@ -32,9 +33,8 @@ export function readByteLevelFiles(
     preTokenizer: [{ type: 'ByteLevel', add_prefix_space: false, use_regex: true }],
     model: {
       type: 'BPE',
-      file: mergesFile,
       vocab: ids,
-      merges: readMerges(mergesFile, mergesText),
+      merges: readMerges(mergesFile, ids, readPairs(mergesFile, mergesText)),
       unk_token: null,
       fuse_unk: false,
       byte_fallback: false,
@@ -49,14 +49,14 @@ export function readByteLevelFiles(
 }
 
 /** One pair a line; the first line may be a version. */
-function readMerges(file: string, text: string): [string, string][] {
-  const merges: [string, string][] = []
+function readPairs(file: string, text: string): [string, string][] {
+  const pairs: [string, string][] = []
   text.split(/\r?\n/).forEach((line, index) => {
     if (line === '' || (index === 0 && line.startsWith('#version'))) return
     const [left, right, more] = line.split(' ')
     if (!left || !right || more !== undefined)
       throw new ModelError(`${file}: line ${index + 1}: expected two tokens, found ${describe(line)}`)
-    merges.push([left, right])
+    pairs.push([left, right])
   })
-  return merges
+  return pairs
 }

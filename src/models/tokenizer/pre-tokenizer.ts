@@ -61,7 +61,7 @@ function eachWord(split: (word: string) => Iterable<string>): (words: Iterable<s
 
 function makeMetaspace(step: PreTokenizerStep & { type: 'Metaspace' }): Step {
   const { replacement, prepend_scheme } = step
-  const split = step.split ? makeSplit(compilePattern({ text: replacement }), 'MergedWithNext', false) : null
+  const split = eachWord((word) => splitBefore(word, replacement))
   return (words, atStart) => {
     const marked: Iterable<string> = (function* () {
       let first = atStart
@@ -72,7 +72,18 @@ function makeMetaspace(step: PreTokenizerStep & { type: 'Metaspace' }): Step {
         first = false
       }
     })()
-    return split === null ? marked : split(marked, atStart)
+    return step.split ? split(marked) : marked
+  }
+}
+
+/** Every mark begins a word. */
+function* splitBefore(text: string, mark: string): Iterable<string> {
+  let start = 0
+  while (start < text.length) {
+    const next = text.indexOf(mark, text.startsWith(mark, start) ? start + mark.length : start)
+    const end = next < 0 ? text.length : next
+    yield text.slice(start, end)
+    start = end
   }
 }
 

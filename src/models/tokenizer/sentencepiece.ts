@@ -52,7 +52,7 @@ export function readSentencePiece(
     throw new ModelError(`${file}: expected a precompiled_charsmap, found ${model.charsmap.length} bytes that are none`)
   const family = modelConfig?.text('model_type') ?? ''
   if (model.modelType === UNIGRAM) return readUnigramFile(model, config, family)
-  if (model.modelType === BPE) return readBpeFile(file, model, config)
+  if (model.modelType === BPE) return readBpeFile(model, config)
   throw new ModelError(
     `${file}: expected a model of type unigram or bpe, found type ${model.modelType} (others are not built yet)`,
   )
@@ -99,7 +99,7 @@ function readUnigramFile(model: ModelFile, config: Fields | null, family: string
   }
 }
 
-function readBpeFile(file: string, model: ModelFile, config: Fields | null): TokenizerDefinition {
+function readBpeFile(model: ModelFile, config: Fields | null): TokenizerDefinition {
   const vocab = new Map(model.pieces.map(({ text }, id) => [text, id]))
   // Control tokens and bytes are never written out, so no merge may lead to them.
   const unwritten = new Set(
@@ -107,7 +107,6 @@ function readBpeFile(file: string, model: ModelFile, config: Fields | null): Tok
   )
   const bpe: BpeModel = {
     type: 'BPE',
-    file,
     vocab,
     merges: mergesOf(vocab, unwritten),
     unk_token: model.pieces[model.unkId]?.text ?? null,

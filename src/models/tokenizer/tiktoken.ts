@@ -29,6 +29,8 @@ export function readTiktoken(file: string, text: string): TokenizerDefinition {
     vocab.set(token, Number(rank))
   })
   const merges = mergesOf(vocab)
+  // Here of merges to the same token none is better.
+  for (let i = 0; i < merges.length; i += 4) merges[i + 2] = merges[i + 3] as number
   let next = 0
   for (const id of vocab.values()) next = Math.max(next, id + 1)
   return {
@@ -48,10 +50,8 @@ export function readTiktoken(file: string, text: string): TokenizerDefinition {
     ],
     model: {
       type: 'BPE',
-      file,
       vocab,
       merges,
-      ranks: Int32Array.from(merges, ([left, right]) => vocab.get(left + right) ?? 0),
       unk_token: null,
       fuse_unk: false,
       byte_fallback: false,

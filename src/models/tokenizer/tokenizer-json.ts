@@ -15,6 +15,7 @@ import type {
   TokenizerDefinition,
   UnigramModel,
 } from './definition.js'
+import { readMerges } from './merges.js'
 import { compilePattern, PatternError } from './regex.js'
 
 export const MAX_ID = 4194303
@@ -102,7 +103,7 @@ function readPreTokenizer(part: Fields): PreTokenizerStep {
     case 'Metaspace':
       return {
         type,
-        replacement: part.text('replacement') ?? '▁',
+        replacement: readReplacement(part),
         prepend_scheme: readPrepend(part),
         split: part.flag('split', true),
       }
@@ -126,6 +127,13 @@ function readPreTokenizer(part: Fields): PreTokenizerStep {
         'ByteLevel, Metaspace, Split, Digits, Punctuation, Whitespace, WhitespaceSplit or Sequence',
       )
   }
+}
+
+/** Metaspace's character for a space. */
+function readReplacement(part: Fields): string {
+  const replacement = part.text('replacement') ?? '▁'
+  if ([...replacement].length !== 1) throw part.error('replacement', 'one character')
+  return replacement
 }
 
 /** Metaspace's rule, which older files call add_prefix_space. */
@@ -180,11 +188,15 @@ function readBpe(model: Fields): BpeModel {
   if (vocab === undefined) throw model.error('vocab', 'an object of tokens and ids')
   const merges = model.raw('merges')
   if (!Array.isArray(merges)) throw model.error('merges', 'a list of pairs')
+  const ids = new Map(vocab.keys().map((token) => [token, vocab.int(token, 0, MAX_ID)]))
   return {
     type: 'BPE',
-    file: model.file,
-    vocab: new Map(vocab.keys().map((token) => [token, vocab.int(token, 0, MAX_ID)])),
-    merges: merges.map((merge: unknown, index) => readMerge(model, merge, index)),
+    vocab: ids,
+    merges: readMerges(
+      model.file,
+      ids,
+      merges.map((merge: unknown, index) => readPair(model, merge, index)),
+    ),
     unk_token: model.text('unk_token') ?? null,
     fuse_unk: model.flag('fuse_unk', false),
     byte_fallback: model.flag('byte_fallback', false),
@@ -193,7 +205,7 @@ function readBpe(model: Fields): BpeModel {
 }
 
 /** "left right" in older files, ["left", "right"] in newer ones. */
-function readMerge(model: Fields, merge: unknown, index: number): [string, string] {
+function readPair(model: Fields, merge: unknown, index: number): [string, string] {
   if (typeof merge === 'string') {
     const space = merge.indexOf(' ')
     if (space > 0 && space < merge.length - 1 && !merge.includes(' ', space + 1))
@@ -288,7 +300,7 @@ function readDecoder(json: Fields): Decoding {
         if (steps.length > 1) throw step.error('type', 'no other decoder beside it')
         return { type: 'ByteLevel' }
       case 'Metaspace':
-        decoding.replace.push({ text: step.text('replacement') ?? '▁', content: ' ' })
+        decoding.replace.push({ text: readReplacement(step), content: ' ' })
         if (readPrepend(step) !== 'never') decoding.start = 'strip first token'
         break
       case 'Replace': {
