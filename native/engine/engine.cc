@@ -97,7 +97,8 @@ void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingPar
   check(!reports || worker_->spec().num_encoder_layers == 0,
         "num_prompt_logprobs, pooling: expected none, because this model's encoder reads the prompt and tells nothing of its tokens");
   check(params.pooling == Pooling::none || params.max_tokens == 0, "pooling: expected max_tokens 0, got ", params.max_tokens);
-  check(num_choices >= 1 && params.choice + num_choices <= kMaxChoices, "choices: expected 1 to ", kMaxChoices - params.choice, ", got ", num_choices);
+  const int64_t most_choices = kMaxChoices - params.choice;
+  check(num_choices >= 1 && num_choices <= most_choices, "choices: expected 1 to ", most_choices, ", got ", num_choices);
   check(params.pooling == Pooling::none || num_choices == 1, "pooling: expected one choice, got ", num_choices);
   auto check_ids = [vocab](const char* name, const std::vector<int32_t>& ids) {
     for (const int32_t id : ids) check(id >= 0 && id < vocab, name, ": expected token ids from 0 to ", vocab - 1, ", got ", id);

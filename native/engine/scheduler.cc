@@ -89,13 +89,16 @@ void Scheduler::schedule(Step& step) {
   step_.end();
 }
 
-// The first in the queue takes seats and pages of requests of lower priority.
+// The first in the queue takes seats and pages of requests of lower priority, if that is enough for it.
 void Scheduler::make_way() {
   if (waiting_.empty()) return;
   const Request& first = *waiting_.front();
   const int64_t num_pages = ceil_div(first.size(), kPageSize);
-  while (!running_.empty() && running_.back()->params.priority > first.params.priority &&
-         (num_running() >= max_num_seqs_ || num_pages > pages_.num_free())) {
+  const auto gives_way = [&](const std::unique_ptr<Request>& request) { return request->params.priority > first.params.priority; };
+  int64_t num_free = pages_.num_free();
+  for (auto last = running_.rbegin(); last != running_.rend() && gives_way(*last); ++last) num_free += static_cast<int64_t>((*last)->pages.size());
+  if (num_free < num_pages) return;
+  while (!running_.empty() && gives_way(running_.back()) && (num_running() >= max_num_seqs_ || pages_.num_free() < num_pages)) {
     requeue(running_.end() - 1);
   }
 }
@@ -141,12 +144,16 @@ void Scheduler::admit(int64_t& budget) {
     Request& request = **place;
     if (follows(place)) continue;
     if (!begin(request)) return requeue(place);
-    // Its other choices follow it, as far as there are seats; the rest of them has begun as well, as far as their time limit goes.
-    while (!waiting_.empty() && request.group != 0 && waiting_.front()->group == request.group && num_running() < max_num_seqs_) seat_first();
-    for (auto other = waiting_.begin(); other != waiting_.end() && request.group != 0 && (*other)->group == request.group; ++other) {
-      (*other)->deadline_ms = Request::kNoDeadline;
-    }
+    if (request.group != 0) seat_followers(request.group);
     read(request, budget);
+  }
+}
+
+// The other choices of the first one's prompt, as far as there are seats. The rest of them has begun too, as far as its time limit goes.
+void Scheduler::seat_followers(uint32_t group) {
+  while (!waiting_.empty() && waiting_.front()->group == group && num_running() < max_num_seqs_) seat_first();
+  for (auto other = waiting_.begin(); other != waiting_.end() && (*other)->group == group; ++other) {
+    (*other)->deadline_ms = Request::kNoDeadline;
   }
 }
 
@@ -215,20 +222,20 @@ void Scheduler::compute(Request& request, int64_t num_tokens) {
   pages_.publish(request);
   if (request.num_pending() > 0 || request.num_generated() > 0) return;
   count_prompt(request);
+  if (pages_.caches(request) && request.reads_cache()) {
+    num_prefix_queries_ += request.num_prompt_tokens();
+    num_prefix_hits_ += request.num_cached;
+  }
   for (Request* follower : followers) {
     pages_.share(request, *follower);
     step_.append_choice(*follower);
-    num_prompt_tokens_ += follower->num_prompt_tokens();
-    if (follower->num_cached > 0) cached_.push_back({follower->id, follower->num_cached});
+    count_prompt(*follower);
   }
 }
 
 void Scheduler::count_prompt(const Request& request) {
   num_prompt_tokens_ += request.num_prompt_tokens();
   if (request.num_cached > 0) cached_.push_back({request.id, request.num_cached});
-  if (!pages_.caches(request) || !request.reads_cache()) return;
-  num_prefix_queries_ += request.num_prompt_tokens();
-  num_prefix_hits_ += request.num_cached;
 }
 
 // Pages for the next token of a request that decodes, taken from those behind it if need be. False if it was the last itself and had to

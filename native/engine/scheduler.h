@@ -72,6 +72,7 @@ class Scheduler {
   void admit(int64_t& budget);
   int64_t num_prompts() const;
   Queue::iterator seat_first();
+  void seat_followers(uint32_t group);
   bool follows(Queue::const_iterator request) const;
   std::vector<Request*> followers_of(const Request& request) const;
   bool begin(Request& request);

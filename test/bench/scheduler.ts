@@ -32,6 +32,7 @@ export async function benchScheduler(
   try {
     await bookkeeping(engine, rounds)
     await cacheRatios(engine, uncached, rounds)
+    await waste(engine)
     for (const streams of [1, 8]) {
       for (const [name, one] of [
         ['paced', engine],
@@ -97,6 +98,29 @@ async function cacheRatios(engine: Engine, uncached: Engine, rounds: number): Pr
   console.log(
     `  512 tokens without a hit: ${(median(withCache) / median(without)).toFixed(3)} x the time without the cache`,
   )
+}
+
+/** Part of the KV pages in use that holds no token, while requests decode whose lengths are those of ShareGPT's on average. */
+async function waste(engine: Engine): Promise<void> {
+  const lengths = Array.from({ length: 16 }, (_, i) => 2 + i * 27) // 204 on average
+  const numTokens = lengths.slice()
+  let reading = lengths.length
+  const wastes: number[] = []
+  await Promise.all(
+    lengths.map(async (length, i) => {
+      const sampling = { max_tokens: 179, temperature: 0, ignore_eos: true }
+      let received = 0
+      for await (const _ of engine.submit({ prompt: freshPrompt(length), sampling })) {
+        if (received++ === 0) reading--
+        numTokens[i] = length + received - 1 // the last one has no keys and values yet
+        if (i !== 0 || reading > 0) continue
+        const { num_pages_used, num_requests_running } = engine.stats()
+        if (num_requests_running < lengths.length) continue
+        wastes.push(1 - numTokens.reduce((sum, count) => sum + count, 0) / (num_pages_used * engine.info.page_size))
+      }
+    }),
+  )
+  console.log(`  KV pages in use without a token: ${(100 * median(wastes)).toFixed(1)}%`)
 }
 
 /** Gaps between the tokens of some streams while a long prompt arrives, until its first token. */

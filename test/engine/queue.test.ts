@@ -70,6 +70,19 @@ test('it takes pages of a lower priority too, and none of its own', async () => 
   })
 })
 
+test('nothing gives way where that would not be enough', async () => {
+  await run({ max_num_seqs: 3, kv_cache_bytes: 9 * pageBytes, prefix_caching: false }, async (engine) => {
+    // Beside one that stays and has two to six pages, two of a lower priority with one page each. What comes then needs eight.
+    const stays = collect(engine, request(1, { max_tokens: 70 }))
+    const low = { prompt: Int32Array.of(1), sampling: { max_tokens: 15, priority: 1 } }
+    const lows = Array.from({ length: 30 }, () => collect(engine, low))
+    while (engine.stats().num_generation_tokens < 4) await new Promise((resolve) => setImmediate(resolve))
+    const large = collect(engine, { ...request(3, { max_tokens: 5 }), prompt: new Int32Array(120).fill(4) })
+    await Promise.all([stays, ...lows, large])
+    expect(engine.stats()).toMatchObject({ num_preemptions: 0, num_pages_used: 0 })
+  })
+})
+
 test('the places in the queue are those of the queue and of free seats, less who waits', async () => {
   await run({ max_num_seqs: 2, max_queue: 3 }, async (engine) => {
     const consistent = () => {
