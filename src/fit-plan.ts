@@ -164,21 +164,29 @@ function loadsOf({ spec }: ModelOutline, memory: ModelMemory, options: FitOption
   })
 }
 
-/** All known checkpoints, the largest first. A context or a type that does not suit one gives way to what does. */
+/**
+ * All known checkpoints, the largest first. A context or a type that does not suit one gives way to what does; one whose pages are larger
+ * than the KV memory that was asked for is left out.
+ * @throws OptionError where that leaves none that fits
+ */
 export function knownFits(options: FitOptions, place: Place): Fit[] {
-  const fits = knownCheckpoints.map(({ id, config }) => {
+  let refusal: OptionError | null = null
+  const fits = knownCheckpoints.flatMap(({ id, config }) => {
     const model = outlineOf(new Fields(id, config))
     const { dtype, max_model_len } = options
-    return fitOf(
-      id,
-      model,
-      {
-        ...options,
-        dtype: dtype === 'float16' && model.float16Problem !== null ? 'auto' : dtype,
-        max_model_len: max_model_len === null ? null : Math.min(max_model_len, model.spec.max_position),
-      },
-      place,
-    )
+    const suited = {
+      ...options,
+      dtype: dtype === 'float16' && model.float16Problem !== null ? ('auto' as const) : dtype,
+      max_model_len: max_model_len === null ? null : Math.min(max_model_len, model.spec.max_position),
+    }
+    try {
+      return [fitOf(id, model, suited, place)]
+    } catch (error) {
+      if (!(error instanceof OptionError)) throw error
+      refusal = error
+      return []
+    }
   })
+  if (refusal !== null && !fits.some((fit) => fit.fits)) throw refusal
   return fits.sort((a, b) => b.num_parameters - a.num_parameters)
 }

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { basename, resolve } from 'node:path'
-import { memoryText, type ServeOptions, version } from './config.js'
+import { fitOptions, memoryText, readTable, type ServeOptions, version } from './config.js'
 import type { ServerState } from './http/context.js'
 import { createHttpServer } from './http/server.js'
 import { newState } from './http/state.js'
@@ -130,7 +130,8 @@ async function size(model: ModelOutline, options: ServeOptions, name: string): P
     if (!(error instanceof TooLarge)) throw error
     const { knownFits } = await import('./fit-plan.js')
     const place = { memory: free.bytes, bound: free.bound, devices: null, gpus: [] }
-    const largest = knownFits({ ...options, memory: null, devices: null }, place).find(({ fits }) => fits)
+    const usual = readTable(fitOptions, {}, {})
+    const largest = knownFits(usual, place).find(({ fits }) => fits)
     const known = largest === undefined ? '' : `; the largest known model that fits is ${largest.id}`
     throw new Error(
       `${name} does not fit: it takes ${error.message}, with ${memoryText(longTexts)} for long texts ${memoryText(error.needed + longTexts)} in all, and ${memoryText(free.bytes)} are free ${free.bound}${known}; \`parley fit\` shows all`,

@@ -69,6 +69,15 @@ describe('on the CPU', () => {
   })
 })
 
+test('a model whose pages do not fit into the KV memory that was asked for is left out', () => {
+  const few = knownFits(options({ kv_cache_memory: '10MiB' }), cpu(24 * GiB))
+  expect(few.some(({ id }) => id === 'EleutherAI/pythia-70m')).toBe(true)
+  expect(few.some(({ id }) => id === 'EleutherAI/pythia-6.9b')).toBe(false)
+  expect(() => knownFits(options({ kv_cache_memory: '1KiB' }), cpu(24 * GiB))).toThrow(
+    /^--kv-cache-memory: expected room/,
+  )
+})
+
 describe('for several devices', () => {
   const big = 'meta-llama/Llama-3.3-70B-Instruct'
 
