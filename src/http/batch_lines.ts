@@ -1,7 +1,7 @@
 // The lines of a batch's files: one request a line in, one answer a line out.
 
-import { createReadStream, readFileSync, statSync, truncateSync } from 'node:fs'
-import { createInterface } from 'node:readline'
+import { createReadStream, existsSync } from 'node:fs'
+import { truncate } from 'node:fs/promises'
 import type { ErrorBody } from '../errors.js'
 
 /** Lines of one batch, at most: OpenAI's number. */
@@ -30,14 +30,32 @@ export interface AnswerLine {
   error: { code: string; message: string } | null
 }
 
-async function* rawLines(path: string): AsyncGenerator<string> {
-  const lines = createInterface({ input: createReadStream(path), crlfDelay: Number.POSITIVE_INFINITY })
-  for await (const line of lines) yield line
+interface Line {
+  text: string
+  /** bytes of the file up to here, the newline among them; null where the file ends without one */
+  end: number | null
+}
+
+/** A file's lines as they come from the disk: node:readline would end them at U+2028 too, which JSON may hold. */
+async function* rawLines(path: string): AsyncGenerator<Line> {
+  let parts: Buffer[] = []
+  let before = 0
+  for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
+    let start = 0
+    for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
+      yield { text: Buffer.concat([...parts, chunk.subarray(start, end)]).toString(), end: before + end + 1 }
+      parts = []
+      start = end + 1
+    }
+    if (start < chunk.length) parts.push(chunk.subarray(start))
+    before += chunk.length
+  }
+  if (parts.length > 0) yield { text: Buffer.concat(parts).toString(), end: null }
 }
 
 /** The requests of a file that checkLines has found good. */
 export async function* readLines(path: string): AsyncGenerator<BatchLine> {
-  for await (const line of rawLines(path)) if (line.trim() !== '') yield JSON.parse(line)
+  for await (const { text } of rawLines(path)) if (text.trim() !== '') yield JSON.parse(text)
 }
 
 /** Reads a whole input file. @returns how many requests it has, and what is wrong with which line */
@@ -46,7 +64,7 @@ export async function checkLines(path: string, endpoint: string): Promise<{ tota
   const ids = new Set<string>()
   let number = 0
   let total = 0
-  for await (const line of rawLines(path)) {
+  for await (const { text: line } of rawLines(path)) {
     number++
     if (line.trim() === '') continue
     total++
@@ -95,15 +113,14 @@ function checkLine(text: string, endpoint: string, ids: Set<string>): Wrong {
 }
 
 /** The custom ids that a file of answers has. A last line that was cut off in the middle is cut away. */
-export function answeredIds(path: string): string[] {
-  if (!statSync(path, { throwIfNoEntry: false })) return []
-  const content = readFileSync(path)
-  const end = content.lastIndexOf(10) + 1
-  if (end < content.length) truncateSync(path, end)
-  return content
-    .subarray(0, end)
-    .toString()
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => (JSON.parse(line) as AnswerLine).custom_id)
+export async function answeredIds(path: string): Promise<string[]> {
+  const ids: string[] = []
+  if (!existsSync(path)) return ids
+  let whole = 0
+  for await (const { text, end } of rawLines(path)) {
+    if (end === null) await truncate(path, whole)
+    else ids.push((JSON.parse(text) as AnswerLine).custom_id)
+    whole = end ?? whole
+  }
+  return ids
 }

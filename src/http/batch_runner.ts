@@ -208,8 +208,8 @@ export class Batches {
       Object.assign(batch, { status: 'in_progress', in_progress_at: now() })
       this.#save(entry)
     }
-    const completed = answeredIds(this.#files.path(entry.output))
-    const failed = answeredIds(this.#files.path(entry.error))
+    const completed = await answeredIds(this.#files.path(entry.output))
+    const failed = await answeredIds(this.#files.path(entry.error))
     this.#files.resume(entry.output)
     this.#files.resume(entry.error)
     Object.assign(batch.request_counts, { completed: completed.length, failed: failed.length })
@@ -241,15 +241,18 @@ export class Batches {
   async #runLine(entry: Entry, { custom_id, body }: BatchLine, signal: AbortSignal): Promise<void> {
     const { batch } = entry
     const record = lineRecord()
-    const answer = (response: AnswerLine['response'], error: AnswerLine['error']) => {
+    const answer = async (response: AnswerLine['response'], error: AnswerLine['error']) => {
       const line: AnswerLine = { id: newId('batch_req_'), custom_id, response, error }
       const good = response?.status_code === 200
-      this.#files.append(good ? entry.output : entry.error, `${JSON.stringify(line)}\n`)
+      await this.#files.append(good ? entry.output : entry.error, `${JSON.stringify(line)}\n`)
       batch.request_counts[good ? 'completed' : 'failed']++
     }
     while (!signal.aborted) {
       if (now() > batch.expires_at) {
-        answer(null, { code: 'batch_expired', message: 'The request was not reached within the completion window.' })
+        await answer(null, {
+          code: 'batch_expired',
+          message: 'The request was not reached within the completion window.',
+        })
         return
       }
       try {
@@ -258,7 +261,7 @@ export class Batches {
         const call = { state: this.#state, record, signal }
         const reply = await endpoint(call, { ...(body as object), priority: lowestPriority })
         if (signal.aborted) return
-        answer({ status_code: 200, request_id: record.id, body: 'json' in reply ? reply.json : {} }, null)
+        await answer({ status_code: 200, request_id: record.id, body: 'json' in reply ? reply.json : {} }, null)
         return
       } catch (error) {
         if (signal.aborted) return
@@ -271,7 +274,7 @@ export class Batches {
         const told =
           error instanceof ApiError ? error : new ApiError('internal_error', 'Something went wrong in the server.')
         if (told !== error) this.#state.log('error', 'internal_error', { request_id: record.id, reason: String(error) })
-        answer({ status_code: told.status, request_id: record.id, body: told.body() }, null)
+        await answer({ status_code: told.status, request_id: record.id, body: told.body() }, null)
         return
       }
     }

@@ -2,16 +2,8 @@
 // without one is what an upload left that never ended, and goes at the next start.
 
 import { randomUUID } from 'node:crypto'
-import {
-  appendFileSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { appendFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ApiError } from '../errors.js'
 
@@ -33,8 +25,10 @@ export class FileStore {
   readonly #limit: number
   /** oldest first */
   readonly #files = new Map<string, StoredFile>()
-  /** bytes of contents that have no description yet */
+  /** bytes of contents that have no description yet, those on their way to the disk among them */
   readonly #open = new Map<string, number>()
+  /** the last write of each of these, which follow one another */
+  readonly #writes = new Map<string, Promise<void>>()
 
   /**
    * @param folder is made if it is not there
@@ -67,12 +61,20 @@ export class FileStore {
     return bytes
   }
 
-  /** @throws ApiError when there is no room; the content stays as it was */
-  append(id: string, chunk: Uint8Array | string): void {
+  /**
+   * Writes behind what was appended before. Ends when the chunk is with the operating system.
+   * @throws ApiError when there is no room; the content stays as it was
+   */
+  async append(id: string, chunk: Uint8Array | string): Promise<void> {
     const bytes = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.length
     this.checkRoom(bytes)
-    appendFileSync(this.path(id), chunk)
     this.#open.set(id, (this.#open.get(id) ?? 0) + bytes)
+    const write = (this.#writes.get(id) ?? Promise.resolve()).then(() => {
+      // A file that was dropped stays away.
+      if (this.#open.has(id)) return appendFile(this.path(id), chunk)
+    })
+    this.#writes.set(id, write)
+    await write
   }
 
   /** @throws ApiError unless so many more bytes fit */
@@ -91,13 +93,14 @@ export class FileStore {
     return sum
   }
 
-  /** Describes a file that was begun: from now on clients see it. */
+  /** Describes a file that was begun, and whose writes have ended: from now on clients see it. */
   keep(id: string, filename: string, purpose: FilePurpose, created_at: number): StoredFile {
     const bytes = this.#open.get(id) ?? 0
     if (bytes === 0) writeFileSync(this.path(id), '')
     const file: StoredFile = { id, object: 'file', bytes, created_at, filename, purpose, status: 'processed' }
     writeJson(join(this.#folder, `${id}.json`), file)
     this.#open.delete(id)
+    this.#writes.delete(id)
     this.#files.set(id, file)
     return file
   }
@@ -105,7 +108,11 @@ export class FileStore {
   /** Forgets a file that was begun. */
   drop(id: string): void {
     this.#open.delete(id)
-    rmSync(this.path(id), { force: true })
+    const remove = () => rmSync(this.path(id), { force: true })
+    const write = this.#writes.get(id)
+    this.#writes.delete(id)
+    if (write) write.then(remove, remove)
+    else remove()
   }
 
   /** Content that nobody described and nobody goes on with. */

@@ -55,6 +55,7 @@ function receive(
   contentType: string,
 ): Promise<{ filename: string | null; purpose: string | null }> {
   const said: { filename: string | null; purpose: string | null } = { filename: null, purpose: null }
+  let written = Promise.resolve()
   return new Promise((resolve, reject) => {
     const fail = (error: unknown) => {
       if (form !== null) source.unpipe(form)
@@ -77,19 +78,19 @@ function receive(
         return
       }
       said.filename = (filename || 'file').slice(0, 255)
-      stream.on('data', (chunk: Buffer) => {
-        try {
-          files.append(id, chunk)
-        } catch (error) {
-          fail(error)
-        }
-      })
+      written = write(files, id, stream)
+      written.catch(fail)
     })
     form.on('error', fail)
-    form.on('finish', () => resolve(said))
+    form.on('finish', () => written.then(() => resolve(said), fail))
     source.on('error', fail)
     source.pipe(form)
   })
+}
+
+/** The disk's pace is the upload's. */
+async function write(files: FileStore, id: string, content: AsyncIterable<Buffer>): Promise<void> {
+  for await (const chunk of content) await files.append(id, chunk)
 }
 
 function makeForm(contentType: string, fail: (error: unknown) => void): BusboyInstance | null {

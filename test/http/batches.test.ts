@@ -1,12 +1,13 @@
 // Files and batches with the real client: mistakes stay in their lines, a restart goes on.
 
-import { appendFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import OpenAI, { toFile } from 'openai'
 import OpenAI5 from 'openai-5'
 import { expect, onTestFinished, test } from 'vitest'
 import type { Script } from '../../src/engine/fake.js'
+import { answeredIds } from '../../src/http/batch_lines.js'
 import { EOS, word } from '../generation/fake_model.js'
 import { startFakeServer } from './fake_server.js'
 
@@ -251,4 +252,26 @@ test('what is wrong with an upload or a batch is told', async () => {
   const without = await startFakeServer()
   expect(await told(await fetch(`${without.url}/v1/files`))).toEqual([404, 'files_disabled', null])
   expect(await told(await without.post('/v1/batches', good))).toEqual([404, 'files_disabled', null])
+})
+
+test('a line ends at its newline and nowhere else', async () => {
+  const { client, engine } = await startFakeServer({ storage: { folder: folderOfTest(), limit: 1e6 } })
+  const text = 'a\u2028b\u2029c\u0085d é😀'
+  const long = 'x'.repeat(70_000) // longer than what is read from the disk at once
+  const file = await upload(client, `${line('1', { prompt: text })}\r\n\n${line('2', { prompt: 'y', user: long })}`)
+  const endpoint = '/v1/completions'
+  const { id } = await client.batches.create({ input_file_id: file.id, endpoint, completion_window: '24h' })
+  expect(await finished(client, id)).toMatchObject({ status: 'completed', request_counts: { completed: 2, failed: 0 } })
+  const prompts = engine.seen.map(({ prompt }) => Buffer.from(prompt).toString())
+  expect(prompts.sort()).toEqual([text, 'y'].sort())
+})
+
+test('answers that were written are read back; what was cut off in the middle of a character goes', async () => {
+  const path = join(folderOfTest(), 'answers')
+  expect(await answeredIds(path)).toEqual([])
+  const whole = Buffer.from(`${JSON.stringify({ custom_id: 'a\u2028' })}\n${JSON.stringify({ custom_id: 'b' })}\n`)
+  writeFileSync(path, Buffer.concat([whole, Buffer.from(JSON.stringify({ custom_id: 'é' })).subarray(0, 15)]))
+  expect(await answeredIds(path)).toEqual(['a\u2028', 'b'])
+  expect(readFileSync(path)).toEqual(whole)
+  expect(await answeredIds(path)).toEqual(['a\u2028', 'b'])
 })
