@@ -103,7 +103,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     generation,
     engine,
     created: model.created,
-    fingerprint: `parley-${version}-${info.dtype}-${info.isa}`,
+    fingerprint: `parley-${version}-${state.modelName}-${info.dtype}-${info.isa}`,
   }
   state.batches?.start()
 

@@ -7,7 +7,7 @@ const head = <const Kind extends string>(kind: Kind) => ({
   object: z.literal(kind),
   created: z.int().describe('seconds since 1970'),
   model: z.string(),
-  system_fingerprint: z.string().describe('the build, dtype and instruction set that answered'),
+  system_fingerprint: z.string().describe('the version, model, dtype and instruction set that answered'),
   service_tier: z.literal('default').optional(),
 })
 
