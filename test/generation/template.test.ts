@@ -42,6 +42,11 @@ test('raise_exception and other complaints become an error that a client underst
     await expect(failing()).rejects.toThrow(/^The model's chat template refuses these messages: /)
   }
   await expect(render("{{ raise_exception('Roles must alternate') }}", 'x')).rejects.toThrow(/Roles must alternate$/)
+  await expect(render("{{ 'a' * 10**12 }}", 'x')).rejects.toMatchObject({
+    status: 400,
+    kind: 'chat_template_failed',
+    message: "The model's chat template was stopped: it takes too many steps",
+  })
 })
 
 test('text of special tokens inside a message is plain text, the template’s own is not', async () => {
