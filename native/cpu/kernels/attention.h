@@ -228,7 +228,7 @@ PARLEY_INLINE void weighted_values(const Pages<queries, Number>& values, const Q
 // scratch: queries * (head_dim + stride) floats.
 template <int queries, class Number>
 void attend(const AttentionCall& call, const Query* query, int64_t kv_head, const int32_t* page_table, float* scratch) {
-  constexpr int pages_at_once = queries * 4 <= kAttentionRows ? 4 : queries * 2 <= kAttentionRows ? 2 : 1;
+  constexpr int pages_at_once = queries * 4 <= kAttentionSums ? 4 : queries * 2 <= kAttentionSums ? 2 : 1;
   constexpr int vecs_at_once = PARLEY_LEVEL >= 2 ? (queries > 4 ? 2 : 4) : PARLEY_LEVEL == 1 ? (queries > 2 ? 1 : 2) : 1;
   const int64_t head_dim = call.head_dim;
   const int64_t head_numbers = head_dim * kPageTokens;
@@ -340,7 +340,15 @@ int64_t attention_scratch(const AttentionCall& call, int64_t context) {
   return kAttentionRows * (call.head_dim + score_stride(context)) + kLanes;
 }
 
-// Tasks lie in a row, [group][key/value head], each as long as its cost; a thread runs those that start in its share of the length.
+// The row behind the last of the sequence that `row` belongs to.
+PARLEY_INLINE int64_t end_of_sequence(const AttentionCall& call, int64_t row) {
+  int64_t end = row + 1;
+  while (end < call.num_rows && call.sequences[end] == call.sequences[row]) ++end;
+  return end;
+}
+
+// Tasks lie in a row, [sequence][key/value head][group], each as long as its cost; a thread runs those that start in its share of the
+// length. So a prompt's groups read one head's keys and values after each other, which stay in the second-level cache.
 void attention(const AttentionCall& call, int64_t thread, int64_t num_threads, float* scratch) {
   int64_t total = 0;
   for (int64_t row = 0; row < call.num_rows;) {
@@ -351,12 +359,17 @@ void attention(const AttentionCall& call, int64_t thread, int64_t num_threads, f
   const int64_t begin = total / num_threads * thread + total % num_threads * thread / num_threads;
   const int64_t end = total / num_threads * (thread + 1) + total % num_threads * (thread + 1) / num_threads;
   int64_t start = 0;
-  for (int64_t row = 0; row < call.num_rows && start < end;) {
-    const RowGroup group = group_at(call, row);
-    for (int64_t head = 0; head < call.num_kv_heads; ++head, start += group.cost) {
-      if (start >= begin && start < end) attend_group(call, group, head, scratch);
+  for (int64_t first_row = 0; first_row < call.num_rows && start < end;) {
+    const int64_t last_row = end_of_sequence(call, first_row);
+    for (int64_t head = 0; head < call.num_kv_heads; ++head) {
+      for (int64_t row = first_row; row < last_row;) {
+        const RowGroup group = group_at(call, row);
+        if (start >= begin && start < end) attend_group(call, group, head, scratch);
+        start += group.cost;
+        row = group.last_row;
+      }
     }
-    row = group.last_row;
+    first_row = last_row;
   }
 }
 

@@ -13,6 +13,7 @@ namespace {
 constexpr int kTileTokens = 6;
 constexpr int kWideTokens = 2;
 constexpr int kAttentionRows = 4;
+constexpr int kAttentionSums = 4;
 constexpr int kWidenGroups = 3;
 constexpr int kFmaAccumulators = 6;
 

@@ -13,6 +13,7 @@ namespace {
 constexpr int kTileTokens = 12;
 constexpr int kWideTokens = 12;
 constexpr int kAttentionRows = 8;
+constexpr int kAttentionSums = 16;
 constexpr int kWidenGroups = 3;
 constexpr int kFmaAccumulators = 24;
 

@@ -12,6 +12,7 @@ namespace {
 constexpr int kTileTokens = 3;
 constexpr int kWideTokens = 1;
 constexpr int kAttentionRows = 2;
+constexpr int kAttentionSums = 2;
 constexpr int kWidenGroups = 2;
 constexpr int kFmaAccumulators = 3;
 
