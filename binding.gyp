@@ -9,6 +9,8 @@
     "avx512_flags": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512",
                      "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
     "amx_flags": ["-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    # Compilers older than GCC 11 and Clang 11 know no AMX.
+    "amx%": "<!(echo | ${CXX:-g++} -mavx512bf16 -mamx-tile -mamx-bf16 -x c++ -E - >/dev/null 2>&1 && echo yes || echo no)",
   },
   "target_defaults": {
     "include_dirs": ["native"],
@@ -63,7 +65,8 @@
       "dependencies": ["kernels_baseline"],
       "libraries": ["-lpthread"],
       "conditions": [
-        ["target_arch=='x64'", {"dependencies": ["kernels_avx2", "kernels_avx512", "kernels_amx"]}],
+        ["target_arch=='x64'", {"dependencies": ["kernels_avx2", "kernels_avx512"]}],
+        ["target_arch=='x64' and amx=='yes'", {"dependencies": ["kernels_amx"], "defines": ["PARLEY_AMX"]}],
       ],
     },
     {
@@ -92,6 +95,10 @@
           "cflags_cc": ["<@(avx512_flags)"],
           "xcode_settings": {"OTHER_CPLUSPLUSFLAGS": ["<@(avx512_flags)"]},
         },
+      ],
+    }],
+    ["target_arch=='x64' and amx=='yes'", {
+      "targets": [
         {
           "target_name": "kernels_amx",
           "type": "static_library",

@@ -6,7 +6,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(PARLEY_AMX) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -31,7 +31,7 @@ bool has_avx512() {
 
 // The tiles' registers are saved for those who asked the system to (Linux 5.16 and up); asked once, it holds for the whole process.
 bool has_amx() {
-#if defined(__linux__)
+#if defined(PARLEY_AMX) && defined(__linux__)
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h
   constexpr long kTileData = 18;
   unsigned eax, ebx, ecx, edx;
@@ -78,7 +78,9 @@ const Kernels& kernels_for(Isa isa) {
   if (isa == Isa::auto_) isa = best_isa();
   check(has_isa(isa), "this machine has no ", isa_name(isa), " instructions");
 #if defined(__x86_64__)
+#if defined(PARLEY_AMX)
   if (isa == Isa::amx) return amx::kKernels;
+#endif
   if (isa == Isa::avx512) return avx512::kKernels;
   if (isa == Isa::avx2) return avx2::kKernels;
 #endif
