@@ -203,13 +203,13 @@ def make_llama_unk(folder):
     return Tokenizer.from_str(json.dumps(state))
 
 
-def small_charsmap():
+def small_charsmap(**kwargs):
     """The parts of SentencePiece's nmt_nfkc that the texts touch are too large to keep; these rules are of the same kinds."""
     rules = ['%X\t%X' % pair for pair in [(0x09, 0x20), (0x0a, 0x20), (0x0d, 0x20), (0xa0, 0x20), (0x3000, 0x20), (0xb2, 0x32), (0x2460, 0x31), (0xff41, 0x61), (0x2122, 0x54)]]
     rules += ['1\t', '200B\t', 'FB01\t66 69', 'BD\t31 2044 32', '65 301\tE9', '41 30A\tC5', '304B 3099\t304C', '1100 1161\tAC00', '1100 1161 11A8\tAC01', '928 93C\t929', '61 308 323\t61 323 308', '2026\t2E 2E 2E']
     path = FIXTURES / 'rules.tsv'
     path.write_text('\n'.join(rules) + '\n')
-    model = train_sentencepiece(model_type='unigram', normalization_rule_tsv=str(path), character_coverage=0.98)
+    model = train_sentencepiece(model_type='unigram', normalization_rule_tsv=str(path), character_coverage=0.98, **kwargs)
     path.unlink()
     return model
 
@@ -253,13 +253,10 @@ def make_spm_llama(folder):
 
 
 def make_spm_t5(folder):
-    model = small_charsmap()
+    model = small_charsmap(pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
     (folder / 'spiece.model').write_bytes(model)
     (folder / 'config.json').write_text('{"model_type": "t5"}\n')
-    tokenizer = unigram(model, 100)
-    tokenizer.add_special_tokens(['<unk>', '<s>', '</s>', *[f'<extra_id_{i}>' for i in range(99, -1, -1)]])
-    tokenizer.post_processor = processors.TemplateProcessing(single='$A </s>', special_tokens=[('</s>', 2)])
-    return tokenizer
+    return transformers.T5Tokenizer.from_pretrained(str(folder))._tokenizer
 
 
 SMALL = {name.removeprefix('make_').replace('_', '-'): make for name, make in globals().items() if name.startswith('make_')}

@@ -58,6 +58,12 @@ export function readSentencePiece(
   )
 }
 
+/** Spaces in a row are one, which T5's converter leaves to the split at white space. */
+const oneSpace: NormalizerStep[] = [
+  { type: 'Strip', left: false, right: true },
+  { type: 'Replace', pattern: { regex: ' {2,}' }, content: MARK },
+]
+
 function readUnigramFile(model: ModelFile, config: Fields | null, family: string): TokenizerDefinition {
   const isT5 = /^T5Tokenizer/.test(config?.text('tokenizer_class') ?? '') || /^u?m?t5$/.test(family)
   // T5's sentinels are not in its file; mT5's are.
@@ -78,12 +84,9 @@ function readUnigramFile(model: ModelFile, config: Fields | null, family: string
   }
   return {
     added: [...addedPieces(model), ...extra],
-    normalizer: [
-      ...charsmapOf(model),
-      { type: 'Strip', left: false, right: true },
-      { type: 'Replace', pattern: { regex: ' {2,}' }, content: MARK },
-    ],
+    normalizer: [...charsmapOf(model), ...(isT5 ? [] : oneSpace)],
     preTokenizer: [
+      ...(isT5 ? [{ type: 'WhitespaceSplit' } as const] : []),
       { type: 'Metaspace', replacement: MARK, prepend_scheme: model.addDummyPrefix ? 'always' : 'never', split: true },
     ],
     model: unigram,
