@@ -1,5 +1,6 @@
 // What the model thinks of texts, without a completion: embeddings, likelihoods, and which of a few tokens would come next.
 
+import { setMaxListeners } from 'node:events'
 import type { SamplingParams } from '../engine/contract.js'
 import {
   type Engine,
@@ -52,6 +53,9 @@ export async function nextLogprobs(
   return events.map(({ top }) => Float32Array.from(top, ({ logprob }) => logprob))
 }
 
+/** Prompts of one request in the engine at a time: a long list must not fill the queue, nor keep all others waiting behind it. */
+const maxInFlight = 64
+
 /** The one event of each prompt. If one fails, none goes on. */
 async function measure(
   engine: Engine,
@@ -61,19 +65,31 @@ async function measure(
 ): Promise<TokenEvent[]> {
   const controller = new AbortController()
   const all = AbortSignal.any([signal, controller.signal])
+  setMaxListeners(0, all)
+  const found: TokenEvent[] = []
+  const waiting = prompts.entries()
+  const work = async () => {
+    for (const [i, prompt] of waiting) found[i] = await measureOne(engine, { prompt, sampling }, all, signal)
+  }
   try {
-    return await Promise.all(
-      prompts.map(async (prompt) => {
-        for await (const event of engine.submit({ prompt, sampling }, all)) return event
-        // The signal's own reason may be no Error.
-        if (signal.aborted) throw new DOMException('nobody waits for this any more', 'AbortError')
-        // Nobody but the signal and the end of the engine cancels a request.
-        throw new ApiError('server_shutting_down', 'The server is shutting down.')
-      }),
-    )
+    await Promise.all(Array.from({ length: Math.min(prompts.length, maxInFlight) }, work))
+    return found
   } finally {
     controller.abort()
   }
+}
+
+async function measureOne(
+  engine: Engine,
+  request: EngineRequest,
+  all: AbortSignal,
+  signal: AbortSignal,
+): Promise<TokenEvent> {
+  for await (const event of engine.submit(request, all)) return event
+  // The signal's own reason may be no Error.
+  if (signal.aborted) throw new DOMException('nobody waits for this any more', 'AbortError')
+  // Nobody but the signal and the end of the engine cancels a request.
+  throw new ApiError('server_shutting_down', 'The server is shutting down.')
 }
 
 function missing(): never {

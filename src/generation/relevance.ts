@@ -63,13 +63,21 @@ export async function relevancePrompts(
     const all = await Promise.all(pairs.map((pair) => prompts.filled(whole(pair), true, signal)))
     return all.map((ids) => ({ ids, numQueryTokens: 0 }))
   }
-  // A query is encoded for itself, so that its tokens are the same ones behind every document. The space before it is its own, as
-  // tokenizers want it.
+  // A query is encoded for itself, and once, so that its tokens are the same ones behind every document. The space before it is its
+  // own, as tokenizers want it.
   const context = between.trimEnd()
+  const queries = new Map<string, Promise<Int32Array>>()
+  const encodeQuery = (pair: Pair) => {
+    const known = queries.get(pair.query)
+    if (known) return known
+    const ids = prompts.filled([between.slice(context.length), fill(second, pair)], false, signal)
+    queries.set(pair.query, ids)
+    return ids
+  }
   return Promise.all(
     pairs.map(async (pair) => {
       const document = await prompts.filled([before, fill(first, pair), context], true, signal)
-      const query = await prompts.filled([between.slice(context.length), fill(second, pair)], false, signal)
+      const query = await encodeQuery(pair)
       return { ids: Int32Array.of(...document, ...query), numQueryTokens: query.length }
     }),
   )

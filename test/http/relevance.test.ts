@@ -230,3 +230,18 @@ test('an encoder-decoder has none of these', async () => {
     ])
   }
 })
+
+test('a long list takes its turn a few at a time, and each answer stands at its place', async () => {
+  let most = 0
+  const server = await startFakeServer({
+    script: async function* ({ prompt }) {
+      most = Math.max(most, server.engine.seen.filter(({ state }) => state === 'running').length)
+      await new Promise((resolve) => setImmediate(resolve))
+      yield { token: 0, pooled: Float32Array.of(prompt.length) }
+    },
+  })
+  const input = Array.from({ length: 200 }, (_, i) => 'x'.repeat((i % 97) + 1))
+  const { data } = await ask<EmbeddingAnswer>(server.url, '/v1/embeddings', { input, normalize: false })
+  expect(data.map(({ embedding }) => embedding)).toEqual(input.map(({ length }) => [length]))
+  expect(most).toBe(64)
+})
