@@ -3,11 +3,11 @@
 
 import { fork } from 'node:child_process'
 import { availableParallelism } from 'node:os'
-import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 import { startEngine } from '../../src/engine/addon.js'
 import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
+import { Pace } from './pace.mjs'
 import { writeRandomCheckpoint } from './random_checkpoint.js'
 import { ServerProcess } from './server_process.js'
 
@@ -41,13 +41,13 @@ async function benchStreams(model: string, rounds: number): Promise<void> {
     await server.answers('/health/ready')
     const client = new Client(server.port)
     for (let round = -1; round < rounds; round++) {
-      const rate = (numStreams * numTokens) / (await engineRun(engine))
-      if (round >= 0) alone.push(rate)
+      const engineRate = await engineRun(engine)
+      if (round >= 0) alone.push(engineRate)
       for (const over of ['sse', 'ws'] as const) {
         const before = server.frontEndSeconds
-        const { seconds } = await client.ask<{ seconds: number }>({ streams: numStreams, tokens: numTokens, over })
+        const { rate } = await client.ask<{ rate: number }>({ streams: numStreams, tokens: numTokens, over })
         if (round < 0) continue // warm
-        rates[over].push((numStreams * numTokens) / seconds)
+        rates[over].push(rate)
         costs[over].push(((server.frontEndSeconds - before) * 1e6) / (numStreams * numTokens))
       }
     }
@@ -71,15 +71,15 @@ async function benchStreams(model: string, rounds: number): Promise<void> {
   }
 }
 
-/** Seconds of as many requests without a front end. */
+/** Tokens a second of as many requests without a front end. */
 async function engineRun(engine: Engine): Promise<number> {
-  const start = performance.now()
+  const pace = new Pace()
   const one = async () => {
-    const sampling = { max_tokens: numTokens, ignore_eos: true }
-    for await (const _ of engine.submit({ prompt: Int32Array.of(5, 6, 7, 8), sampling }));
+    const sampling = { max_tokens: numTokens, temperature: 0, ignore_eos: true }
+    for await (const _ of engine.submit({ prompt: Int32Array.of(5, 6, 7, 8), sampling })) pace.add(1)
   }
   await Promise.all(Array.from({ length: numStreams }, one))
-  return (performance.now() - start) / 1000
+  return pace.rate(numStreams * numTokens)
 }
 
 async function benchIdle(model: string): Promise<void> {
@@ -151,8 +151,12 @@ class Client {
 
   ask<T>(question: object): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#process.once('message', (answer) => resolve(answer as T))
-      this.#process.once('exit', () => reject(new Error('the client ended')))
+      const ended = () => reject(new Error('the client ended'))
+      this.#process.once('exit', ended)
+      this.#process.once('message', (answer) => {
+        this.#process.off('exit', ended)
+        resolve(answer as T)
+      })
       this.#process.send(question)
     })
   }

@@ -1,9 +1,11 @@
 // A client in a process of its own, so that its work is not counted as the server's. Asked by messages of its parent:
-// { streams, tokens, over: 'sse' | 'ws' } → { seconds }: so many streams at once, from the first request to the last byte.
+// { streams, tokens, over: 'sse' | 'ws' } → { seconds, rate }: so many streams at once, from the first request to the last byte, and their
+// tokens a second while all of them run.
 // { idle } → { open }: so many WebSockets, which stay open until the process ends.
 import { connect } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import { WebSocket } from 'ws'
+import { Pace } from './pace.mjs'
 
 const port = Number(process.argv[2])
 const sockets = []
@@ -17,22 +19,32 @@ process.on('message', async (asked) => {
     process.send({ open: sockets.length })
     return
   }
+  const { streams, tokens, over } = asked
   const start = performance.now()
-  if (asked.over === 'ws') await webSocketStreams(asked)
-  else await Promise.all(Array.from({ length: asked.streams }, () => eventStream(asked.tokens)))
-  process.send({ seconds: (performance.now() - start) / 1000 })
+  const pace = new Pace()
+  if (over === 'ws') await webSocketStreams(asked, pace)
+  else await Promise.all(Array.from({ length: streams }, () => eventStream(tokens, pace)))
+  process.send({ seconds: (performance.now() - start) / 1000, rate: pace.rate(streams * tokens) })
 })
 
-const bodyOf = (max_tokens) => ({ prompt: 'Once upon a time', max_tokens, ignore_eos: true, stream: true })
+// Greedy, as the engine alone: the model's own temperature and top_p would cost the engine more.
+const bodyOf = (max_tokens) => ({
+  prompt: 'Once upon a time',
+  max_tokens,
+  temperature: 0,
+  ignore_eos: true,
+  stream: true,
+})
 
 /** Resolves at the end of a stream of server-sent events, which is looked at no further: reading it is not what is measured. */
-function eventStream(tokens) {
+function eventStream(tokens, pace) {
   const body = JSON.stringify(bodyOf(tokens))
   const head = `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n`
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1', () => socket.write(head + body))
     let end = ''
     socket.on('data', (data) => {
+      pace.add(data.length)
       end = (end + data.subarray(-20).toString('latin1')).slice(-20)
       if (!end.includes('[DONE]')) return
       socket.destroy()
@@ -44,7 +56,7 @@ function eventStream(tokens) {
 }
 
 /** All streams over one WebSocket. */
-async function webSocketStreams({ streams, tokens }) {
+async function webSocketStreams({ streams, tokens }, pace) {
   const socket = await open()
   for (let id = 0; id < streams; id++) {
     socket.send(JSON.stringify({ id, method: 'completions', params: bodyOf(tokens) }))
@@ -52,6 +64,7 @@ async function webSocketStreams({ streams, tokens }) {
   await new Promise((resolve, reject) => {
     let running = streams
     socket.on('message', (data) => {
+      pace.add(data.length)
       if (data.length > 200) return
       if (JSON.parse(data).error) reject(new Error(data.toString()))
       else if (--running === 0) resolve()

@@ -1,0 +1,4 @@
+export class Pace {
+  add(amount: number): void
+  rate(units: number): number
+}
