@@ -121,8 +121,9 @@ struct Splitter {
       Bf16* row = to + pair / per_block * (2 * terms * kAmxNumbers) + pair % per_block * 32;
       const Number* even = panel + 2 * pair * kPanelRows;
       if (2 * pair + 1 < cols) {
-        __builtin_prefetch(ahead + 2 * pair * kPanelRows * static_cast<int64_t>(sizeof(Number)));
-        __builtin_prefetch(ahead + (2 * pair + 1) * kPanelRows * static_cast<int64_t>(sizeof(Number)));
+        // Into the second-level cache: the first has fewer misses on their way, and split weights and tokens to hold.
+        __builtin_prefetch(ahead + 2 * pair * kPanelRows * static_cast<int64_t>(sizeof(Number)), 0, 2);
+        __builtin_prefetch(ahead + (2 * pair + 1) * kPanelRows * static_cast<int64_t>(sizeof(Number)), 0, 2);
         split_pair(row, even, even + kPanelRows);
         split_pair(row + kAmxNumbers, even + 16, even + 16 + kPanelRows);
       } else if (2 * pair < cols) {
