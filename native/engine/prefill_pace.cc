@@ -9,6 +9,9 @@ namespace {
 // A step that decodes and reads a prompt takes so much more of the time that the decodes alone take, on average: the gap between two
 // tokens stays under 1.5 times the usual one, with something left for a noisy machine.
 constexpr double kShare = 0.35;
+// A step that lasts no longer than this may read as much as fits: at 20 tokens a second nobody sees a gap, while slices of a few tokens
+// read a prompt several times slower than large ones do.
+constexpr double kUnnoticedMs = 50;
 // More of it for each prompt that waits behind the first.
 constexpr double kShareBehind = 4 * kShare;
 // So much of the decodes' time can be saved up while no prompt comes: its first step takes no more than 1.5 times the next ones.
@@ -27,8 +30,9 @@ int64_t PrefillPace::save_up(int64_t num_decodes, int64_t num_behind) {
   if (num_decodes == 0) return std::numeric_limits<int64_t>::max();
   const double usual = decode_ms(num_decodes);
   const double share = kShare + kShareBehind * static_cast<double>(num_behind);
+  const double allowance_ms = std::max(share * usual, kUnnoticedMs - usual);
   // A token that takes longer than all that must still come one day.
-  saved_ms_ = std::min(saved_ms_ + share * usual, std::max(std::max(kMostSaved, share) * usual, token_ms_));
+  saved_ms_ = std::min(saved_ms_ + allowance_ms, std::max({kMostSaved * usual, allowance_ms, token_ms_}));
   if (usual == 0) return 0;  // known after this step
   return token_ms_ == 0 ? kFirstTokens : static_cast<int64_t>(std::max(0.0, saved_ms_) / token_ms_);
 }

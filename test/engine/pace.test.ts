@@ -36,10 +36,10 @@ const quantile = (values: number[], q: number) => values.toSorted((a, b) => a - 
 const sum = (values: number[]) => values.reduce((total, value) => total + value, 0)
 
 describe.each([
-  ['few streams, a slow machine', 1, 10, 1.6],
-  ['eight streams', 8, 25, 1.6],
-  ['a token that takes longer than a step of decodes', 2, 1, 4],
-  ['a fast machine', 16, 12, 0.1],
+  ['few streams, a slow machine', 1, 100, 16],
+  ['eight streams', 8, 250, 16],
+  ['a token that takes longer than a step of decodes', 2, 100, 400],
+  ['a fast machine', 16, 120, 1],
 ])('%s', (_name, decodes, decodeMs, tokenMs) => {
   const cheap = tokenMs < decodeMs / 3
 
@@ -73,24 +73,24 @@ describe.each([
   })
 })
 
-test('a step that was held up for a second does not hold up the prompt', () => {
+test('a step that was held up for ten seconds does not hold up the prompt', () => {
   const pace = testPace()
-  read(pace, 0, 100, 10, 1)
-  decodeAlone(pace, 4, 50, 10)
-  read(pace, 4, 100, 10, 1)
-  pace.ran(4, pace.saveUp(4, 0), 1000)
-  pace.ran(4, 0, 1000)
-  const steps = read(pace, 4, 300, 10, 1)
+  read(pace, 0, 100, 100, 10)
+  decodeAlone(pace, 4, 50, 100)
+  read(pace, 4, 100, 100, 10)
+  pace.ran(4, pace.saveUp(4, 0), 10000)
+  pace.ran(4, 0, 10000)
+  const steps = read(pace, 4, 300, 100, 10)
   expect(steps.length).toBeLessThan(120) // without it: 86
-  expect(Math.max(...steps)).toBeLessThan(20)
+  expect(Math.max(...steps)).toBeLessThan(200)
 })
 
 test('rows that cost nothing do not make the next slice large', () => {
   // A kernel that computes 32 rows in the time of one.
   const pace = testPace()
-  const cost = (rows: number) => 10 + 8 * (Math.ceil(rows / 32) - 1)
-  read(pace, 0, 512, 10, 0.25)
-  decodeAlone(pace, 4, 50, 10)
+  const cost = (rows: number) => 100 + 80 * (Math.ceil(rows / 32) - 1)
+  read(pace, 0, 512, 100, 2.5)
+  decodeAlone(pace, 4, 50, 100)
   const steps: number[] = []
   for (let left = 4000; left > 0; ) {
     const slice = Math.min(left, maxBatchedTokens, pace.saveUp(4, 0))
@@ -98,17 +98,26 @@ test('rows that cost nothing do not make the next slice large', () => {
     pace.ran(4, slice, cost(4 + slice))
     left -= slice
   }
-  expect(Math.max(...steps)).toBeLessThanOrEqual(26)
-  expect(sum(steps) / (steps.length * 10)).toBeLessThan(1.45)
+  expect(Math.max(...steps)).toBeLessThanOrEqual(260)
+  expect(sum(steps) / (steps.length * 100)).toBeLessThan(1.45)
 })
 
 test('a machine that becomes faster while a prompt is read is noticed', () => {
   const pace = testPace()
-  read(pace, 0, 100, 50, 5)
-  decodeAlone(pace, 4, 50, 50)
-  read(pace, 4, 200, 50, 5)
-  const steps = read(pace, 4, 1000, 10, 1).slice(100)
-  expect(quantile(steps, 0.99) / 10).toBeLessThan(1.9)
+  read(pace, 0, 100, 500, 50)
+  decodeAlone(pace, 4, 50, 500)
+  read(pace, 4, 200, 500, 50)
+  const steps = read(pace, 4, 1000, 100, 10).slice(100)
+  expect(quantile(steps, 0.99) / 100).toBeLessThan(1.9)
+})
+
+test('where decodes are quick, a step that nobody notices reads what fits into it', () => {
+  const pace = testPace()
+  read(pace, 0, 100, 10, 0.5)
+  decodeAlone(pace, 4, 50, 10)
+  const steps = read(pace, 4, 1500, 10, 0.5)
+  expect(Math.max(...steps)).toBeLessThanOrEqual(50)
+  expect(steps.length).toBeLessThan(30) // with a share of a step of 10 ms: about 200
 })
 
 test('where nobody decodes there is no limit', () => {
