@@ -40,7 +40,7 @@ export async function main(args: string[]): Promise<void> {
       threads: { type: 'string' },
       shape: { type: 'string', multiple: true, default: ['pythia-160m'] },
       dtype: { type: 'string', default: 'float16' },
-      isa: { type: 'string', default: 'auto_' },
+      isa: { type: 'string', default: 'auto' },
       engine: { type: 'boolean', default: false },
       load: { type: 'boolean', default: false },
       scheduler: { type: 'boolean', default: false },
