@@ -5,52 +5,16 @@ import type { Delta, PreparedRequest } from '../generation/request.js'
 import type { ChatMessage } from '../generation/template.js'
 import { newId } from './answer.js'
 import type { Call, Reply } from './call.js'
-import { stopSchema } from './fields.js'
+import { contentSchema, stopSchema } from './fields.js'
 import { checkModel, needModel } from './ready.js'
 import { refuseUnsupported } from './unsupported.js'
 import { UsageCount } from './usage.js'
-import { custom, describe, fieldsOf, parse } from './validate.js'
-
-/** A text, or blocks of text; anything else is refused by its name. */
-const textSchema = z
-  .unknown()
-  .transform((value, ctx): string => {
-    if (typeof value === 'string') return value
-    if (value === undefined) return custom(ctx, 'missing_required_parameter', 'is missing')
-    if (!Array.isArray(value)) {
-      return custom(ctx, 'invalid_type', `must be a string or an array of blocks, but got ${describe(value)}`)
-    }
-    const texts: string[] = []
-    for (const [i, block] of value.entries()) {
-      const { type, text } = (block ?? {}) as Record<string, unknown>
-      if (type !== 'text') {
-        const message = `must be "text", the only kind of block that this server supports, but got ${describe(type)}`
-        return custom(ctx, 'unsupported_value', message, [i, 'type'])
-      }
-      if (typeof text !== 'string')
-        return custom(ctx, 'invalid_type', `must be a string, but got ${describe(text)}`, [i, 'text'])
-      texts.push(text)
-    }
-    return texts.join('\n')
-  })
-  .meta({
-    anyOf: [
-      { type: 'string' },
-      {
-        type: 'array',
-        items: {
-          type: 'object',
-          properties: { type: { const: 'text' }, text: { type: 'string' } },
-          required: ['type', 'text'],
-        },
-      },
-    ],
-  })
+import { fieldsOf, parse } from './validate.js'
 
 const promptFields = {
   model: z.string().optional(),
-  messages: z.array(z.object({ role: z.enum(['user', 'assistant', 'system']), content: textSchema })).min(1),
-  system: textSchema.optional(),
+  messages: z.array(z.object({ role: z.enum(['user', 'assistant', 'system']), content: contentSchema })).min(1),
+  system: contentSchema.optional(),
 }
 
 export const countSchema = z.object(promptFields)
