@@ -1,0 +1,18 @@
+// Runs the blocks of a kernel.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "device.h"
+
+namespace emulator {
+
+// Largest shared memory of a block, static and dynamic together, on compute capability 8.6 and 8.9.
+constexpr int64_t kMostShared = 99 * 1024;
+
+// Runs thread_body in every thread of every block, one block after the other, in changing orders of threads. Returns what went wrong,
+// "" if nothing did.
+std::string run_grid(dim3 grid, dim3 block, int64_t shared_bytes, const std::function<void()>& thread_body);
+
+}  // namespace emulator

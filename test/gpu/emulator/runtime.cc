@@ -1,0 +1,469 @@
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "block.h"
+#include "cuda_runtime.h"
+
+using Work = std::function<cudaError_t()>;
+
+struct CUgraph_st {
+  std::vector<Work> work;
+};
+struct CUgraphExec_st {
+  std::vector<Work> work;
+};
+struct CUstream_st {
+  bool blocking = true;
+  std::deque<Work> queue;
+  uint64_t enqueued = 0;
+  uint64_t done = 0;
+  bool capturing = false;
+  std::vector<Work> captured;
+};
+struct CUevent_st {
+  cudaStream_t stream = nullptr;
+  uint64_t number = 0;  // of the work in the stream after which it has happened
+  std::chrono::steady_clock::time_point time;
+};
+
+namespace emulator {
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr size_t kAlignment = 256;  // what cudaMalloc promises
+
+// Device memory: whole pages with a page behind them that cannot be touched, the allocation's end (but for alignment) at their end.
+struct Allocation {
+  char* pages;
+  size_t page_bytes;
+  size_t bytes;
+};
+
+struct Runtime {
+  std::recursive_mutex mutex;
+  std::map<const char*, Allocation> allocations;
+  std::map<const char*, size_t> pinned;
+  std::set<cudaStream_t> streams;
+  std::map<const void*, int> shared_limits;
+  CUstream_st null_stream;
+  size_t used = 0;
+  int running = 0;
+  cudaError_t last_error = cudaSuccess;
+  std::string failure;  // of the last kernel that failed
+};
+
+Runtime& runtime() {
+  static Runtime* the_one = new Runtime;  // outlives all that is destroyed at the end
+  return *the_one;
+}
+
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+size_t memory_limit() {
+  const char* text = std::getenv("PARLEY_EMULATED_MEMORY");
+  return text ? std::strtoull(text, nullptr, 10) : size_t{4} << 30;
+}
+
+cudaError_t result(cudaError_t error) {
+  if (error != cudaSuccess) runtime().last_error = error;
+  return error;
+}
+
+void protect(int protection) {
+  for (const auto& [start, allocation] : runtime().allocations) mprotect(allocation.pages, allocation.page_bytes, protection);
+}
+
+// Device memory can be touched while one of these lives.
+struct Running {
+  Running() {
+    if (runtime().running++ == 0) protect(PROT_READ | PROT_WRITE);
+  }
+  ~Running() {
+    if (--runtime().running == 0) protect(PROT_NONE);
+  }
+};
+
+// Runs the stream's work up to `number`; the first failure ends it.
+cudaError_t run_until(cudaStream_t stream, uint64_t number) {
+  if (stream->done >= number) return cudaSuccess;
+  Running running;
+  while (stream->done < number && !stream->queue.empty()) {
+    const Work work = std::move(stream->queue.front());
+    stream->queue.pop_front();
+    ++stream->done;
+    const cudaError_t error = work();
+    if (error != cudaSuccess) {
+      stream->done += stream->queue.size();
+      stream->queue.clear();
+      return error;
+    }
+  }
+  return cudaSuccess;
+}
+
+cudaStream_t real(cudaStream_t stream) { return stream ? stream : &runtime().null_stream; }
+
+cudaError_t enqueue(cudaStream_t stream, Work work) {
+  stream = real(stream);
+  if (stream->capturing) {
+    stream->captured.push_back(std::move(work));
+  } else {
+    stream->queue.push_back(std::move(work));
+    ++stream->enqueued;
+  }
+  return cudaSuccess;
+}
+
+bool anything_captures() {
+  for (const cudaStream_t stream : runtime().streams) {
+    if (stream->capturing) return true;
+  }
+  return false;
+}
+
+bool is_device(const void* at, size_t bytes) {
+  const char* begin = static_cast<const char*>(at);
+  auto next = runtime().allocations.upper_bound(begin);
+  if (next == runtime().allocations.begin()) return false;
+  const auto& [start, allocation] = *--next;
+  return begin >= start && begin + bytes <= start + allocation.bytes;
+}
+
+bool is_pinned(const void* at, size_t bytes) {
+  const char* begin = static_cast<const char*>(at);
+  auto next = runtime().pinned.upper_bound(begin);
+  if (next == runtime().pinned.begin()) return false;
+  const auto& [start, size] = *--next;
+  return begin >= start && begin + bytes <= start + size;
+}
+
+}  // namespace
+
+cudaError_t set_function_attribute(const void* function, cudaFuncAttribute attribute, int value) {
+  const Lock lock(runtime().mutex);
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (value < 0 || value > kMostShared) return result(cudaErrorInvalidValue);
+  runtime().shared_limits[function] = value;
+  return cudaSuccess;
+}
+
+cudaError_t launch(const void* function, const cudaLaunchConfig_t& config, std::function<void()> thread_body) {
+  const Lock lock(runtime().mutex);
+  const dim3 grid = config.gridDim;
+  const dim3 block = config.blockDim;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || block.x == 0 ||
+      block.y == 0 || block.z == 0 || block.z > 64 || uint64_t{block.x} * block.y * block.z > 1024) {
+    return result(cudaErrorInvalidConfiguration);
+  }
+  const auto limit = runtime().shared_limits.find(function);
+  const size_t most = limit == runtime().shared_limits.end() ? 48 * 1024 : static_cast<size_t>(limit->second);
+  if (config.dynamicSmemBytes > most) return result(cudaErrorInvalidValue);
+  const int64_t shared_bytes = static_cast<int64_t>(config.dynamicSmemBytes);
+  return enqueue(config.stream, [grid, block, shared_bytes, body = std::move(thread_body)] {
+    const std::string failure = run_grid(grid, block, shared_bytes, body);
+    if (failure.empty()) return cudaSuccess;
+    runtime().failure = "emulated kernel failed: " + failure;
+    return cudaErrorLaunchFailure;
+  });
+}
+
+}  // namespace emulator
+
+using namespace emulator;
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorNoDevice: return "cudaErrorNoDevice";
+    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
+    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+  }
+  return "unknown error";
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  if (error == cudaErrorLaunchFailure) return runtime().failure.c_str();
+  return error == cudaErrorMemoryAllocation ? "out of memory" : cudaGetErrorName(error);
+}
+
+cudaError_t cudaGetLastError() {
+  const Lock lock(runtime().mutex);
+  const cudaError_t error = runtime().last_error;
+  runtime().last_error = cudaSuccess;
+  return error;
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : result(cudaErrorInvalidDevice); }
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device != 0) return result(cudaErrorInvalidDevice);
+  *properties = {};
+  std::strcpy(properties->name, "emulated GPU");
+  properties->totalGlobalMem = memory_limit();
+  properties->major = 8;
+  properties->minor = 6;
+  properties->multiProcessorCount = 4;
+  properties->maxThreadsPerMultiProcessor = 1536;
+  properties->sharedMemPerMultiprocessor = 100 * 1024;
+  properties->sharedMemPerBlockOptin = kMostShared;
+  properties->l2CacheSize = 6 << 20;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (device != 0) return result(cudaErrorInvalidDevice);
+  *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 6;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize() {
+  const Lock lock(runtime().mutex);
+  cudaError_t error = cudaStreamSynchronize(nullptr);
+  for (const cudaStream_t stream : runtime().streams) {
+    const cudaError_t one = cudaStreamSynchronize(stream);
+    if (error == cudaSuccess) error = one;
+  }
+  return error;
+}
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  const Lock lock(runtime().mutex);
+  if (anything_captures()) return result(cudaErrorStreamCaptureUnsupported);
+  *memory = nullptr;
+  if (bytes == 0) return cudaSuccess;
+  const size_t aligned = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (aligned < bytes || aligned > memory_limit() - std::min(memory_limit(), runtime().used)) return result(cudaErrorMemoryAllocation);
+  const size_t page_bytes = (aligned + kPage - 1) / kPage * kPage;
+  void* pages = mmap(nullptr, page_bytes + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (pages == MAP_FAILED) return result(cudaErrorMemoryAllocation);
+  char* start = static_cast<char*>(pages) + page_bytes - aligned;
+  std::memset(start, 0xff, aligned);
+  mprotect(static_cast<char*>(pages) + page_bytes, kPage, PROT_NONE);
+  if (runtime().running == 0) mprotect(pages, page_bytes, PROT_NONE);
+  runtime().allocations[start] = {static_cast<char*>(pages), page_bytes, bytes};
+  runtime().used += aligned;
+  *memory = start;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* memory) {
+  const Lock lock(runtime().mutex);
+  if (!memory) return cudaSuccess;
+  const cudaError_t error = cudaDeviceSynchronize();
+  const auto found = runtime().allocations.find(static_cast<const char*>(memory));
+  if (found == runtime().allocations.end()) return result(cudaErrorInvalidValue);
+  runtime().used -= (found->second.bytes + kAlignment - 1) / kAlignment * kAlignment;
+  munmap(found->second.pages, found->second.page_bytes + kPage);
+  runtime().allocations.erase(found);
+  return error;
+}
+
+cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
+  const Lock lock(runtime().mutex);
+  *memory = std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage);
+  if (!*memory) return result(cudaErrorMemoryAllocation);
+  std::memset(*memory, 0xff, bytes);
+  runtime().pinned[static_cast<const char*>(*memory)] = bytes;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void* memory) {
+  const Lock lock(runtime().mutex);
+  if (!memory) return cudaSuccess;
+  if (runtime().pinned.erase(static_cast<const char*>(memory)) == 0) return result(cudaErrorInvalidValue);
+  const cudaError_t error = cudaDeviceSynchronize();
+  std::free(memory);
+  return error;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
+  const Lock lock(runtime().mutex);
+  *total_bytes = memory_limit();
+  *free_bytes = *total_bytes - std::min(*total_bytes, runtime().used);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
+                              cudaMemcpyKind kind, cudaStream_t stream) {
+  const Lock lock(runtime().mutex);
+  if (width == 0 || height == 0) return cudaSuccess;
+  if (to_pitch < width || from_pitch < width) return result(cudaErrorInvalidValue);
+  const size_t to_bytes = (height - 1) * to_pitch + width;
+  const size_t from_bytes = (height - 1) * from_pitch + width;
+  const bool to_device = is_device(to, to_bytes);
+  const bool from_device = is_device(from, from_bytes);
+  if (kind != cudaMemcpyDefault && (to_device != (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) ||
+                                    from_device != (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice))) {
+    return result(cudaErrorInvalidValue);
+  }
+  const auto copy = [=](const char* source, size_t pitch) {
+    for (size_t i = 0; i < height; ++i) std::memcpy(static_cast<char*>(to) + i * to_pitch, source + i * pitch, width);
+    return cudaSuccess;
+  };
+  const char* source = static_cast<const char*>(from);
+  if (!from_device && !is_pinned(from, from_bytes)) {  // copied before the call returns
+    auto staged = std::make_shared<std::vector<char>>(source, source + from_bytes);
+    return enqueue(stream, [=] { return copy(staged->data(), from_pitch); });
+  }
+  enqueue(stream, [=] { return copy(source, from_pitch); });
+  if (!to_device && !is_pinned(to, to_bytes)) return cudaStreamSynchronize(stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+}
+
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  const Lock lock(runtime().mutex);
+  for (const cudaStream_t stream : runtime().streams) {
+    if (stream->blocking) cudaStreamSynchronize(stream);
+  }
+  const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+  return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
+}
+
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
+  const Lock lock(runtime().mutex);
+  if (bytes == 0) return cudaSuccess;
+  if (!is_device(to, bytes)) return result(cudaErrorInvalidValue);
+  return enqueue(stream, [=] {
+    std::memset(to, value, bytes);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaMemset(void* to, int value, size_t bytes) {
+  const cudaError_t error = cudaMemsetAsync(to, value, bytes, nullptr);
+  return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  const Lock lock(runtime().mutex);
+  *stream = new CUstream_st;
+  (*stream)->blocking = flags != cudaStreamNonBlocking;
+  runtime().streams.insert(*stream);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const Lock lock(runtime().mutex);
+  if (runtime().streams.count(stream) == 0) return result(cudaErrorInvalidResourceHandle);
+  const cudaError_t error = cudaStreamSynchronize(stream);
+  runtime().streams.erase(stream);
+  delete stream;
+  return error;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const Lock lock(runtime().mutex);
+  stream = real(stream);
+  if (stream->capturing) return result(cudaErrorStreamCaptureUnsupported);
+  return result(run_until(stream, stream->enqueued));
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const Lock lock(runtime().mutex);
+  if (!event->stream) return cudaSuccess;
+  return enqueue(stream, [other = event->stream, number = event->number] {
+    return runtime().streams.count(other) ? run_until(other, number) : cudaSuccess;
+  });
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new CUevent_st;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const Lock lock(runtime().mutex);
+  const cudaError_t error = cudaEventSynchronize(event);  // the stream's work names it
+  delete event;
+  return error;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const Lock lock(runtime().mutex);
+  stream = real(stream);
+  if (stream->capturing) return result(cudaErrorStreamCaptureUnsupported);
+  enqueue(stream, [event] {
+    event->time = std::chrono::steady_clock::now();
+    return cudaSuccess;
+  });
+  event->stream = stream;
+  event->number = stream->enqueued;
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const Lock lock(runtime().mutex);
+  const bool known = event->stream && (event->stream == &runtime().null_stream || runtime().streams.count(event->stream));
+  return known ? result(run_until(event->stream, event->number)) : cudaSuccess;
+}
+// Does a piece of the stream's work if the event has not happened, so that asking often enough is waiting.
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const Lock lock(runtime().mutex);
+  const bool known = event->stream && (event->stream == &runtime().null_stream || runtime().streams.count(event->stream));
+  if (!known || event->stream->done >= event->number) return cudaSuccess;
+  const cudaError_t error = result(run_until(event->stream, event->stream->done + 1));
+  return error != cudaSuccess ? error : cudaErrorNotReady;
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const Lock lock(runtime().mutex);
+  if (!stream || stream->capturing) return result(cudaErrorStreamCaptureUnsupported);
+  stream->capturing = true;
+  stream->captured.clear();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const Lock lock(runtime().mutex);
+  if (!stream || !stream->capturing) return result(cudaErrorInvalidValue);
+  stream->capturing = false;
+  *graph = new CUgraph_st{std::move(stream->captured)};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new CUgraphExec_st{graph->work};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  delete executable;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  const Lock lock(runtime().mutex);
+  for (const Work& work : executable->work) enqueue(stream, work);
+  return cudaSuccess;
+}
