@@ -7,6 +7,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 export interface EngineGauges {
   num_requests_running: number
   num_requests_waiting: number
+  num_requests_paused: number
   num_pages_used: number
   num_pages: number
   num_preemptions: number
@@ -47,6 +48,7 @@ export class Metrics {
   readonly #labels: { model_name: string; engine: string }
   readonly #running
   readonly #waiting
+  readonly #paused
   readonly #kvUsage
   readonly #promptTokens
   readonly #generationTokens
@@ -75,10 +77,11 @@ export class Metrics {
 
     this.#running = gauge('vllm:num_requests_running', 'Requests that have KV pages.')
     this.#waiting = gauge('vllm:num_requests_waiting', 'Requests in the queue.')
+    this.#paused = gauge('parley_requests_paused', 'Requests that wait for a slow reader.')
     this.#kvUsage = gauge('vllm:kv_cache_usage_perc', 'KV pages in use, from 0 to 1.')
     this.#promptTokens = counter('vllm:prompt_tokens_total', 'Tokens of the prompts that were read.')
     this.#generationTokens = counter('vllm:generation_tokens_total', 'Tokens generated.')
-    this.#preemptions = counter('vllm:num_preemptions_total', 'Requests put back into the queue because pages ran out.')
+    this.#preemptions = counter('vllm:num_preemptions_total', 'Requests that lost their pages to others.')
     this.#prefixQueries = counter('vllm:prefix_cache_queries_total', 'Prompt tokens looked for in the prefix cache.')
     this.#prefixHits = counter('vllm:prefix_cache_hits_total', 'Prompt tokens found in the prefix cache.')
     this.#success = new Counter({
@@ -169,6 +172,7 @@ export class Metrics {
   async render(stats: EngineGauges | null): Promise<{ contentType: string; text: string }> {
     this.#running.set(stats?.num_requests_running ?? 0)
     this.#waiting.set(stats?.num_requests_waiting ?? 0)
+    this.#paused.set(stats?.num_requests_paused ?? 0)
     this.#kvUsage.set(stats && stats.num_pages > 0 ? stats.num_pages_used / stats.num_pages : 0)
     this.#follow(this.#promptTokens, stats?.num_prompt_tokens ?? 0)
     this.#follow(this.#generationTokens, stats?.num_generation_tokens ?? 0)

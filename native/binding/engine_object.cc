@@ -96,6 +96,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   static Napi::FunctionReference* define(Napi::Env env) {
     const Napi::Function type = DefineClass(env, "Engine",
                                             {InstanceMethod<&EngineObject::submit>("submit"), InstanceMethod<&EngineObject::cancel>("cancel"),
+                                             InstanceMethod<&EngineObject::acknowledge>("acknowledge"),
                                              InstanceMethod<&EngineObject::stats>("stats"), InstanceMethod<&EngineObject::info>("info"),
                                              InstanceMethod<&EngineObject::close>("close")});
     return new Napi::FunctionReference(Napi::Persistent(type));
@@ -139,6 +140,15 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return guarded(info.Env(), [&] {
       check(info[0].IsNumber(), "id: expected a number");
       engine().cancel(info[0].As<Napi::Number>().Uint32Value());
+      return info.Env().Undefined();
+    });
+  }
+
+  // acknowledge(id: number, numTokens: number): void
+  Napi::Value acknowledge(const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&] {
+      check(info[0].IsNumber() && info[1].IsNumber(), "id, numTokens: expected numbers");
+      engine().acknowledge(info[0].As<Napi::Number>().Uint32Value(), info[1].As<Napi::Number>().Uint32Value());
       return info.Env().Undefined();
     });
   }

@@ -75,6 +75,14 @@ void Engine::cancel(uint32_t id) {
   wake_.notify_one();
 }
 
+void Engine::acknowledge(uint32_t id, int64_t num_tokens) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    acknowledged_.push_back({id, num_tokens});
+  }
+  wake_.notify_one();
+}
+
 EngineStats Engine::stats() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   EngineStats stats = stats_;
@@ -120,13 +128,17 @@ void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingPar
 void Engine::loop() {
   std::vector<std::unique_ptr<Request>> submitted;
   std::vector<uint32_t> cancelled;
+  std::vector<Acknowledgement> acknowledged;
   for (;;) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] { return stopping_ || !submitted_.empty() || !cancelled_.empty() || !scheduler_.idle(); });
+      wake_.wait(lock, [&] {
+        return stopping_ || !submitted_.empty() || !cancelled_.empty() || !acknowledged_.empty() || !scheduler_.idle();
+      });
       if (stopping_) break;
       submitted.swap(submitted_);
       cancelled.swap(cancelled_);
+      acknowledged.swap(acknowledged_);
       // Counted as waiting from here on by the scheduler; between the two a scrape must not lose them.
       stats_.num_requests_waiting += static_cast<double>(submitted.size());
       stats_.num_queue_places -= static_cast<double>(submitted.size());
@@ -135,8 +147,10 @@ void Engine::loop() {
     for (const uint32_t id : cancelled) {
       if (scheduler_.cancel(id)) events_.tokens.push_back(end_without_token(id, FinishReason::cancelled));
     }
+    for (const auto& [id, num_tokens] : acknowledged) scheduler_.acknowledge(id, num_tokens);
     submitted.clear();
     cancelled.clear();
+    acknowledged.clear();
     scheduler_.expire(now_ms(), events_);
     try {
       run_step();
@@ -187,7 +201,10 @@ void Engine::publish_stats() {
   const std::lock_guard<std::mutex> lock(mutex_);
   stats_.num_requests_running = static_cast<double>(scheduler_.num_running());
   stats_.num_requests_waiting = static_cast<double>(scheduler_.num_waiting());
-  stats_.num_queue_places = static_cast<double>(options_.max_queue + scheduler_.num_seats() - scheduler_.num_waiting());
+  stats_.num_requests_paused = static_cast<double>(scheduler_.num_paused());
+  // What is paused will want a seat again, and holds unread tokens: so many places are taken.
+  const int64_t num_taken = scheduler_.num_waiting() + scheduler_.num_paused();
+  stats_.num_queue_places = static_cast<double>(options_.max_queue + scheduler_.num_seats() - num_taken);
   stats_.num_pages_used = static_cast<double>(scheduler_.num_pages_used());
   stats_.num_pages = info_.num_pages;
   stats_.bookkeeping_ms = bookkeeping_ms_;

@@ -37,11 +37,19 @@ class Engine {
   // Ends a request; its pages are free before the next step begins. Unknown ids are ignored. Any thread.
   void cancel(uint32_t id);
 
+  // The reader has taken `num_tokens` more of a request that has max_unread. Unknown ids are ignored. Any thread.
+  void acknowledge(uint32_t id, int64_t num_tokens);
+
   EngineInfo info() const { return info_; }
   EngineStats stats() const;
 
  private:
   using Clock = std::chrono::steady_clock;
+
+  struct Acknowledgement {
+    uint32_t request;
+    int64_t num_tokens;
+  };
 
   void loop();
   void run_step();
@@ -60,6 +68,7 @@ class Engine {
   std::condition_variable wake_;
   std::vector<std::unique_ptr<Request>> submitted_;
   std::vector<uint32_t> cancelled_;
+  std::vector<Acknowledgement> acknowledged_;
   uint32_t next_id_ = 1;
   bool stopping_ = false;
   EngineStats stats_;

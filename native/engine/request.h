@@ -45,6 +45,7 @@ struct Request {
   int64_t num_cached = 0;     // prompt tokens that the prefix cache spared
   TokenCounts counts;              // kept only when a penalty needs them
   std::vector<int32_t> forbidden;  // ids that may not be chosen next; see find_forbidden
+  int64_t num_acknowledged = 0;    // generated tokens that the reader has taken
   int64_t num_seen = 0;            // leading prompt tokens that were computed or spared once; a repetition does not report or count again
   std::vector<double> pooled;      // sum of the hidden states that pooling asks for
 
@@ -89,6 +90,9 @@ struct Request {
   // Tokens still to compute before the next one can be chosen. 1: decoding. More: prefill, or its repetition after a preemption.
   int64_t num_pending() const { return size() - num_computed; }
   bool decodes() const { return num_pending() == 1 && !pages.empty(); }
+
+  // Whether as many tokens wait for the reader as may.
+  bool is_ahead() const { return params.max_unread > 0 && num_generated() - num_acknowledged >= params.max_unread; }
 
   void append(int32_t token) {
     tokens.push_back(token);

@@ -38,7 +38,7 @@ void Scheduler::add(std::unique_ptr<Request> request) {
 }
 
 bool Scheduler::cancel(uint32_t id) {
-  for (Queue* queue : {&running_, &waiting_}) {
+  for (Queue* queue : {&running_, &waiting_, &paused_}) {
     const auto found = find(*queue, id);
     if (found == queue->end()) continue;
     release(**found);
@@ -46,6 +46,17 @@ bool Scheduler::cancel(uint32_t id) {
     return true;
   }
   return false;
+}
+
+void Scheduler::acknowledge(uint32_t id, int64_t num_tokens) {
+  for (Queue* queue : {&running_, &waiting_, &paused_}) {
+    const auto found = find(*queue, id);
+    if (found == queue->end()) continue;
+    Request& request = **found;
+    request.num_acknowledged = std::min(request.num_generated(), request.num_acknowledged + num_tokens);
+    if (queue == &paused_ && !request.is_ahead()) resume(found);
+    return;
+  }
 }
 
 void Scheduler::expire(int64_t now_ms, StepEvents& events) {
@@ -64,7 +75,7 @@ void Scheduler::expire(int64_t now_ms, StepEvents& events) {
 
 std::vector<uint32_t> Scheduler::clear() {
   std::vector<uint32_t> ids;
-  for (Queue* queue : {&running_, &waiting_}) {
+  for (Queue* queue : {&running_, &waiting_, &paused_}) {
     for (const auto& request : *queue) {
       ids.push_back(request->id);
       release(*request);
@@ -96,9 +107,16 @@ void Scheduler::make_way() {
   const int64_t num_pages = ceil_div(first.size(), kPageSize);
   const auto gives_way = [&](const std::unique_ptr<Request>& request) { return request->params.priority > first.params.priority; };
   int64_t num_free = pages_.num_free();
+  for (const auto& request : paused_) num_free += static_cast<int64_t>(request->pages.size());
   for (auto last = running_.rbegin(); last != running_.rend() && gives_way(*last); ++last) num_free += static_cast<int64_t>((*last)->pages.size());
   if (num_free < num_pages) return;
-  while (!running_.empty() && gives_way(running_.back()) && (num_running() >= max_num_seqs_ || pages_.num_free() < num_pages)) {
+  const auto lacks_pages = [&] {
+    while (pages_.num_free() < num_pages) {
+      if (!reclaim()) return true;
+    }
+    return false;
+  };
+  while (!running_.empty() && gives_way(running_.back()) && (num_running() >= max_num_seqs_ || lacks_pages())) {
     requeue(running_.end() - 1);
   }
 }
@@ -187,7 +205,7 @@ std::vector<Request*> Scheduler::followers_of(const Request& request) const {
 // Pages for the whole of what a request has to read; false, and nothing taken, if too few are free.
 bool Scheduler::begin(Request& request) {
   pages_.reuse(request);
-  if (pages_.ensure(request, request.size(), step_.copies())) return true;
+  if (ensure(request)) return true;
   release(request);
   return false;
 }
@@ -241,7 +259,7 @@ void Scheduler::count_prompt(const Request& request) {
 // Pages for the next token of a request that decodes, taken from those behind it if need be. False if it was the last itself and had to
 // go back to the queue.
 bool Scheduler::make_room(Request& request) {
-  while (!pages_.ensure(request, request.size(), step_.copies())) {
+  while (!ensure(request)) {
     const bool itself = running_.back().get() == &request;
     requeue(running_.end() - 1);
     if (itself) return false;
@@ -256,6 +274,43 @@ void Scheduler::requeue(Queue::iterator place) {
   if (!request->pages.empty()) ++num_preemptions_;
   release(*request);
   insert(waiting_, std::move(request));
+}
+
+// A request that runs gives its seat to others until its reader has caught up.
+void Scheduler::pause(const Request& request) {
+  const auto place = find(running_, request.id);
+  std::unique_ptr<Request> paused = std::move(*place);
+  running_.erase(place);
+  insert(paused_, std::move(paused));
+}
+
+// It takes its seat again if there is one, else it queues as if it had been preempted.
+void Scheduler::resume(Queue::iterator place) {
+  std::unique_ptr<Request> request = std::move(*place);
+  paused_.erase(place);
+  if (num_running() < max_num_seqs_ && !request->pages.empty()) {
+    insert(running_, std::move(request));
+  } else {
+    release(*request);
+    insert(waiting_, std::move(request));
+  }
+}
+
+// Pages for all of a request's tokens, taken from those that are paused if need be. False, and nothing taken for it, if there are too few.
+bool Scheduler::ensure(Request& request) {
+  while (!pages_.ensure(request, request.size(), step_.copies())) {
+    if (!reclaim()) return false;
+  }
+  return true;
+}
+
+// Takes the pages of the last in rank of the paused that have some; false if none has.
+bool Scheduler::reclaim() {
+  const auto last = std::find_if(paused_.rbegin(), paused_.rend(), [](const auto& request) { return !request->pages.empty(); });
+  if (last == paused_.rend()) return false;
+  ++num_preemptions_;
+  release(**last);
+  return true;
 }
 
 void Scheduler::release(Request& request) {
@@ -281,7 +336,11 @@ void Scheduler::collect(const StepResult& result, double ms, StepEvents& events)
     const size_t top = r * static_cast<size_t>(kMaxLogprobs);
     events.tokens.push_back({request.id, finish, token, result.logprobs[r], result.ranks[r], num_top(request.params),
                              &result.top_tokens[top], &result.top_logprobs[top]});
-    if (finish != FinishReason::none) cancel(request.id);
+    if (finish != FinishReason::none) {
+      cancel(request.id);
+    } else if (request.is_ahead()) {
+      pause(request);
+    }
   }
   for (const Request* request : step_.ended()) {
     events.tokens.push_back(end_without_token(request->id, FinishReason::length));
@@ -300,7 +359,7 @@ FinishReason Scheduler::finish_reason(const Request& request) const {
 
 void Scheduler::check_integrity() const {
   std::vector<const std::vector<int32_t>*> holders;
-  for (const Queue* queue : {&running_, &waiting_}) {
+  for (const Queue* queue : {&running_, &waiting_, &paused_}) {
     for (const auto& request : *queue) holders.push_back(&request->pages);
   }
   pages_.check_integrity(std::move(holders));

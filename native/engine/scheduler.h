@@ -6,6 +6,8 @@
 // Requests have a rank: by priority, the lower number first, then by arrival. The first in rank is served first and gives way last;
 // of those that want to run it always does, so nobody starves whom no higher priority overtakes for ever.
 //
+// A request whose reader is behind is paused: it gives up its seat, and keeps its pages until somebody else needs them.
+//
 // The choices of one prompt stand together. While the first of them reads it, the others have a seat and no pages: they follow. When it
 // has read the prompt they go on from there, with its pages.
 #pragma once
@@ -36,6 +38,9 @@ class Scheduler {
   // Ends a request wherever it is and frees its pages. False if there is none of that id (it may just have finished).
   bool cancel(uint32_t id);
 
+  // The reader has taken so many more tokens of a request: one that was paused goes on. Unknown ids are ignored.
+  void acknowledge(uint32_t id, int64_t num_tokens);
+
   // Ends the requests that have waited until `now_ms` for their turn and must not wait any longer.
   void expire(int64_t now_ms, StepEvents& events);
 
@@ -52,6 +57,7 @@ class Scheduler {
   bool idle() const { return waiting_.empty() && running_.empty(); }
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t num_paused() const { return static_cast<int64_t>(paused_.size()); }
   // Requests that could run if they came now, as far as one can know.
   int64_t num_seats() const { return waiting_.empty() ? max_num_seqs_ - num_running() : 0; }
   int64_t num_pages_used() const { return pages_.num_used(); }
@@ -82,6 +88,10 @@ class Scheduler {
   void count_prompt(const Request& request);
   bool make_room(Request& request);
   void requeue(Queue::iterator place);
+  void pause(const Request& request);
+  void resume(Queue::iterator place);
+  bool ensure(Request& request);
+  bool reclaim();
   void release(Request& request);
   FinishReason finish_reason(const Request& request) const;
 
@@ -95,6 +105,7 @@ class Scheduler {
   PrefillPace pace_;
   Queue waiting_;                      // in order of rank
   Queue running_;                      // have a seat; in order of rank
+  Queue paused_;                       // in order of rank
   Request* encoding_ = nullptr;        // whose prompt has passed some of the encoder's blocks
   std::vector<CachedEvent> cached_;    // of requests whose prompt ends in the step
   int64_t num_decodes_ = 0;            // rows of the step that decode

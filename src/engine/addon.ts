@@ -22,7 +22,7 @@ import {
   QueueTimeout,
   type TokenEvent,
 } from './engine.js'
-import { PackedTokens } from './packed_tokens.js'
+import { PackedTokens, tokenBytes } from './packed_tokens.js'
 
 /** What a checkpoint gives the engine. */
 export interface ModelSource {
@@ -38,6 +38,7 @@ export type StartOptions = Partial<EngineOptions> & Pick<EngineOptions, 'max_mod
 interface NativeEngine {
   submit(prompt: Int32Array, params: EngineRequest['sampling'], numChoices: number): number
   cancel(id: number): void
+  acknowledge(id: number, numTokens: number): void
   stats(): EngineStats
   info(): EngineInfo
   close(): Promise<void>
@@ -162,17 +163,18 @@ class NativeBackedEngine implements Engine {
 
   submitChoices(request: EngineRequest, count: number, signal?: AbortSignal): AsyncIterable<TokenEvent>[] {
     if (this.#closing) throw new EngineRefusal('the engine is closed')
-    const queues = Array.from({ length: count }, () => new EventQueue(request))
+    const max_unread = maxUnread(request, count)
+    const queues = Array.from({ length: count }, () => new EventQueue(request, max_unread))
     if (signal?.aborted) {
       for (const queue of queues) queue.end()
       return queues
     }
-    const firstId = this.#submit(request, count)
+    const firstId = this.#submit(request.prompt, { ...request.sampling, max_unread }, count)
     for (const [i, queue] of queues.entries()) this.#listen(firstId + i, queue, signal)
     return queues
   }
 
-  #submit({ prompt, sampling }: EngineRequest, count: number): number {
+  #submit(prompt: Int32Array, sampling: EngineRequest['sampling'], count: number): number {
     try {
       return this.#native.submit(prompt, sampling, count)
     } catch (error) {
@@ -187,6 +189,9 @@ class NativeBackedEngine implements Engine {
       queue.end()
     }
     queue.onReturn = cancel
+    queue.onRead = (numTokens) => {
+      if (!this.#closing) this.#native.acknowledge(id, numTokens)
+    }
     if (signal) {
       signal.addEventListener('abort', cancel, { once: true })
       queue.onEnd = () => signal.removeEventListener('abort', cancel)
@@ -206,19 +211,35 @@ class NativeBackedEngine implements Engine {
   }
 }
 
+const defaultUnreadBytes = 32 * 1024
+
+/** A request that pauses and goes on at every token would be slow; so many are never too many. */
+const leastUnread = 8
+
+/** Tokens of each choice that may wait for the reader. */
+function maxUnread({ sampling, max_unread_bytes = defaultUnreadBytes }: EngineRequest, numChoices: number): number {
+  const { num_logprobs = -1, logprob_token_ids = [] } = sampling
+  const bytes = tokenBytes(Math.max(0, num_logprobs, logprob_token_ids.length))
+  return Math.max(leastUnread, Math.floor(max_unread_bytes / Math.max(1, numChoices) / bytes))
+}
+
 /** One request's events: pushed by the engine, pulled by one reader. */
 class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent> {
   onReturn: () => void = () => {}
+  onRead: (numTokens: number) => void = () => {}
   onEnd: () => void = () => {}
   pooled: Float32Array | undefined
   cachedTokens: number | undefined
   #prompt: PromptLogprobs | undefined
   readonly #tokens = new PackedTokens()
+  readonly #acknowledgeAfter: number
+  #numUnacknowledged = 0
   #ended = false
   #failure: Error | undefined
   #wake: (() => void) | undefined
 
-  constructor({ prompt, sampling }: EngineRequest) {
+  constructor({ prompt, sampling }: EngineRequest, maxUnread: number) {
+    this.#acknowledgeAfter = Math.ceil(maxUnread / 2) // early enough that the engine need not pause for a reader who keeps up
     const numTop = sampling.num_prompt_logprobs ?? -1
     if (numTop >= 0) this.#prompt = emptyPromptLogprobs(prompt.length - 1, numTop)
   }
@@ -266,6 +287,10 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
       this.#wake = undefined
     }
     const value = this.#tokens.shift()
+    if (++this.#numUnacknowledged === this.#acknowledgeAfter && !this.#ended) {
+      this.onRead(this.#numUnacknowledged)
+      this.#numUnacknowledged = 0
+    }
     // What came before the first token leaves with it.
     if (this.#prompt) value.prompt = this.#prompt
     if (this.pooled) value.pooled = this.pooled

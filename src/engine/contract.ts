@@ -212,6 +212,8 @@ export interface SamplingParams {
   repetition_penalty: number
   /** who is served first and gives way last: the lower number, then the earlier arrival (-2147483648 to 2147483647, default 0) */
   priority: number
+  /** tokens that may wait for the reader; then the request pauses until he acknowledges some; 0: any number (0 to 16777216, default 0) */
+  max_unread: number
   /** only requests with the same salt share pages of the prefix cache (0 to 9007199254740991, default 0) */
   cache_salt: number
   /** of the counter-based random numbers (0 to 9007199254740991, default 0) */
@@ -294,6 +296,8 @@ export interface EngineStats {
   num_requests_running: number
   /** requests in the queue */
   num_requests_waiting: number
+  /** requests whose reader is behind; they have no seat, and pages only as long as nobody else needs them */
+  num_requests_paused: number
   /** requests that may still come; below 0 where a call has brought more */
   num_queue_places: number
   /** KV pages in use */
@@ -304,7 +308,7 @@ export interface EngineStats {
   num_steps: number
   /** processor time that the engine's thread has spent in steps beside computing them */
   bookkeeping_ms: number
-  /** requests put back into the queue because pages ran out */
+  /** times that a request lost its pages to others */
   num_preemptions: number
   /** tokens of the prompts that were read, cached ones among them */
   num_prompt_tokens: number

@@ -42,6 +42,11 @@ export interface TokenEvent {
 export interface EngineRequest {
   prompt: Int32Array
   sampling: Partial<SamplingParams> & Pick<SamplingParams, 'max_tokens'>
+  /**
+   * About so much memory may the tokens take that wait for their reader, all choices together; 32 KiB where it is left out. Then the
+   * request pauses, and goes on when they are read.
+   */
+  max_unread_bytes?: number
 }
 
 /** The engine refused the request (bad argument, too long for the model or the pages). Its message says what and why. */
@@ -60,7 +65,8 @@ export interface Engine {
   readonly info: EngineInfo
   /**
    * Queues a request and yields its tokens; the last event carries a finish reason other than 'none'. Nothing is awaited before the
-   * request is queued. Aborting the signal, or leaving the loop early, frees the request's pages within one step; an aborted
+   * request is queued. The reader's pace is the pace: a request whose tokens are not read pauses (max_unread_bytes), holds nobody up
+   * meanwhile, and goes on as if nothing had been. Aborting the signal, or leaving the loop early, frees the request's pages within one step; an aborted
    * iteration just ends.
    * @throws EngineRefusal at once, QueueTimeout, NoTokenLeft and EngineFailure while iterating
    */

@@ -83,6 +83,7 @@ export class FakeEngine implements Engine {
     return {
       num_requests_running: running.length,
       num_requests_waiting: 0,
+      num_requests_paused: 0, // each token is made when the reader asks for it
       num_queue_places: this.queuePlaces,
       num_pages_used: running.length,
       num_pages: this.info.num_pages,

@@ -7,6 +7,9 @@ import type { TokenEvent } from './engine.js'
 /** Words of a queue that holds nothing. */
 const leastWords = 16
 
+/** Memory of a token with `numTop` of the most probable ones beside it. */
+export const tokenBytes = (numTop: number) => 4 * (5 + 2 * numTop)
+
 /** First in, first out. */
 export class PackedTokens {
   #words = new Int32Array(leastWords)

@@ -28,6 +28,9 @@ import type { Delta, EncodedPrompt, GenerationParams, PreparedRequest, Prompt } 
 import { queueing } from './sampling.js'
 import type { ChatMessage, RenderOptions } from './template.js'
 
+/** What a request of any number of prompts and choices holds of tokens whose text nobody has fetched yet. */
+const maxUnreadBytes = 32 * 1024
+
 export class Generation {
   readonly #model: Model
   readonly #engine: Engine
@@ -172,6 +175,7 @@ export class Generation {
     return {
       prompt: prompts[promptIndex] ?? new Int32Array(),
       sampling: { ...sampling, max_tokens: max_tokens[promptIndex] ?? 1, seed },
+      max_unread_bytes: maxUnreadBytes / prompts.length,
     }
   }
 

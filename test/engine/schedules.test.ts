@@ -69,16 +69,29 @@ function randomOptions(random: Random): Partial<StartOptions> {
 interface Tally {
   finished: number
   cancelled: number
+  /** at the same time, at most */
+  paused: number
 }
 
-/** Reads a choice to its end, or cancels it on the way; every event must be what it is alone. */
-async function follow(events: AsyncIterable<TokenEvent>, expected: TokenEvent[], random: Random, tally: Tally) {
+/** Reads a choice to its end, in haste or with rests, or cancels it on the way; every event must be what it is alone. */
+async function follow(
+  engine: Engine,
+  events: AsyncIterable<TokenEvent>,
+  expected: TokenEvent[],
+  random: Random,
+  tally: Tally,
+) {
+  const restChance = random.chance(0.3) ? 0.2 : 0
   const cancelAfter = random.chance(0.2) ? random.below(expected.length) : Number.POSITIVE_INFINITY
   let seen = 0
   if (cancelAfter > 0) {
     for await (const { cached_tokens: _, ...event } of events) {
       expect(event).toEqual(expected[seen++])
       if (seen === cancelAfter) break
+      for (let rest = random.chance(restChance) ? random.below(20) : 0; rest > 0; rest--) {
+        await new Promise((resolve) => setImmediate(resolve))
+        tally.paused = Math.max(tally.paused, engine.stats().num_requests_paused)
+      }
     }
   } else {
     await events[Symbol.asyncIterator]().return?.()
@@ -98,9 +111,10 @@ async function runSchedule(engine: Engine, random: Random, tally: Tally): Promis
     const { prompt, sampling } = kinds[kind] as EngineRequest
     const extra = { priority: random.below(3), cache_salt: random.chance(0.8) ? 0 : random.below(3) }
     const count = random.chance(0.7) ? 1 : 1 + random.below(numChoices)
-    const choices = engine.submitChoices({ prompt, sampling: { ...sampling, ...extra } }, count)
+    const max_unread_bytes = random.chance(0.5) ? 1 : 1000
+    const choices = engine.submitChoices({ prompt, sampling: { ...sampling, ...extra }, max_unread_bytes }, count)
     for (const [choice, events] of choices.entries()) {
-      running.push(follow(events, alone[kind]?.[choice] ?? [], random, tally))
+      running.push(follow(engine, events, alone[kind]?.[choice] ?? [], random, tally))
     }
     if (random.chance(0.4)) await new Promise((resolve) => setImmediate(resolve))
     if (random.chance(0.1)) await running[random.below(running.length)]
@@ -110,7 +124,7 @@ async function runSchedule(engine: Engine, random: Random, tally: Tally): Promis
 }
 
 test('every request ends once, with its own output, and leaves no page behind', async () => {
-  const tally = { finished: 0, cancelled: 0 }
+  const tally = { finished: 0, cancelled: 0, paused: 0 }
   const total = { requests: 0, preemptions: 0, hits: 0 }
   for (let seed = 0; seed < 120; seed++) {
     const random = randomOf(1000 + seed)
@@ -119,7 +133,12 @@ test('every request ends once, with its own output, and leaves no page behind', 
         total.requests += await runSchedule(engine, random, tally)
         await expect
           .poll(() => engine.stats(), { interval: 1 })
-          .toMatchObject({ num_pages_used: 0, num_requests_running: 0, num_requests_waiting: 0 })
+          .toMatchObject({
+            num_pages_used: 0,
+            num_requests_running: 0,
+            num_requests_waiting: 0,
+            num_requests_paused: 0,
+          })
         await collect(engine, kinds[0] as EngineRequest) // compares the idle engine's pages with their holders first
       } catch (error) {
         throw new Error(`schedule ${seed}: ${(error as Error).message}`, { cause: error })
@@ -131,6 +150,7 @@ test('every request ends once, with its own output, and leaves no page behind', 
   expect(tally.finished + tally.cancelled).toBe(total.requests)
   expect(total.requests).toBeGreaterThan(1200)
   expect(tally.cancelled).toBeGreaterThan(120)
+  expect(tally.paused).toBeGreaterThan(2)
   expect(total.preemptions).toBeGreaterThan(100)
   expect(total.hits).toBeGreaterThan(5000)
 })

@@ -226,6 +226,7 @@ test('/metrics speaks vLLM, with one series per gauge', async () => {
   for (const line of [
     `vllm:num_requests_running{${labels}} 1`,
     `vllm:num_requests_waiting{${labels}} 0`,
+    `parley_requests_paused{${labels}} 0`,
     `vllm:kv_cache_usage_perc{${labels}} ${1 / 64}`,
     `vllm:prompt_tokens_total{${labels}} 6`,
     `vllm:generation_tokens_total{${labels}} 4`,
