@@ -28,6 +28,7 @@ struct Call {
   std::deque<std::vector<ScoreRow>> scores;
   std::deque<PackedWeight> weights;
   std::deque<std::vector<ExpertWeights>> experts;
+  std::deque<std::vector<Matrix<const float>>> matrices;
   std::deque<std::vector<char>> memory;
 };
 
@@ -96,6 +97,21 @@ struct Argument<Matrix<Number>> {
     const Span<Plain> data = read_array<Plain>(field(value, "data", where), where + ".data");
     check_size(data.size, rows == 0 ? 0 : checked_add(checked_mul(rows - 1, stride), cols), where + ".data");
     return {data.data, rows, cols, stride};
+  }
+};
+
+// A list of matrices.
+template <>
+struct Argument<Span<const Matrix<const float>>> {
+  static Span<const Matrix<const float>> read(Napi::Value value, Call& call, const std::string& where) {
+    check(value.IsArray(), where, ": expected a list");
+    const auto list = value.As<Napi::Array>();
+    call.matrices.emplace_back();
+    std::vector<Matrix<const float>>& matrices = call.matrices.back();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+      matrices.push_back(Argument<Matrix<const float>>::read(list.Get(i), call, where + "[" + std::to_string(i) + "]"));
+    }
+    return {matrices.data(), static_cast<int64_t>(matrices.size())};
   }
 };
 
@@ -318,11 +334,14 @@ struct Checks {
   static void embed(const Napi::CallbackInfo&, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float) {
     same(out.rows, tokens.size, "rows of out and tokens");
     same(out.cols, table.cols, "columns of out and table");
-    all(tokens, table.rows, "tokens");
   }
-  static void add(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x) {
-    same(out.rows, x.rows, "rows of out and x");
-    same(out.cols, x.cols, "columns of out and x");
+  static void sum(const Napi::CallbackInfo&, Matrix<float> out, Span<const Matrix<const float>> parts, Epilogue epilogue) {
+    check(parts.size <= kMaxParts, "parts: expected at most ", kMaxParts, ", got ", parts.size);
+    check(epilogue == Epilogue::store || epilogue == Epilogue::accumulate, "epilogue: expected store or accumulate");
+    for (const Matrix<const float>& part : parts) {
+      same(out.rows, part.rows, "rows of out and a part");
+      same(out.cols, part.cols, "columns of out and a part");
+    }
   }
   static void layer_norm(const Napi::CallbackInfo& info, Matrix<float> out, Matrix<const float> x, Span<const float> weight,
                          Span<const float> bias, int64_t width, float eps) {
@@ -437,7 +456,7 @@ struct Checks {
 template <class... Args, class Check, size_t... I>
 void call_op(Backend& backend, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
              std::index_sequence<I...>) {
-  Call call{backend, {}, {}, {}, {}, {}, {}, {}};
+  Call call{backend, {}, {}, {}, {}, {}, {}, {}, {}};
   // Braces read the arguments in order.
   std::tuple<decltype(Argument<Args>::read(info[I], call, ""))...> arguments{
       Argument<Args>::read(info[I], call, "argument " + std::to_string(I))...};

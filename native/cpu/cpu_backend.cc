@@ -90,6 +90,10 @@ class CpuBackend final : public Backend {
   void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
     share(tokens.size, tokens.size < 2, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
+        if (tokens[t] < 0 || tokens[t] >= table.rows) {
+          std::fill_n(out.row(t), table.cols, 0.0f);
+          continue;
+        }
         kernels_.embed(out.row(t), table.data, number_type(table.dtype), table.cols, tokens[t]);
         if (scale != 1.0f) {
           for (int64_t i = 0; i < table.cols; ++i) out.row(t)[i] *= scale;
@@ -98,9 +102,13 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void add(Matrix<float> out, Matrix<const float> x) override {
-    share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) kernels_.add(out.row(t), x.row(t), x.cols);
+  void sum(Matrix<float> out, Span<const Matrix<const float>> parts, Epilogue epilogue) override {
+    share(out.rows, out.rows * out.cols * (parts.size + 1) < 2 * kSmallNumbers, [&](int64_t begin, int64_t end) {
+      const float* rows[kMaxParts];
+      for (int64_t t = begin; t < end; ++t) {
+        for (int64_t p = 0; p < parts.size; ++p) rows[p] = parts[p].row(t);
+        kernels_.sum(out.row(t), rows, parts.size, out.cols, epilogue == Epilogue::accumulate);
+      }
     });
   }
 

@@ -1,36 +1,9 @@
 #include "cpu/thread_pool.h"
 
-#include <chrono>
-
 #include "base/check.h"
+#include "base/spin.h"
 
 namespace parley {
-namespace {
-
-constexpr std::chrono::microseconds kSpinTime{50};
-
-inline void pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-// Waits a short while for ready(); false if it was not enough.
-template <class Ready>
-bool spin(const Ready& ready) {
-  const auto end = std::chrono::steady_clock::now() + kSpinTime;
-  do {
-    for (int i = 0; i < 64; ++i) {
-      if (ready()) return true;
-      pause();
-    }
-  } while (std::chrono::steady_clock::now() < end);
-  return ready();
-}
-
-}  // namespace
 
 ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
   check(num_threads >= 1 && num_threads <= 1024, "number of threads out of range: ", num_threads);

@@ -45,6 +45,9 @@ Span<const T> span(const std::vector<T>& list) {
   return {list.data(), static_cast<int64_t>(list.size())};
 }
 
+// out += x
+inline void add(Backend& backend, Matrix<float> out, Matrix<const float> x) { backend.sum(out, {&x, 1}, Epilogue::accumulate); }
+
 // input [T, H] -> hidden [T, F], the MLP's hidden layer; gate_up [T, 2 F] is scratch of a gated one.
 void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,
              Matrix<float> hidden);

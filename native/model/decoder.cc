@@ -149,7 +149,7 @@ void Decoder::embed(const Step& step) {
   if (spec_.position_embedding) {
     const auto positions = first_rows(branch_, num_rows_);
     backend_.embed(positions, weights_.position_embedding, span(step.positions), 1);
-    backend_.add(hidden, positions);
+    add(backend_, hidden, positions);
   }
   if (spec_.embedding_norm) norm(hidden, hidden, weights_.embedding_norm);
 }
@@ -229,7 +229,7 @@ void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const 
     const auto branch = first_rows(branch_, num_rows_);
     backend_.linear(branch, x, out.weight, span(out.bias), Epilogue::store);
     norm(branch, branch, output_norm);
-    backend_.add(hidden, branch);
+    add(backend_, hidden, branch);
     return;
   }
   backend_.linear(hidden, x, out.weight, span(out.bias), Epilogue::accumulate);

@@ -16,6 +16,9 @@ constexpr int64_t kPageSize = 16;
 // Most log-probabilities a row can ask for; the range of SamplingParams::num_logprobs.
 constexpr int64_t kMaxLogprobs = 32;
 
+// Most matrices that `sum` adds up, and so most ranks of a model.
+constexpr int64_t kMaxParts = 64;
+
 // A matrix W [rows, cols] in the backend's own layout, made by Backend::pack_rows. Does not own its memory.
 struct PackedWeight {
   void* data = nullptr;

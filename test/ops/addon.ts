@@ -65,7 +65,7 @@ export interface SampleRow {
 
 export interface Ops {
   embed(out: Matrix, table: Weight, tokens: Int32Array, scale: number): void
-  add(out: Matrix, x: Matrix): void
+  sum(out: Matrix, parts: Matrix[], epilogue: 'store' | 'accumulate'): void
   layer_norm(
     out: Matrix,
     x: Matrix,

@@ -172,7 +172,7 @@ const activations = {
   silu: (x: number) => x / (1 + Math.exp(-x)),
 }
 
-describeBackends('gate, add and softcap', (ops) => {
+describeBackends('gate, sum and softcap', (ops) => {
   test.each(['gelu', 'gelu_tanh', 'relu', 'silu'] as const)('gate multiplies up by %s of gate', (activation) => {
     for (const n of [1, 15, 16, 33, 96]) {
       const x = random.matrix(4, 2 * n, 2)
@@ -195,13 +195,36 @@ describeBackends('gate, add and softcap', (ops) => {
     expect(Array.from(out.data, (value) => value || 0)).toEqual([0, 0, 200, Math.fround(1e30)])
   })
 
-  test('add adds', () => {
-    for (const n of [1, 16, 37]) {
-      const [out, x] = [random.matrix(3, n), random.matrix(3, n)]
-      const expected = out.data.map((value, i) => value + at(x.data, i))
-      ops.add(out, x)
+  test.each(['store', 'accumulate'] as const)('sum adds its parts in order, and %s', (epilogue) => {
+    for (const [count, n] of [
+      [0, 5],
+      [1, 1],
+      [1, 37],
+      [2, 16],
+      [3, 37],
+      [5, 9000],
+      [64, 20],
+    ] as const) {
+      const stride = n + 3
+      const parts = Array.from({ length: count }, () => ({ ...random.matrix(3, stride), cols: n, stride }))
+      const out = epilogue === 'store' ? poisoned(3, n) : random.matrix(3, n)
+      const expected = out.data.map((before, i) => {
+        const at = Math.floor(i / n) * stride + (i % n)
+        const [first = 0, ...others] = parts.map(({ data }) => data[at] as number)
+        const total = others.reduce((sum, value) => Math.fround(sum + value), first)
+        return epilogue === 'store' ? total : before + total
+      })
+      ops.sum(out, parts, epilogue)
       expect(bits(out.data)).toEqual(bits(expected))
     }
+  })
+
+  test('embed gives zeros for tokens that the table lacks', () => {
+    const data = random.normals(3 * 20)
+    const out = poisoned(4, 20)
+    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(-1, 1, 3, -(2 ** 31)), 1)
+    expect(bits(row(out, 1))).toEqual(bits(data.slice(20, 40)))
+    for (const t of [0, 2, 3]) expect(row(out, t).every((value) => value === 0)).toBe(true)
   })
 
   test('softcap agrees with float64 and never leaves the cap', () => {

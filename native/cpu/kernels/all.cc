@@ -15,7 +15,7 @@ namespace PARLEY_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    plan_linear, packed_tokens_bytes, pack_tokens, kLinearScratch, linear, pack_panel, embed,     layer_norm,        rms_norm,  add,
+    plan_linear, packed_tokens_bytes, pack_tokens, kLinearScratch, linear, pack_panel, embed,     layer_norm,        rms_norm,  sum,
     softcap,     gate,                route,       add_shares,     rope,   write_kv,   attention_scratch, attention, sample,    score,
     read_sum,    fma_loop,
 };

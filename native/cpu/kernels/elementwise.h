@@ -26,8 +26,12 @@ PARLEY_INLINE Vec first_of(Vec v, int64_t n) {
   return load_partial(lanes, n);
 }
 
-void add(float* out, const float* x, int64_t n) {
-  each_vector(out, n, [&](int64_t i, int64_t left) { return load_some(out + i, left) + load_some(x + i, left); });
+void sum(float* out, const float* const* parts, int64_t num_parts, int64_t n, bool accumulate) {
+  each_vector(out, n, [&](int64_t i, int64_t left) {
+    Vec total = num_parts > 0 ? load_some(parts[0] + i, left) : broadcast(0.0f);
+    for (int64_t p = 1; p < num_parts; ++p) total = total + load_some(parts[p] + i, left);
+    return accumulate ? load_some(out + i, left) + total : total;
+  });
 }
 
 void softcap(float* x, int64_t n, float cap) {
