@@ -1,0 +1,164 @@
+#include "model/rank_threads.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+
+#include "base/check.h"
+#include "base/spin.h"
+#include "base/thread_time.h"
+
+namespace parley {
+namespace {
+
+// A rank has stopped when it was looked at so many times and had not moved. Looks are counted and not time: where the whole process was
+// halted for a while, or the machine slept, no rank has stopped.
+constexpr int64_t kLooks = 8;
+
+}  // namespace
+
+struct RankThreads::State {
+  struct Rank {
+    Collective* collective = nullptr;
+    bool running = false;
+    bool stopped = false;
+    int64_t time_ns = 0;     // of the processor, when it was looked at
+    int64_t looks_idle = 0;
+  };
+
+  State(int64_t num_ranks, int64_t stopped_after_ms)
+      : look_every(std::max<int64_t>(stopped_after_ms / kLooks, 1)), ranks(static_cast<size_t>(num_ranks)) {}
+
+  const std::chrono::milliseconds look_every;
+  mutable std::mutex mutex;  // guards what follows; task and ending are only written while no rank runs
+  std::condition_variable wake;
+  std::condition_variable done;
+  std::vector<Rank> ranks;
+  std::function<void(int64_t)> task;
+  bool ending = false;
+  int64_t num_running = 0;
+  int64_t num_stopped = 0;
+  std::exception_ptr failure;  // the first: the others are its consequences
+  std::string stopped;
+  std::atomic<uint32_t> round{0};  // read without the mutex
+
+  void abort(const std::string& why) {
+    for (const Rank& rank : ranks) {
+      if (rank.collective != nullptr) return rank.collective->abort(why);
+    }
+  }
+};
+
+RankThreads::RankThreads(int64_t num_ranks, int64_t stopped_after_ms) : state_(std::make_shared<State>(num_ranks, stopped_after_ms)) {
+  try {
+    for (int64_t rank = 0; rank < num_ranks; ++rank) threads_.emplace_back([state = state_, rank] { work(state, rank); });
+  } catch (...) {
+    end();
+    fail("cannot start a thread for each of ", num_ranks, " ranks");
+  }
+}
+
+RankThreads::~RankThreads() { end(); }
+
+void RankThreads::end() {
+  {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    state_->ending = true;
+    state_->round.fetch_add(1);
+    for (size_t rank = 0; rank < threads_.size(); ++rank) {
+      if (state_->ranks[rank].stopped) threads_[rank].detach();
+    }
+  }
+  state_->wake.notify_all();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+}
+
+void RankThreads::set_collective(int64_t rank, Collective* collective) {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  state_->ranks[static_cast<size_t>(rank)].collective = collective;
+}
+
+std::string RankThreads::stopped() const {
+  const std::lock_guard<std::mutex> lock(state_->mutex);
+  return state_->stopped;
+}
+
+void RankThreads::run(std::function<void(int64_t)> task) {
+  State& state = *state_;
+  std::unique_lock<std::mutex> lock(state.mutex);
+  check(state.stopped.empty(), state.stopped);
+  state.task = std::move(task);
+  state.failure = nullptr;
+  state.num_running = static_cast<int64_t>(state.ranks.size());
+  for (State::Rank& rank : state.ranks) {
+    rank.running = true;
+    rank.looks_idle = 0;
+  }
+  state.round.fetch_add(1);
+  state.wake.notify_all();
+  while (!state.done.wait_for(lock, state.look_every, [&state] { return state.num_running == state.num_stopped; })) look_at_ranks();
+  check(state.stopped.empty(), state.stopped);
+  if (state.failure == nullptr) return;
+  if (state.ranks[0].collective != nullptr) state.ranks[0].collective->reset();
+  std::rethrow_exception(state.failure);
+}
+
+// With the mutex.
+void RankThreads::look_at_ranks() {
+  State& state = *state_;
+  for (size_t i = 0; i < state.ranks.size(); ++i) {
+    State::Rank& rank = state.ranks[i];
+    if (!rank.running || rank.stopped || rank.collective == nullptr) continue;
+    const int64_t time_ns = thread_time_ns(threads_[i].native_handle());
+    const bool idle = !rank.collective->waiting() && time_ns == rank.time_ns;
+    rank.time_ns = time_ns;
+    rank.looks_idle = idle ? rank.looks_idle + 1 : 0;
+    if (rank.looks_idle < kLooks) continue;
+    rank.stopped = true;
+    ++state.num_stopped;
+    if (state.stopped.empty()) {
+      state.stopped = "rank " + std::to_string(i) + " of " + std::to_string(state.ranks.size()) + " has stopped: it has not moved for " +
+                      std::to_string(kLooks * state.look_every.count()) + " ms while the others waited for it";
+    }
+    state.abort(state.stopped);
+  }
+}
+
+void RankThreads::work(const std::shared_ptr<State>& state, int64_t index) {
+  State::Rank& rank = state->ranks[static_cast<size_t>(index)];
+  uint32_t seen = 0;
+  for (;;) {
+    const auto moved_on = [&] { return state->round.load() != seen; };
+    // Between two tasks the thread that gives them needs a core: rank 0 leaves it its own.
+    if (index == 0 || !spin(moved_on)) {
+      std::unique_lock<std::mutex> lock(state->mutex);
+      state->wake.wait(lock, moved_on);
+    }
+    ++seen;
+    if (state->ending) return;
+    std::exception_ptr failure;
+    std::string why;
+    try {
+      state->task(index);
+    } catch (const std::exception& error) {
+      failure = std::current_exception();
+      why = error.what();
+    }
+    if (failure != nullptr) state->abort(why);
+    const std::lock_guard<std::mutex> lock(state->mutex);
+    if (state->failure == nullptr) state->failure = failure;
+    rank.running = false;
+    --state->num_running;
+    if (rank.stopped) {
+      rank.stopped = false;
+      --state->num_stopped;
+    }
+    if (state->num_running == state->num_stopped) state->done.notify_one();
+  }
+}
+
+}  // namespace parley
