@@ -142,8 +142,9 @@ struct Argument<const PackedWeight&> {
     call.weights.push_back({start, dtype, rows, cols});
     const PackedWeight& weight = call.weights.back();
     const int64_t stride = cols * static_cast<int64_t>(sizeof(float));
-    call.backend.pack_rows(weight, 0, data.data, DType::float32, split, stride);
-    call.backend.pack_rows(weight, split, data.data + split * cols, DType::float32, rows - split, stride);
+    const StoredRows runs[] = {{weight, 0, split, data.data, DType::float32, stride},
+                               {weight, split, rows - split, data.data + split * cols, DType::float32, stride}};
+    call.backend.pack_rows({runs, 2});
     return weight;
   }
 };

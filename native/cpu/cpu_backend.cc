@@ -28,6 +28,9 @@ static_assert(sizeof(TokenCount) == 2 * sizeof(int32_t), "the kernels read pairs
 constexpr int64_t kSmallNumbers = 16 * 1024;       // read and written once
 constexpr int64_t kSmallMultiplications = 64 * 1024;
 
+// What a thread packs before it looks for more: two huge pages, because one that two threads touch first at the same time is cleared twice.
+constexpr int64_t kPackTaskBytes = 4 << 20;
+
 NumberType number_type(DType dtype) { return static_cast<NumberType>(dtype); }
 
 class CpuBackend final : public Backend {
@@ -38,29 +41,35 @@ class CpuBackend final : public Backend {
     return checked_mul(checked_mul(ceil_div(rows, kPanelRows) * kPanelRows, cols), dtype_bytes(dtype));
   }
 
-  void pack_rows(const PackedWeight& weight, int64_t first_row, const void* stored, DType stored_dtype, int64_t num_rows,
-                 int64_t stored_stride_bytes) override {
-    check(first_row >= 0 && num_rows >= 0 && first_row <= weight.rows - num_rows, "rows ", first_row, " + ", num_rows,
-          " do not fit into a weight of ", weight.rows);
-    if (num_rows == 0) return;
-    const int64_t last_row = first_row + num_rows;
-    const int64_t first_panel = first_row / kPanelRows;
-    const int64_t num_panels = ceil_div(last_row, kPanelRows) - first_panel;
-    const int64_t number_bytes = dtype_bytes(weight.dtype);
-    share(num_panels, num_rows * weight.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
-      for (int64_t panel = first_panel + begin; panel < first_panel + end; ++panel) {
-        char* data = static_cast<char*>(weight.data) + panel * kPanelRows * weight.cols * number_bytes;
-        const int64_t start = std::max(first_row, panel * kPanelRows);
-        const int64_t stop = std::min(last_row, (panel + 1) * kPanelRows);
-        kernels_.pack_panel(data, number_type(weight.dtype), weight.cols, start - panel * kPanelRows, stop - start,
-                            static_cast<const char*>(stored) + (start - first_row) * stored_stride_bytes,
-                            number_type(stored_dtype), stored_stride_bytes);
-        const int64_t padding = (panel + 1) * kPanelRows - weight.rows;
-        if (stop == weight.rows && padding > 0) {
-          for (int64_t k = 0; k < weight.cols; ++k) {
-            std::memset(data + ((k + 1) * kPanelRows - padding) * number_bytes, 0, static_cast<size_t>(padding * number_bytes));
-          }
+  void pack_rows(Span<const StoredRows> runs) override {
+    struct Panel {
+      const StoredRows* run;
+      int64_t index;
+    };
+    std::vector<Panel> panels;
+    std::vector<size_t> tasks;  // where each begins in panels
+    int64_t task_bytes = kPackTaskBytes;
+    int64_t numbers = 0;
+    for (const StoredRows& run : runs) {
+      const PackedWeight& weight = run.weight;
+      check(run.first_row >= 0 && run.num_rows >= 0 && run.first_row <= weight.rows - run.num_rows, "rows ", run.first_row, " + ",
+            run.num_rows, " do not fit into a weight of ", weight.rows);
+      const int64_t end = run.num_rows == 0 ? 0 : ceil_div(run.first_row + run.num_rows, kPanelRows);
+      for (int64_t panel = run.first_row / kPanelRows; panel < end; ++panel) {
+        if (task_bytes >= kPackTaskBytes) {
+          tasks.push_back(panels.size());
+          task_bytes = 0;
         }
+        panels.push_back({&run, panel});
+        task_bytes += kPanelRows * weight.cols * dtype_bytes(weight.dtype);
+      }
+      numbers += run.num_rows * weight.cols;
+    }
+    const int64_t num_tasks = static_cast<int64_t>(tasks.size());
+    tasks.push_back(panels.size());
+    share_tasks(num_tasks, numbers < kSmallNumbers, [&](int, int64_t task) {
+      for (size_t i = tasks[static_cast<size_t>(task)]; i < tasks[static_cast<size_t>(task) + 1]; ++i) {
+        pack_panel(*panels[i].run, panels[i].index);
       }
     });
   }
@@ -369,6 +378,33 @@ class CpuBackend final : public Backend {
     }
   }
 
+  // function(thread, task) for every task, each by the thread that comes to it first.
+  template <class Function>
+  void share_tasks(int64_t num_tasks, bool small, const Function& function) {
+    std::atomic<int64_t> next_task{0};
+    share_threads(std::min<int64_t>(num_tasks, pool_.num_threads()), small, [&](int thread, int64_t, int64_t) {
+      for (int64_t task = next_task++; task < num_tasks; task = next_task++) function(thread, task);
+    });
+  }
+
+  // The rows of `run` that lie in one panel of its weight.
+  void pack_panel(const StoredRows& run, int64_t panel) const {
+    const PackedWeight& weight = run.weight;
+    const int64_t number_bytes = dtype_bytes(weight.dtype);
+    char* data = static_cast<char*>(weight.data) + panel * kPanelRows * weight.cols * number_bytes;
+    const int64_t start = std::max(run.first_row, panel * kPanelRows);
+    const int64_t stop = std::min(run.first_row + run.num_rows, (panel + 1) * kPanelRows);
+    kernels_.pack_panel(data, number_type(weight.dtype), weight.cols, start - panel * kPanelRows, stop - start,
+                        static_cast<const char*>(run.data) + (start - run.first_row) * run.stride_bytes, number_type(run.dtype),
+                        run.stride_bytes);
+    const int64_t padding = (panel + 1) * kPanelRows - weight.rows;
+    if (stop == weight.rows && padding > 0) {
+      for (int64_t k = 0; k < weight.cols; ++k) {
+        std::memset(data + ((k + 1) * kPanelRows - padding) * number_bytes, 0, static_cast<size_t>(padding * number_bytes));
+      }
+    }
+  }
+
   // out = x W^T + bias, then the epilogue, as the kernel runs it; `packed` is for kernels_.pack_tokens to fill, unless the call reads x
   // where it lies.
   LinearCall linear_call(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue,
@@ -421,15 +457,11 @@ class CpuBackend final : public Backend {
     });
     const int64_t scratch_numbers = kernels_.linear_scratch;
     float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
-    std::atomic<int64_t> next_task{0};
-    const bool small = x.rows * x.cols * out.cols < kSmallMultiplications;
-    share_threads(small ? 1 : pool_.num_threads(), small, [&](int thread, int64_t, int64_t) {
-      for (int64_t task = next_task++; task < num_tasks; task = next_task++) {
-        const auto call = std::upper_bound(expert_tasks_.begin(), expert_tasks_.end(), task) - expert_tasks_.begin();
-        const int64_t first_task = call == 0 ? 0 : expert_tasks_[static_cast<size_t>(call - 1)];
-        kernels_.linear(expert_calls_[static_cast<size_t>(call)], task - first_task, task - first_task + 1,
-                        scratch + thread * scratch_numbers);
-      }
+    share_tasks(num_tasks, x.rows * x.cols * out.cols < kSmallMultiplications, [&](int thread, int64_t task) {
+      const auto call = std::upper_bound(expert_tasks_.begin(), expert_tasks_.end(), task) - expert_tasks_.begin();
+      const int64_t first_task = call == 0 ? 0 : expert_tasks_[static_cast<size_t>(call - 1)];
+      kernels_.linear(expert_calls_[static_cast<size_t>(call)], task - first_task, task - first_task + 1,
+                      scratch + thread * scratch_numbers);
     });
   }
 

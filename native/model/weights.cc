@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "base/mapped_file.h"
 
@@ -192,11 +193,14 @@ void pack_turned(const TensorSource& source, const PackedWeight& to, int64_t fir
       turn_rows(half, stored, source, first + done, count);
       rows = half.data();
     }
-    backend.pack_rows(to, first_row + done, rows, source.dtype, count, source.cols * dtype_bytes(source.dtype));
+    const StoredRows run{to, first_row + done, count, rows, source.dtype, source.cols * dtype_bytes(source.dtype)};
+    backend.pack_rows({&run, 1});
   }
 }
 
-void pack_matrix(const TensorSource& source, const Destination& to, const char* stored, Backend& backend) {
+// Packs a matrix that is stored transposed; of another one adds the rows to `runs`, which somebody packs later.
+void pack_matrix(const TensorSource& source, const Destination& to, const char* stored, Backend& backend,
+                 std::vector<StoredRows>& runs) {
   const int64_t stride = source.cols * dtype_bytes(source.dtype);
   for (int64_t group = 0; group < source.num_groups; ++group) {
     const int64_t first = source.first_row + group * source.group_stride;
@@ -204,7 +208,7 @@ void pack_matrix(const TensorSource& source, const Destination& to, const char* 
     if (source.transposed) {
       pack_turned(source, *to.matrix, first_row, stored, first, source.group_rows, backend);
     } else {
-      backend.pack_rows(*to.matrix, first_row, stored + first * stride, source.dtype, source.group_rows, stride);
+      runs.push_back({*to.matrix, first_row, source.group_rows, stored + first * stride, source.dtype, stride});
     }
   }
 }
@@ -325,22 +329,34 @@ Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sou
     }
   }
 
-  int64_t done_bytes = 0;
+  // A part of the checkpoint at a time: large, so that no thread waits long for the last task of another; small, because the file's pages
+  // are in this process's memory too until they are forgotten.
+  constexpr int64_t kPartBytes = 64 << 20;
+  std::vector<StoredRows> runs;
+  size_t first = 0;  // source of the part
+  int64_t part_bytes = 0, done_bytes = 0;
   for (size_t i = 0; i < sources.size(); ++i) {
     const TensorSource& source = sources[i];
     const Destination& to = destinations[i];
-    const MappedFile& file = *mapped[static_cast<size_t>(source.file)];
+    const char* stored = mapped[static_cast<size_t>(source.file)]->data() + source.offset;
     if (to.matrix != nullptr) {
-      pack_matrix(source, to, file.data() + source.offset, backend);
-      // The rows of a fused tensor belong to several sources; its pages come back from the page cache if they are needed again.
-      file.forget(source.offset, source.stored_rows * source.cols * dtype_bytes(source.dtype));
+      pack_matrix(source, to, stored, backend, runs);
     } else {
       const size_t before = to.vector->size();
-      copy_vector(source, to, file.data() + source.offset);
+      copy_vector(source, to, stored);
       weights.num_bytes += static_cast<int64_t>((to.vector->size() - before) * sizeof(float));
     }
     weights.num_parameters += to.rows * to.cols;
-    done_bytes += to.rows * to.cols * dtype_bytes(source.dtype);
+    part_bytes += to.rows * to.cols * dtype_bytes(source.dtype);
+    if (part_bytes < kPartBytes && i + 1 < sources.size()) continue;
+    backend.pack_rows({runs.data(), static_cast<int64_t>(runs.size())});
+    runs.clear();
+    for (; first <= i; ++first) {
+      // The rows of a fused tensor belong to several sources; its pages come back from the page cache if they are needed again.
+      const TensorSource& packed = sources[first];
+      mapped[static_cast<size_t>(packed.file)]->forget(packed.offset, packed.stored_rows * packed.cols * dtype_bytes(packed.dtype));
+    }
+    done_bytes += std::exchange(part_bytes, 0);
     progress(static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
   }
   return weights;

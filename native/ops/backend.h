@@ -15,10 +15,8 @@ class Backend {
   // Bytes of a packed weight [rows, cols].
   virtual int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const = 0;
 
-  // Packs stored rows into rows first_row.. of `weight`: row i starts at stored + i * stored_stride_bytes and has weight.cols
-  // numbers of stored_dtype, at any alignment.
-  virtual void pack_rows(const PackedWeight& weight, int64_t first_row, const void* stored, DType stored_dtype, int64_t num_rows,
-                         int64_t stored_stride_bytes) = 0;
+  // Packs rows of one matrix or many, no row twice. Many at once keep all threads busy; nothing is read behind the call.
+  virtual void pack_rows(Span<const StoredRows> runs) = 0;
 
   // Bytes that the ops keep between calls, once they have seen the largest ones.
   virtual int64_t scratch_bytes(const ScratchLimits& limits) const = 0;

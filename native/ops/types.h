@@ -27,6 +27,17 @@ struct PackedWeight {
   int64_t cols = 0;
 };
 
+// Rows first_row.. of `weight`, stored in the host's memory: row i starts at data + i * stride_bytes and has weight.cols numbers of dtype,
+// at any alignment.
+struct StoredRows {
+  PackedWeight weight;
+  int64_t first_row = 0;
+  int64_t num_rows = 0;
+  const void* data = nullptr;
+  DType dtype = DType::float32;
+  int64_t stride_bytes = 0;
+};
+
 // One expert, a gated MLP: W_down (activation(W_gate x) * W_up x), without biases. F is the width of its hidden layer.
 struct ExpertWeights {
   PackedWeight gate_up;  // [2 F, H]: gate, then up
