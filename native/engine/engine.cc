@@ -22,7 +22,7 @@ Engine::Engine(std::unique_ptr<Worker> worker, const EngineOptions& options, OnE
       options_(options),
       on_events_(std::move(on_events)),
       last_progress_(Clock::now()),
-      scheduler_(options, worker_->num_pages(), static_cast<int64_t>(info_.max_model_len), worker_->spec().num_encoder_layers) {
+      scheduler_(worker_->spec(), options, worker_->num_pages(), static_cast<int64_t>(info_.max_model_len)) {
   publish_stats();
   thread_ = std::thread([this] { loop(); });
 }

@@ -24,12 +24,13 @@ Queue::iterator find(Queue& queue, uint32_t id) {
 
 }  // namespace
 
-Scheduler::Scheduler(const EngineOptions& options, int64_t num_pages, int64_t max_model_len, int64_t num_encoder_layers)
+Scheduler::Scheduler(const ModelSpec& spec, const EngineOptions& options, int64_t num_pages, int64_t max_model_len)
     : max_model_len_(max_model_len),
       max_num_seqs_(options.max_num_seqs),
       max_num_batched_tokens_(options.max_num_batched_tokens),
       pace_prompts_(options.pace_prompts),
-      num_encoder_layers_(num_encoder_layers),
+      num_encoder_layers_(spec.num_encoder_layers),
+      num_sampled_ids_(spec.num_sampled_ids),
       pages_(num_pages, options.prefix_caching) {}
 
 void Scheduler::add(std::unique_ptr<Request> request) {
@@ -331,7 +332,7 @@ void Scheduler::collect(const StepResult& result, double ms, StepEvents& events)
       request.append(token);
       finish = finish_reason(request);
     } else {
-      finish = forbids_all(request.params, request.forbidden) ? FinishReason::exhausted : FinishReason::error;
+      finish = forbids_all(request.params, request.forbidden, num_sampled_ids_) ? FinishReason::exhausted : FinishReason::error;
     }
     const size_t top = r * static_cast<size_t>(kMaxLogprobs);
     events.tokens.push_back({request.id, finish, token, result.logprobs[r], result.ranks[r], num_top(request.params),

@@ -29,8 +29,7 @@ constexpr int64_t kMaxChoices = 65536;
 
 class Scheduler {
  public:
-  // num_encoder_layers: blocks that read a prompt before the decoder begins; 0: none.
-  Scheduler(const EngineOptions& options, int64_t num_pages, int64_t max_model_len, int64_t num_encoder_layers);
+  Scheduler(const ModelSpec& spec, const EngineOptions& options, int64_t num_pages, int64_t max_model_len);
 
   // Queues a request. It must fit into max_model_len and the pages: Engine::submit checks.
   void add(std::unique_ptr<Request> request);
@@ -100,6 +99,7 @@ class Scheduler {
   const int64_t max_num_batched_tokens_;
   const bool pace_prompts_;
   const int64_t num_encoder_layers_;
+  const int64_t num_sampled_ids_;
   RequestPages pages_;
   StepBuilder step_;
   PrefillPace pace_;

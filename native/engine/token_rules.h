@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "ops/types.h"
@@ -44,11 +45,17 @@ inline void find_forbidden(const SamplingParams& params, Span<const int32_t> gen
   if (!params.ignore_eos) forbidden.insert(forbidden.end(), params.eos_token_ids.begin(), params.eos_token_ids.end());
 }
 
-// Whether a request's own rules leave nothing to choose: all that is allowed is forbidden.
-inline bool forbids_all(const SamplingParams& params, const std::vector<int32_t>& forbidden) {
+// Whether a request's own rules leave nothing to choose: all of the ids from 0 to num_ids - 1 that are allowed are forbidden.
+inline bool forbids_all(const SamplingParams& params, const std::vector<int32_t>& forbidden, int64_t num_ids) {
+  const auto is_left = [&, gone = std::unordered_set<int32_t>(forbidden.begin(), forbidden.end())](int32_t id) {
+    return id < num_ids && gone.count(id) == 0;
+  };
   const std::vector<int32_t>& allowed = params.allowed_token_ids;
-  const auto is_forbidden = [&](int32_t id) { return std::find(forbidden.begin(), forbidden.end(), id) != forbidden.end(); };
-  return !allowed.empty() && std::all_of(allowed.begin(), allowed.end(), is_forbidden);
+  if (!allowed.empty()) return std::none_of(allowed.begin(), allowed.end(), is_left);
+  for (int32_t id = 0; id < num_ids; ++id) {
+    if (is_left(id)) return false;
+  }
+  return true;
 }
 
 }  // namespace parley

@@ -339,7 +339,7 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
       if (finish === 'error') {
         queue.end(new EngineFailure(failure || noToken))
       } else if (finish === 'exhausted') {
-        queue.end(new NoTokenLeft('all tokens that the request allows are forbidden'))
+        queue.end(new NoTokenLeft('the rules of the request forbid every token'))
       } else if (finish === 'timeout') {
         queue.end(new QueueTimeout('the request waited too long for its turn'))
       } else if (finish === 'cancelled') {
@@ -353,5 +353,4 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
   if (failure && words.length === 0) process.emitWarning(`engine: ${failure}`)
 }
 
-const noToken =
-  'no token could be chosen for this request: the logits are NaN or minus infinity, or all tokens are forbidden'
+const noToken = 'no token could be chosen for this request: the logits are NaN or minus infinity'

@@ -275,8 +275,7 @@ function engineError(error: unknown): unknown {
   if (error instanceof NoTokenLeft) {
     return new ApiError(
       'invalid_value',
-      "'allowed_token_ids' left no token to choose: 'bad_words' or 'min_tokens' forbid all of them.",
-      'allowed_token_ids',
+      "No token is left to choose: 'bad_words' or 'min_tokens' forbid all that the vocabulary has or 'allowed_token_ids' allows.",
     )
   }
   if (error instanceof QueueTimeout) {

@@ -2,7 +2,13 @@
 
 import { afterAll, describe, expect, test } from 'vitest'
 import { type ModelSource, type StartOptions, startEngine } from '../../src/engine/addon.js'
-import { type Engine, EngineRefusal, type EngineRequest, type TokenEvent } from '../../src/engine/engine.js'
+import {
+  type Engine,
+  EngineRefusal,
+  type EngineRequest,
+  NoTokenLeft,
+  type TokenEvent,
+} from '../../src/engine/engine.js'
 import { makeRandomModel, seededRandom, tinySpec } from './random_model.js'
 import * as tiny from './tiny_engine.js'
 import { collect, defaults, pageBytes } from './tiny_engine.js'
@@ -147,6 +153,32 @@ test('a bad word never comes, and its beginning alone may', async () => {
     expect((await tokens([[a, b, c]]))[2]).not.toBe(c)
     // The prompt is no part of a bad word: its last token and the first generated one may make it.
     expect((await tokens([[7, a]]))[0]).toBe(a)
+  })
+})
+
+test('rules that forbid every token end that request alone, and say so', async () => {
+  // As where a vocabulary is padded: the last ids are not chosen.
+  const padded = { ...model, spec: { ...tinySpec, num_sampled_ids: 60 } }
+  const all = Int32Array.from({ length: 60 }, (_, id) => id)
+  const forbidding: Partial<EngineRequest['sampling']>[] = [
+    { bad_word_ids: all, bad_word_sizes: new Int32Array(60).fill(1) },
+    { min_tokens: 2, stop_token_ids: all },
+    { min_tokens: 2, stop_token_ids: all.slice(0, 30), eos_token_ids: all.slice(20) },
+    { min_tokens: 1, eos_token_ids: Int32Array.of(7), allowed_token_ids: Int32Array.of(7, 7, 80) },
+  ]
+  await tiny.withEngine(padded, {}, async (engine) => {
+    const prompt = Int32Array.of(1, 2, 3)
+    const free = collect(engine, { prompt, sampling: { max_tokens: 20 } })
+    for (const sampling of forbidding) {
+      await expect(collect(engine, { prompt, sampling: { max_tokens: 5, ...sampling } })).rejects.toThrow(NoTokenLeft)
+    }
+    expect(await free).toHaveLength(20)
+    // One that is left is enough.
+    const [event] = await collect(engine, {
+      prompt,
+      sampling: { max_tokens: 1, min_tokens: 1, stop_token_ids: all.slice(1) },
+    })
+    expect(event?.token).toBe(0)
   })
 })
 
