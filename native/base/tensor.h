@@ -1,4 +1,5 @@
-// Views of memory that somebody else owns: the only shapes that ops speak.
+// Views of memory that somebody else owns: the only shapes that ops speak. Their functions are constexpr because a GPU's kernels may call
+// such ones (nvcc --expt-relaxed-constexpr).
 #pragma once
 
 #include <cstddef>
@@ -12,11 +13,11 @@ struct Span {
   T* data = nullptr;
   int64_t size = 0;
 
-  T& operator[](int64_t i) const { return data[i]; }
-  bool empty() const { return size == 0; }
-  T* begin() const { return data; }
-  T* end() const { return data + size; }
-  operator Span<const T>() const { return {data, size}; }
+  constexpr T& operator[](int64_t i) const { return data[i]; }
+  constexpr bool empty() const { return size == 0; }
+  constexpr T* begin() const { return data; }
+  constexpr T* end() const { return data + size; }
+  constexpr operator Span<const T>() const { return {data, size}; }
 };
 
 // A row-major matrix [rows, cols] whose rows start `stride` numbers apart (stride >= cols).
@@ -28,11 +29,11 @@ struct Matrix {
   int64_t stride = 0;
 
   Matrix() = default;
-  Matrix(T* data, int64_t rows, int64_t cols) : data(data), rows(rows), cols(cols), stride(cols) {}
-  Matrix(T* data, int64_t rows, int64_t cols, int64_t stride) : data(data), rows(rows), cols(cols), stride(stride) {}
+  constexpr Matrix(T* data, int64_t rows, int64_t cols) : data(data), rows(rows), cols(cols), stride(cols) {}
+  constexpr Matrix(T* data, int64_t rows, int64_t cols, int64_t stride) : data(data), rows(rows), cols(cols), stride(stride) {}
 
-  T* row(int64_t r) const { return data + r * stride; }
-  operator Matrix<const T>() const { return {data, rows, cols, stride}; }
+  constexpr T* row(int64_t r) const { return data + r * stride; }
+  constexpr operator Matrix<const T>() const { return {data, rows, cols, stride}; }
 };
 
 }  // namespace parley

@@ -1,0 +1,47 @@
+// The activations, and what `linear` does with a finished sum.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "ops/types.h"
+
+namespace parley {
+namespace cuda {
+
+// x Phi(x) = x erfc(-x / sqrt 2) / 2, exact
+__device__ inline float gelu(float x) { return 0.5f * x * erfcf(-0.70710678f * x); }
+
+// 0.5 x (1 + tanh u) = x / (1 + e^(-2u)) with u = sqrt(2 / pi) (x + 0.044715 x^3)
+__device__ inline float gelu_tanh(float x) {
+  const float u = x * fmaf(x * x, 0.044715f * 0.7978845608f, 0.7978845608f);
+  return x / (1.0f + expf(-2.0f * u));
+}
+
+// x sigmoid(x)
+__device__ inline float silu(float x) { return x / (1.0f + expf(-x)); }
+
+__device__ inline float relu(float x) { return x < 0.0f ? 0.0f : x; }  // NaN stays NaN
+
+__device__ inline float activate(float x, Activation activation) {
+  switch (activation) {
+    case Activation::gelu: return gelu(x);
+    case Activation::gelu_tanh: return gelu_tanh(x);
+    case Activation::relu: return relu(x);
+    default: return silu(x);
+  }
+}
+
+// *out = y, activation(y) or *out + y
+__device__ inline void finish(float* out, float y, Epilogue epilogue) {
+  switch (epilogue) {
+    case Epilogue::store: *out = y; return;
+    case Epilogue::gelu: *out = gelu(y); return;
+    case Epilogue::gelu_tanh: *out = gelu_tanh(y); return;
+    case Epilogue::relu: *out = relu(y); return;
+    case Epilogue::accumulate: *out += y; return;
+    case Epilogue::silu: *out = silu(y); return;
+  }
+}
+
+}  // namespace cuda
+}  // namespace parley
