@@ -55,6 +55,7 @@
         "native/model/memory.cc",
         "native/model/rank_threads.cc",
         "native/model/shard.cc",
+        "native/model/step_lists.cc",
         "native/model/weights.cc",
         "native/model/worker.cc",
         "native/model/block.cc",

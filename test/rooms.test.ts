@@ -177,7 +177,7 @@ test('the readers of imports see what they should', () => {
     ['native/cpu/a.cc', '#include <mma.h>', 1],
     ['native/ops/a.h', '#include "model/step.h"', 1],
     ['native/base/a.h', '#include "ops/types.h"', 1],
-    ['native/model/a.cc', '#include "ops/backend.h"\n#include "base/arena.h"\n#include "cpu/cpu_backend.h"', 0],
+    ['native/model/a.cc', '#include "ops/backend.h"\n#include "base/check.h"\n#include "cpu/cpu_backend.h"', 0],
     ['native/engine/a.cc', '#include "cpu/cpu_backend.h"', 1],
     ['native/strange/a.cc', '#include <vector>', 1],
   ]

@@ -285,7 +285,7 @@ Napi::Value forward_logits(const Napi::CallbackInfo& info) {
         step.positions.push_back(static_cast<int32_t>(i));
         step.slots.push_back(static_cast<int32_t>(num_encoder_pages * kPageSize + i));
         step.sequences.push_back(0);
-        step.encoder_positions.push_back(static_cast<int32_t>(num_encoded - 1));
+        if (num_encoded > 0) step.encoder_positions.push_back(static_cast<int32_t>(num_encoded - 1));
       }
       if (first == 0 && num_encoded > 0) {
         step.encoder_jobs.push_back({{prompt.data(), num_encoded}, {pages.data(), num_encoder_pages}, 0, worker.spec().num_encoder_layers});

@@ -253,6 +253,20 @@ struct Argument<RopeLayout> {
   static RopeLayout read(Napi::Value value, Call&, const std::string& where) { return read_enum<RopeLayout>(value, where); }
 };
 
+// {positions, sequences, page_table}
+template <>
+struct Argument<const AttentionRows&> {
+  static AttentionRows read(Napi::Value value, Call& call, const std::string& where) {
+    AttentionRows rows;
+    rows.positions = read_array<int32_t>(field(value, "positions", where), where + ".positions");
+    rows.sequences = read_array<int32_t>(field(value, "sequences", where), where + ".sequences");
+    rows.page_table = Argument<Matrix<const int32_t>>::read(field(value, "page_table", where), call, where + ".page_table");
+    rows.host_positions = rows.positions.data;
+    rows.host_sequences = rows.sequences.data;
+    return rows;
+  }
+};
+
 // {scale, softcap?, window?, bias?: matrix, bias_by_key?: true}
 template <>
 struct Argument<const AttentionRule&> {
@@ -344,6 +358,11 @@ struct Checks {
       same(out.cols, part.cols, "columns of out and a part");
     }
   }
+  static void take_rows(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, Span<const int32_t> rows) {
+    same(out.rows, rows.size, "rows of out and rows");
+    same(out.cols, x.cols, "columns of out and x");
+    all(rows, x.rows, "rows");
+  }
   static void layer_norm(const Napi::CallbackInfo& info, Matrix<float> out, Matrix<const float> x, Span<const float> weight,
                          Span<const float> bias, int64_t width, float eps) {
     rms_norm(info, out, x, weight, width, eps);
@@ -361,6 +380,7 @@ struct Checks {
     same(out.rows, x.rows, "rows of out and x");
     same(2 * out.cols, x.cols, "twice the columns of out and those of x");
   }
+  static void scale(const Napi::CallbackInfo&, Matrix<float>, float) {}
   static void softcap(const Napi::CallbackInfo&, Matrix<float>, float cap) { check(cap > 0, "cap: expected a positive number"); }
   static void linear(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, const PackedWeight& weight,
                      Span<const float> bias, Epilogue) {
@@ -411,8 +431,10 @@ struct Checks {
     check(from != to, "pages: expected two, got ", from, " twice");
   }
   static void attention(const Napi::CallbackInfo& info, Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv,
-                        Span<const int32_t> positions, Span<const int32_t> sequences, Matrix<const int32_t> page_table,
-                        HeadLayout heads, const AttentionRule& rule) {
+                        const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) {
+    const auto& positions = rows.positions;
+    const auto& sequences = rows.sequences;
+    const auto& page_table = rows.page_table;
     check(rule.bias.cols == 0 || rule.bias.rows == heads.num_heads, "rule.bias: expected a row for each head");
     pages(info[2], kv, heads);
     same(out.rows, qkv.rows, "rows of out and qkv");
@@ -453,6 +475,14 @@ struct Checks {
   }
 };
 
+// What has to be called before an op.
+template <class... Args>
+void prepare(Backend&, const Args&...) {}
+void prepare(Backend& backend, const Matrix<float>&, const Matrix<const float>&, const KvLayer&, const AttentionRows& rows,
+             const HeadLayout& heads, const AttentionRule& rule) {
+  backend.plan_attention(rows, heads, rule);
+}
+
 // `Op` is Backend's method, `Check` the method of Checks with the same arguments.
 template <class... Args, class Check, size_t... I>
 void call_op(Backend& backend, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
@@ -462,6 +492,7 @@ void call_op(Backend& backend, void (Backend::*op)(Args...), Check check_argumen
   std::tuple<decltype(Argument<Args>::read(info[I], call, ""))...> arguments{
       Argument<Args>::read(info[I], call, "argument " + std::to_string(I))...};
   check_arguments(info, std::get<I>(arguments)...);
+  prepare(backend, std::get<I>(arguments)...);
   (backend.*op)(std::get<I>(arguments)...);
 }
 

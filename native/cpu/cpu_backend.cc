@@ -8,6 +8,7 @@
 #include "base/arithmetic.h"
 #include "base/check.h"
 #include "cpu/expert_rows.h"
+#include "cpu/huge_pages.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
@@ -36,6 +37,11 @@ NumberType number_type(DType dtype) { return static_cast<NumberType>(dtype); }
 class CpuBackend final : public Backend {
  public:
   CpuBackend(Isa isa, int num_threads) : kernels_(kernels_for(isa)), pool_(num_threads) {}
+
+  void* allocate(int64_t bytes) override { return map_huge_pages(bytes); }
+  void release(void* memory, int64_t bytes) noexcept override { unmap_huge_pages(memory, bytes); }
+  void upload(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, static_cast<size_t>(bytes)); }
+  void download(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, static_cast<size_t>(bytes)); }
 
   int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const override {
     return checked_mul(checked_mul(ceil_div(rows, kPanelRows) * kPanelRows, cols), dtype_bytes(dtype));
@@ -121,6 +127,12 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void take_rows(Matrix<float> out, Matrix<const float> x, Span<const int32_t> rows) override {
+    share(rows.size, rows.size * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) std::copy_n(x.row(rows[r]), x.cols, out.row(r));
+    });
+  }
+
   void layer_norm(Matrix<float> out, Matrix<const float> x, Span<const float> weight, Span<const float> bias, int64_t width,
                   float eps) override {
     each_run(x, width, [&](int64_t t, int64_t i) {
@@ -137,6 +149,12 @@ class CpuBackend final : public Backend {
   void gate(Matrix<float> out, Matrix<const float> x, Activation activation) override {
     share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) kernels_.gate(out.row(t), x.row(t), out.cols, static_cast<int32_t>(activation));
+    });
+  }
+
+  void scale(Matrix<float> x, float factor) override {
+    share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) std::for_each(x.row(t), x.row(t) + x.cols, [factor](float& number) { number *= factor; });
     });
   }
 
@@ -226,8 +244,10 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void attention(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, Span<const int32_t> positions,
-                 Span<const int32_t> sequences, Matrix<const int32_t> page_table, HeadLayout heads,
+  // The kernels read the rows themselves.
+  void plan_attention(const AttentionRows&, HeadLayout, const AttentionRule&) override {}
+
+  void attention(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
                  const AttentionRule& rule) override {
     if (out.rows == 0) return;
     const AttentionCall call{out.data,
@@ -238,10 +258,10 @@ class CpuBackend final : public Backend {
                              kv.keys,
                              kv.values,
                              number_type(kv.dtype),
-                             positions.data,
-                             sequences.data,
-                             page_table.data,
-                             page_table.stride,
+                             rows.positions.data,
+                             rows.sequences.data,
+                             rows.page_table.data,
+                             rows.page_table.stride,
                              heads.num_heads,
                              heads.num_kv_heads,
                              heads.head_dim,
@@ -255,7 +275,7 @@ class CpuBackend final : public Backend {
                              rule.num_keys};
     int64_t context = 0;
     int64_t keys = 0;
-    for (const int32_t position : positions) {
+    for (const int32_t position : rows.positions) {
       const int64_t num_keys = rule.num_keys > 0 ? rule.num_keys : position + 1;
       context = std::max(context, num_keys);
       keys += num_keys;

@@ -1,9 +1,10 @@
 // What the blocks of the decoder and of the encoder share: workspace matrices, planned first and then cut from one arena, and the MLP.
 #pragma once
 
+#include <variant>
 #include <vector>
 
-#include "base/arena.h"
+#include "model/arena.h"
 #include "model/weights.h"
 
 namespace parley {
@@ -12,13 +13,14 @@ namespace parley {
 struct StackLimits {
   int64_t rows;        // tokens that go through a block together
   int64_t positions;   // tokens of the longest sequence
+  int64_t sequences;   // that a step's rows belong to
   int64_t logit_rows;  // rows that are unembedded together
 };
 
 // A workspace matrix of a stack (decoder or encoder) and its shape. Names a member, so that a plan can be summed before there is a stack.
 template <class Stack>
 struct MatrixPlan {
-  Matrix<float> Stack::*matrix;
+  std::variant<Matrix<float> Stack::*, Matrix<int32_t> Stack::*> matrix;
   int64_t rows;
   int64_t cols;
 };
@@ -27,7 +29,7 @@ template <class Stack>
 int64_t planned_bytes(const std::vector<MatrixPlan<Stack>>& plans) {
   int64_t bytes = 0;
   for (const auto& plan : plans) {
-    bytes = checked_add(bytes, checked_add(checked_mul(checked_mul(plan.rows, plan.cols), 4), Arena::kCacheLine));
+    bytes = checked_add(bytes, checked_add(checked_mul(checked_mul(plan.rows, plan.cols), 4), Arena::kAlignment));
   }
   return bytes;
 }
@@ -36,8 +38,23 @@ int64_t planned_bytes(const std::vector<MatrixPlan<Stack>>& plans) {
 template <class Stack>
 void take_workspace(Stack& stack, const std::vector<MatrixPlan<Stack>>& plans, Arena& arena) {
   for (const auto& plan : plans) {
-    stack.*plan.matrix = Matrix<float>(static_cast<float*>(arena.take(plan.rows * plan.cols * 4)), plan.rows, plan.cols);
+    void* data = arena.take(plan.rows * plan.cols * 4);
+    std::visit(
+        [&](auto member) {
+          auto& matrix = stack.*member;
+          matrix = {static_cast<decltype(matrix.data)>(data), plan.rows, plan.cols};
+        },
+        plan.matrix);
   }
+}
+
+// A table of the workspace that ops read: fill(Matrix<float>) makes it in the host's memory.
+template <class Fill>
+void upload_table(Backend& backend, Matrix<float> table, const Fill& fill) {
+  if (table.rows == 0) return;
+  std::vector<float> numbers(static_cast<size_t>(table.rows * table.cols));
+  fill(Matrix<float>(numbers.data(), table.rows, table.cols));
+  backend.upload(table.data, numbers.data(), static_cast<int64_t>(numbers.size() * sizeof(float)));
 }
 
 template <class T>

@@ -13,7 +13,15 @@ HeadLayout head_layout(const ModelSpec& spec) {
   return {spec.num_heads, spec.num_kv_heads, spec.head_dim, 2 * static_cast<int64_t>(spec.rope_frequencies.size())};
 }
 
-Matrix<float> first_rows(const Matrix<float>& matrix, int64_t rows) { return {matrix.data, rows, matrix.cols, matrix.stride}; }
+template <class Number>
+Matrix<Number> first_rows(const Matrix<Number>& matrix, int64_t rows) {
+  return {matrix.data, rows, matrix.cols, matrix.stride};
+}
+
+AttentionRows with_plan(AttentionRows rows, int64_t plan) {
+  rows.plan = plan;
+  return rows;
+}
 
 // Angles and their parts are rounded to float32 where transformers rounds them: at position 2000 the difference would show.
 void fill_cos_sin(Matrix<float> table, const std::vector<float>& frequencies, double scale) {
@@ -27,16 +35,18 @@ void fill_cos_sin(Matrix<float> table, const std::vector<float>& frequencies, do
   }
 }
 
-// One head's row of AttentionRule::bias. Falcon rounds the product with the key's position, so that it is no function of the distance.
-void fill_alibi(float* row, int64_t positions, int64_t head, const ModelSpec& spec) {
-  const float slope = spec.alibi_slopes[static_cast<size_t>(head)];
+// AttentionRule::bias. Falcon rounds the product with the key's position, so that it is no function of the distance.
+void fill_alibi(Matrix<float> table, const ModelSpec& spec) {
   const auto rounded = [](float value) { return bf16_to_float(float_to_bf16(value)); };
-  for (int64_t i = 0; i < positions; ++i) {
-    const float position = static_cast<float>(i);
-    if (spec.alibi_in_bfloat16) {
-      row[i] = rounded(rounded(slope) * rounded(position)) * static_cast<float>(spec.attention_scale);
-    } else {
-      row[positions - 1 - i] = -slope * position;
+  for (int64_t head = 0; head < table.rows; ++head) {
+    const float slope = spec.alibi_slopes[static_cast<size_t>(head)];
+    for (int64_t i = 0; i < table.cols; ++i) {
+      const float position = static_cast<float>(i);
+      if (spec.alibi_in_bfloat16) {
+        table.row(head)[i] = rounded(rounded(slope) * rounded(position)) * static_cast<float>(spec.attention_scale);
+      } else {
+        table.row(head)[table.cols - 1 - i] = -slope * position;
+      }
     }
   }
 }
@@ -60,6 +70,7 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const ModelSpec& spec, const Stac
       {&Decoder::mlp_, limits.rows, spec.intermediate_size},
       {&Decoder::router_, spec.num_experts > 0 ? limits.rows : 0, spec.num_experts},
       {&Decoder::shares_, spec.num_experts > 0 ? limits.rows : 0, spec.num_experts_per_tok},
+      {&Decoder::experts_, spec.num_experts > 0 ? limits.rows : 0, spec.num_experts_per_tok},
       {&Decoder::gathered_, limits.logit_rows, spec.hidden_size},
       {&Decoder::projected_, projected ? limits.logit_rows : 0, embedding},
       {&Decoder::logits_, limits.logit_rows, spec.vocab_size},
@@ -70,7 +81,9 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const ModelSpec& spec, const Stac
   };
 }
 
-int64_t Decoder::workspace_bytes(const ModelSpec& spec, const StackLimits& limits) { return planned_bytes(plan(spec, limits)); }
+int64_t Decoder::workspace_bytes(const ModelSpec& spec, const StackLimits& limits) {
+  return checked_add(planned_bytes(plan(spec, limits)), StepLists::bytes(spec, limits));
+}
 
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
                  const StackLimits& limits)
@@ -79,9 +92,9 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
       kv_cache_(kv_cache),
       backend_(backend),
       heads_(head_layout(spec)),
-      workspace_(std::make_unique<Arena>(workspace_bytes(spec, limits))) {
-  take_workspace(*this, plan(spec, limits), *workspace_);
-  experts_.resize(static_cast<size_t>(shares_.rows * shares_.cols));
+      lists_(spec, limits, backend),
+      workspace_(backend, planned_bytes(plan(spec, limits))) {
+  take_workspace(*this, plan(spec, limits), workspace_);
 
   // The reference multiplies by a number of the weights' type: Gemma's sqrt(3072) is 55.5 in bfloat16.
   char rounded[4];
@@ -89,10 +102,12 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
   embedding_scale_ = load_number(rounded, 0, dtype);
 
   const bool is_long = !spec.long_rope_frequencies.empty() && limits.positions > spec.long_rope_above;
-  fill_cos_sin(cos_sin_, is_long ? spec.long_rope_frequencies : spec.rope_frequencies, spec.rope_scale);
-  fill_cos_sin(local_cos_sin_, spec.local_rope_frequencies, 1);
-  for (int64_t head = 0; head < position_bias_.rows; ++head) fill_alibi(position_bias_.row(head), limits.positions, head, spec);
-  if (relative_bias_.rows > 0) fill_relative_bias(relative_bias_, spec, weights.relative_bias, false);
+  upload_table(backend, cos_sin_, [&](auto table) {
+    fill_cos_sin(table, is_long ? spec.long_rope_frequencies : spec.rope_frequencies, spec.rope_scale);
+  });
+  upload_table(backend, local_cos_sin_, [&](auto table) { fill_cos_sin(table, spec.local_rope_frequencies, 1); });
+  upload_table(backend, position_bias_, [&](auto table) { fill_alibi(table, spec); });
+  upload_table(backend, relative_bias_, [&](auto table) { fill_relative_bias(table, spec, weights.relative_bias, false); });
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     AttentionRule rule;
     rule.scale = static_cast<float>(spec.attention_scale / (spec.attention_scale_by_layer ? static_cast<double>(layer + 1) : 1.0));
@@ -104,13 +119,19 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
     if (relative_bias_.rows > 0) rule.bias = relative_bias_;
     if (!spec.layer_windows.empty()) rule.window = spec.layer_windows[static_cast<size_t>(layer)];
     rules_.push_back(rule);
+    const auto same_window = [&](const AttentionRule& other) { return other.window == rule.window; };
+    const auto first = std::find_if(rules_.begin(), rules_.end(), same_window) - rules_.begin();
+    plans_.push_back(first == layer ? num_plans_++ : plans_[static_cast<size_t>(first)]);
     layer_cos_sin_.push_back(rule.window > 0 && local_cos_sin_.rows > 0 ? local_cos_sin_ : cos_sin_);
   }
+  encoder_rule_.scale = static_cast<float>(spec.attention_scale);
 }
 
 void Decoder::forward(const Step& step) {
   num_rows_ = step.num_rows();
   check(num_rows_ <= hidden_.rows, "step of ", num_rows_, " rows: expected at most ", hidden_.rows);
+  lists_.upload(step);
+  plan_attention();
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto normed = first_rows(normed_, num_rows_);
   // What a branch reads: the normalised residual stream, or the stream itself.
@@ -121,15 +142,15 @@ void Decoder::forward(const Step& step) {
     return normed;
   };
 
-  embed(step);
+  embed();
   for (int64_t i = 0; i < spec_.num_layers; ++i) {
     const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
-    attend(step, i, input_of(layer.attention_norm));
+    attend(i, input_of(layer.attention_norm));
     // Parallel blocks normalise the residual stream before the attention is added, sequential ones after: no other difference.
     Matrix<float> mlp_input = normed;
     if (spec_.topology == Topology::parallel) mlp_input = input_of(layer.mlp_norm);
     add_branch(first_rows(attention_, num_rows_), layer.attention_out, layer.attention_norm, layer.attention_output_norm);
-    if (spec_.num_encoder_layers > 0) attend_encoder(step, i);
+    if (spec_.num_encoder_layers > 0) attend_encoder(i);
     if (spec_.topology == Topology::sequential) mlp_input = input_of(layer.mlp_norm);
     if (!layer.experts.empty()) {
       add_experts(layer, mlp_input);
@@ -140,54 +161,59 @@ void Decoder::forward(const Step& step) {
   }
 }
 
+// Layers with the same window have the same plan; cross-attention has the one behind them.
+void Decoder::plan_attention() {
+  int64_t num_planned = 0;
+  for (size_t layer = 0; layer < rules_.size(); ++layer) {
+    if (plans_[layer] < num_planned) continue;
+    backend_.plan_attention(with_plan(lists_.rows(), num_planned++), heads_, rules_[layer]);
+  }
+  if (spec_.num_encoder_layers > 0) backend_.plan_attention(with_plan(lists_.encoder_rows(), num_planned), heads_, encoder_rule_);
+}
+
 // The step's tokens -> hidden_.
-void Decoder::embed(const Step& step) {
+void Decoder::embed() {
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto embedded = embedded_.rows > 0 ? first_rows(embedded_, num_rows_) : hidden;
-  backend_.embed(embedded, weights_.embedding, span(step.tokens), embedding_scale_);
+  backend_.embed(embedded, weights_.embedding, lists_.tokens(), embedding_scale_);
   if (embedded_.rows > 0) backend_.linear(hidden, embedded, weights_.embedding_projection, {}, Epilogue::store);
   if (spec_.position_embedding) {
     const auto positions = first_rows(branch_, num_rows_);
-    backend_.embed(positions, weights_.position_embedding, span(step.positions), 1);
+    backend_.embed(positions, weights_.position_embedding, lists_.rows().positions, 1);
     add(backend_, hidden, positions);
   }
   if (spec_.embedding_norm) norm(hidden, hidden, weights_.embedding_norm);
 }
 
 // input -> attention_, through this layer's pages.
-void Decoder::attend(const Step& step, int64_t index, Matrix<const float> input) {
+void Decoder::attend(int64_t index, Matrix<const float> input) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const KvLayer& kv = kv_cache_.layer(index);
   const auto qkv = first_rows(qkv_, num_rows_);
-  const Matrix<const int32_t> page_table(step.page_table.data(), step.num_sequences, step.max_pages);
   backend_.linear(qkv, input, layer.qkv.weight, span(layer.qkv.bias), Epilogue::store);
   if (spec_.qk_norm != QkNorm::none) {
     norm_heads({qkv.data, num_rows_, heads_.query_size(), qkv.stride}, layer.query_norm);
     norm_heads({qkv.data + heads_.query_size(), num_rows_, heads_.kv_size(), qkv.stride}, layer.key_norm);
   }
   if (heads_.rope_dims > 0) {
-    backend_.rope(qkv, span(step.positions), layer_cos_sin_[static_cast<size_t>(index)], heads_, spec_.rope_layout);
+    backend_.rope(qkv, lists_.rows().positions, layer_cos_sin_[static_cast<size_t>(index)], heads_, spec_.rope_layout);
   }
-  backend_.write_kv(kv, qkv, span(step.slots), heads_);
-  backend_.attention(first_rows(attention_, num_rows_), qkv, kv, span(step.positions), span(step.sequences), page_table, heads_,
+  backend_.write_kv(kv, qkv, lists_.slots(), heads_);
+  backend_.attention(first_rows(attention_, num_rows_), qkv, kv, with_plan(lists_.rows(), plans_[static_cast<size_t>(index)]), heads_,
                      rules_[static_cast<size_t>(index)]);
 }
 
 // hidden_ += attention to the keys and values of the encoded prompt, which the encoder left in this layer's pages.
-void Decoder::attend_encoder(const Step& step, int64_t index) {
+void Decoder::attend_encoder(int64_t index) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto normed = first_rows(normed_, num_rows_);
   const auto attention = first_rows(attention_, num_rows_);
   const Matrix<float> query(qkv_.data, num_rows_, heads_.query_size(), qkv_.stride);
-  const Matrix<const int32_t> page_table(step.encoder_page_table.data(), step.num_sequences, step.max_encoder_pages);
-  AttentionRule rule;
-  rule.scale = static_cast<float>(spec_.attention_scale);
   norm(normed, hidden, layer.cross_norm);
   backend_.linear(query, normed, layer.cross_query.weight, {}, Epilogue::store);
   // Causal up to the prompt's last token is all of it.
-  backend_.attention(attention, query, kv_cache_.layer(index), span(step.encoder_positions), span(step.sequences), page_table, heads_,
-                     rule);
+  backend_.attention(attention, query, kv_cache_.layer(index), with_plan(lists_.encoder_rows(), num_plans_), heads_, encoder_rule_);
   backend_.linear(hidden, attention, layer.cross_out.weight, {}, Epilogue::accumulate);
 }
 
@@ -195,7 +221,7 @@ void Decoder::attend_encoder(const Step& step, int64_t index) {
 void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) {
   const auto logits = first_rows(router_, num_rows_);
   const auto shares = first_rows(shares_, num_rows_);
-  const Matrix<int32_t> experts(experts_.data(), num_rows_, shares.cols);
+  const auto experts = first_rows(experts_, num_rows_);
   backend_.linear(logits, input, layer.router.weight, {}, Epilogue::store);
   backend_.route(experts, shares, logits, spec_.norm_topk_prob);
   backend_.mix_experts(first_rows(hidden_, num_rows_), input, experts, shares, span(layer.experts), spec_.activation);
@@ -239,18 +265,9 @@ void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const 
 Matrix<float> Decoder::final_hidden(Span<const int32_t> rows) {
   check(rows.size <= logits_.rows, "logits of ", rows.size, " rows: expected at most ", logits_.rows);
   const auto gathered = first_rows(gathered_, rows.size);
-  for (int64_t r = 0; r < rows.size; ++r) {
-    const int32_t row = rows[r];
-    check(row >= 0 && row < num_rows_, "logits of row ", row, ": the step has ", num_rows_, " rows");
-    std::copy_n(hidden_.row(row), spec_.hidden_size, gathered.row(r));
-  }
+  backend_.take_rows(gathered, first_rows(hidden_, num_rows_), rows);
   if (spec_.final_norm) norm(gathered, gathered, weights_.final_norm);
-  if (spec_.unembedding_scale != 1) {
-    const float scale = static_cast<float>(spec_.unembedding_scale);
-    for (int64_t r = 0; r < rows.size; ++r) {
-      std::for_each(gathered.row(r), gathered.row(r) + spec_.hidden_size, [scale](float& x) { x *= scale; });
-    }
-  }
+  if (spec_.unembedding_scale != 1) backend_.scale(gathered, static_cast<float>(spec_.unembedding_scale));
   return gathered;
 }
 

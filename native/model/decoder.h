@@ -1,13 +1,12 @@
 // The one forward pass: a step's tokens in, hidden states out. Every decoder family is this code with another ModelSpec.
 #pragma once
 
-#include <memory>
 #include <vector>
 
-#include "base/arena.h"
+#include "model/arena.h"
 #include "model/block.h"
 #include "model/kv_cache.h"
-#include "model/step.h"
+#include "model/step_lists.h"
 #include "model/weights.h"
 
 namespace parley {
@@ -18,16 +17,19 @@ class Decoder {
   Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
           const StackLimits& limits);
 
-  // Memory of the matrices below.
+  // Memory of the matrices below and of the step's lists.
   static int64_t workspace_bytes(const ModelSpec& spec, const StackLimits& limits);
 
   // Runs all the blocks over the step's rows and writes their keys and values.
   void forward(const Step& step);
 
-  // Hidden states [rows.size(), hidden] behind the final norm, of the given rows of the last forward(). Valid until the next call.
+  // The lists of the last forward()'s step.
+  const StepLists& lists() const { return lists_; }
+
+  // Hidden states [rows.size, hidden] behind the final norm, of some of its rows. Valid until the next call.
   Matrix<float> final_hidden(Span<const int32_t> rows);
 
-  // Logits [rows.size(), vocab] of the same. The caller may write into them.
+  // Logits [rows.size, vocab] of the same. The caller may let ops write into them.
   Matrix<float> unembed(Span<const int32_t> rows);
 
   // Rows that the two take at a time.
@@ -35,9 +37,10 @@ class Decoder {
 
  private:
   static std::vector<MatrixPlan<Decoder>> plan(const ModelSpec& spec, const StackLimits& limits);
-  void embed(const Step& step);
-  void attend(const Step& step, int64_t layer, Matrix<const float> input);
-  void attend_encoder(const Step& step, int64_t layer);
+  void plan_attention();
+  void embed();
+  void attend(int64_t layer, Matrix<const float> input);
+  void attend_encoder(int64_t layer);
   void add_experts(const LayerWeights& layer, Matrix<const float> input);
   void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
   void norm_heads(Matrix<float> heads, const NormWeights& weights);
@@ -50,8 +53,12 @@ class Decoder {
   HeadLayout heads_;
   float embedding_scale_;
   std::vector<AttentionRule> rules_;                // of each layer
+  AttentionRule encoder_rule_;                      // of cross-attention
+  std::vector<int64_t> plans_;                      // of each layer: the attention plan of its window
+  int64_t num_plans_ = 0;
   std::vector<Matrix<const float>> layer_cos_sin_;  // of each layer: cos_sin_ or local_cos_sin_
-  std::unique_ptr<Arena> workspace_;
+  StepLists lists_;
+  Arena workspace_;
   int64_t num_rows_ = 0;
   // Workspace. T is limits.rows, R logit_rows, P positions; a matrix that the model has no use for has no rows.
   Matrix<float> hidden_;         // [T, H] the residual stream
@@ -64,7 +71,7 @@ class Decoder {
   Matrix<float> mlp_;            // [T, F]
   Matrix<float> router_;         // [T, num_experts] logits
   Matrix<float> shares_;         // [T, num_experts_per_tok] of a token in its experts
-  std::vector<int32_t> experts_; // the experts, as shares_
+  Matrix<int32_t> experts_;      // the experts, as shares_
   Matrix<float> gathered_;       // [R, H]
   Matrix<float> projected_;      // [R, E]
   Matrix<float> logits_;         // [R, V]

@@ -18,12 +18,22 @@ Matrix<float> rows_of(const Matrix<float>& matrix, int64_t first, int64_t count)
   return {matrix.data + first * matrix.stride, count, matrix.cols, matrix.stride};
 }
 
+void upload_list(Backend& backend, const Matrix<int32_t>& to, Span<const int32_t> list) {
+  backend.upload(to.data, list.data, list.size * static_cast<int64_t>(sizeof(int32_t)));
+}
+
+Span<const int32_t> part_of(const Matrix<int32_t>& list, int64_t first, int64_t count) { return {list.data + first, count}; }
+
 }  // namespace
 
 std::vector<MatrixPlan<Encoder>> Encoder::plan(const ModelSpec& spec, const StackLimits& limits) {
   const HeadLayout heads = head_layout(spec);
   const int64_t rows = rows_at_once(limits);
   return {
+      {&Encoder::positions_, 1, limits.positions},
+      {&Encoder::sequences_, 1, rows},
+      {&Encoder::tokens_, 1, limits.positions},
+      {&Encoder::slots_, 1, limits.positions},
       {&Encoder::hidden_, limits.positions, spec.hidden_size},
       {&Encoder::qkv_, limits.positions, heads.qkv_size()},
       {&Encoder::normed_, rows, spec.hidden_size},
@@ -41,7 +51,7 @@ int64_t Encoder::kv_bytes(const ModelSpec& spec, DType dtype, const StackLimits&
 }
 
 int64_t Encoder::workspace_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits) {
-  return checked_add(planned_bytes(plan(spec, limits)), checked_mul(2, checked_add(kv_bytes(spec, dtype, limits), Arena::kCacheLine)));
+  return checked_add(planned_bytes(plan(spec, limits)), checked_mul(2, checked_add(kv_bytes(spec, dtype, limits), Arena::kAlignment)));
 }
 
 Encoder::Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
@@ -52,28 +62,54 @@ Encoder::Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
       backend_(backend),
       heads_(head_layout(spec)),
       max_rows_(rows_at_once(limits)),
-      workspace_(std::make_unique<Arena>(workspace_bytes(spec, dtype, limits))) {
-  take_workspace(*this, plan(spec, limits), *workspace_);
+      workspace_(backend, workspace_bytes(spec, dtype, limits)) {
+  take_workspace(*this, plan(spec, limits), workspace_);
   const int64_t num_pages = ceil_div(limits.positions, kPageSize);
-  void* keys = workspace_->take(kv_bytes(spec, dtype, limits));
-  kv_ = {keys, workspace_->take(kv_bytes(spec, dtype, limits)), dtype, num_pages};
-  fill_relative_bias(bias_, spec, weights.encoder_relative_bias, true);
+  void* keys = workspace_.take(kv_bytes(spec, dtype, limits));
+  kv_ = {keys, workspace_.take(kv_bytes(spec, dtype, limits)), dtype, num_pages};
+  upload_table(backend, bias_, [&](auto table) { fill_relative_bias(table, spec, weights.encoder_relative_bias, true); });
 
-  positions_.resize(static_cast<size_t>(limits.positions));
-  std::iota(positions_.begin(), positions_.end(), 0);
-  sequences_.resize(static_cast<size_t>(max_rows_));
-  page_table_.resize(static_cast<size_t>(num_pages));
-  std::iota(page_table_.begin(), page_table_.end(), 0);
+  host_positions_.resize(static_cast<size_t>(limits.positions));
+  std::iota(host_positions_.begin(), host_positions_.end(), 0);
+  host_sequences_.resize(static_cast<size_t>(max_rows_));
+  upload_list(backend, positions_, span(host_positions_));
+  upload_list(backend, sequences_, span(host_sequences_));
 }
 
 void Encoder::run(const EncoderJob& job) {
   check(job.tokens.size <= hidden_.rows, "encoder input of ", job.tokens.size, " tokens: expected at most ", hidden_.rows);
   num_tokens_ = job.tokens.size;
-  if (job.first_layer == 0) backend_.embed(rows_of(hidden_, 0, num_tokens_), weights_.embedding, job.tokens, 1);
+  if (job.first_layer == 0) {
+    upload_list(backend_, tokens_, job.tokens);
+    backend_.embed(rows_of(hidden_, 0, num_tokens_), weights_.embedding, part_of(tokens_, 0, num_tokens_), 1);
+  }
+  for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
+    backend_.plan_attention(attention_rows(first, std::min(max_rows_, num_tokens_ - first)), heads_, rule());
+  }
   for (int64_t layer = job.first_layer; layer < job.last_layer; ++layer) {
     run_block(weights_.encoder_layers[static_cast<size_t>(layer)]);
   }
   if (job.last_layer == spec_.num_encoder_layers) write_cross_kv(job);
+}
+
+// Some of the prompt's rows, at most max_rows_. Each such part has a plan of its own, the same in all blocks.
+AttentionRows Encoder::attention_rows(int64_t first, int64_t count) const {
+  AttentionRows rows;
+  rows.positions = part_of(positions_, first, count);
+  rows.sequences = part_of(sequences_, 0, count);
+  rows.page_table = {positions_.data, 1, kv_.num_pages};
+  rows.host_positions = &host_positions_[static_cast<size_t>(first)];
+  rows.host_sequences = host_sequences_.data();
+  rows.plan = first / max_rows_;
+  return rows;
+}
+
+AttentionRule Encoder::rule() const {
+  AttentionRule rule;
+  rule.scale = static_cast<float>(spec_.attention_scale);
+  rule.num_keys = num_tokens_;
+  rule.bias = bias_;
+  return rule;
 }
 
 // All keys and values first, then, for some rows at a time, what reads them.
@@ -85,21 +121,15 @@ void Encoder::run_block(const LayerWeights& layer) {
     const auto qkv = rows_of(qkv_, first, count);
     backend_.rms_norm(normed, rows_of(hidden_, first, count), span(layer.attention_norm.weight), spec_.hidden_size, eps);
     backend_.linear(qkv, normed, layer.qkv.weight, {}, Epilogue::store);
-    backend_.write_kv(kv_, qkv, {&positions_[static_cast<size_t>(first)], count}, heads_);
+    backend_.write_kv(kv_, qkv, part_of(positions_, first, count), heads_);
   }
-  AttentionRule rule;
-  rule.scale = static_cast<float>(spec_.attention_scale);
-  rule.num_keys = num_tokens_;
-  rule.bias = bias_;
-  const Matrix<const int32_t> page_table(page_table_.data(), 1, static_cast<int64_t>(page_table_.size()));
   for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
     const int64_t count = std::min(max_rows_, num_tokens_ - first);
     const auto hidden = rows_of(hidden_, first, count);
     const auto normed = rows_of(normed_, 0, count);
     const auto attention = rows_of(attention_, 0, count);
     const auto mlp = rows_of(mlp_, 0, count);
-    backend_.attention(attention, rows_of(qkv_, first, count), kv_, {&positions_[static_cast<size_t>(first)], count},
-                       {sequences_.data(), count}, page_table, heads_, rule);
+    backend_.attention(attention, rows_of(qkv_, first, count), kv_, attention_rows(first, count), heads_, rule());
     backend_.linear(hidden, attention, layer.attention_out.weight, {}, Epilogue::accumulate);
     backend_.rms_norm(normed, hidden, span(layer.mlp_norm.weight), spec_.hidden_size, eps);
     run_mlp(spec_, backend_, layer, normed, rows_of(gate_up_, 0, gate_up_.rows > 0 ? count : 0), mlp);
@@ -108,10 +138,11 @@ void Encoder::run_block(const LayerWeights& layer) {
 }
 
 void Encoder::write_cross_kv(const EncoderJob& job) {
-  slots_.clear();
+  host_slots_.clear();
   for (int64_t i = 0; i < num_tokens_; ++i) {
-    slots_.push_back(static_cast<int32_t>(job.pages[i / kPageSize] * kPageSize + i % kPageSize));
+    host_slots_.push_back(static_cast<int32_t>(job.pages[i / kPageSize] * kPageSize + i % kPageSize));
   }
+  upload_list(backend_, slots_, span(host_slots_));
   for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
     const int64_t count = std::min(max_rows_, num_tokens_ - first);
     const auto normed = rows_of(normed_, 0, count);
@@ -121,7 +152,7 @@ void Encoder::write_cross_kv(const EncoderJob& job) {
                       static_cast<float>(spec_.norm_eps));
     for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
       backend_.linear(kv, normed, weights_.layers[static_cast<size_t>(layer)].cross_kv.weight, {}, Epilogue::store);
-      backend_.write_kv(kv_cache_.layer(layer), qkv, {&slots_[static_cast<size_t>(first)], count}, heads_);
+      backend_.write_kv(kv_cache_.layer(layer), qkv, part_of(slots_, first, count), heads_);
     }
   }
 }

@@ -4,10 +4,9 @@
 // prompt takes several steps, some blocks in each, and in between its hidden states wait here. One prompt at a time can be so cut.
 #pragma once
 
-#include <memory>
 #include <vector>
 
-#include "base/arena.h"
+#include "model/arena.h"
 #include "model/block.h"
 #include "model/kv_cache.h"
 #include "model/step.h"
@@ -30,6 +29,8 @@ class Encoder {
  private:
   static std::vector<MatrixPlan<Encoder>> plan(const ModelSpec& spec, const StackLimits& limits);
   static int64_t kv_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits);
+  AttentionRows attention_rows(int64_t first, int64_t count) const;
+  AttentionRule rule() const;
   void run_block(const LayerWeights& layer);
   void write_cross_kv(const EncoderJob& job);
 
@@ -40,20 +41,23 @@ class Encoder {
   HeadLayout heads_;
   int64_t max_rows_;
   int64_t num_tokens_ = 0;  // of the prompt whose hidden states are in hidden_
-  std::unique_ptr<Arena> workspace_;
-  KvLayer kv_;                        // of the block that runs
-  std::vector<int32_t> positions_;    // 0, 1, 2 ...: also the slots of kv_
-  std::vector<int32_t> sequences_;    // 0, 0, 0 ...
-  std::vector<int32_t> page_table_;   // 0, 1, 2 ...
-  std::vector<int32_t> slots_;        // of a job's tokens in its pages
+  Arena workspace_;
+  KvLayer kv_;                           // of the block that runs
+  std::vector<int32_t> host_positions_;  // as positions_
+  std::vector<int32_t> host_sequences_;  // as sequences_
+  std::vector<int32_t> host_slots_;      // as slots_
   // Workspace. P is limits.positions, T max_rows_.
-  Matrix<float> hidden_;     // [P, H] the residual stream
-  Matrix<float> qkv_;        // [P, Q + 2 KV]
-  Matrix<float> normed_;     // [T, H]
-  Matrix<float> attention_;  // [T, Q]
-  Matrix<float> gate_up_;    // [T, 2 F]
-  Matrix<float> mlp_;        // [T, F]
-  Matrix<float> bias_;       // [num_heads, distances]; see relative_bias.h
+  Matrix<int32_t> positions_;  // [1, P] 0, 1, 2 ...: also the slots of kv_, and the page table
+  Matrix<int32_t> sequences_;  // [1, T] 0, 0, 0 ...
+  Matrix<int32_t> tokens_;     // [1, P] of the prompt
+  Matrix<int32_t> slots_;      // [1, P] of its tokens in its pages
+  Matrix<float> hidden_;       // [P, H] the residual stream
+  Matrix<float> qkv_;          // [P, Q + 2 KV]
+  Matrix<float> normed_;       // [T, H]
+  Matrix<float> attention_;    // [T, Q]
+  Matrix<float> gate_up_;      // [T, 2 F]
+  Matrix<float> mlp_;          // [T, F]
+  Matrix<float> bias_;         // [num_heads, distances]; see relative_bias.h
 };
 
 }  // namespace parley

@@ -17,7 +17,8 @@ constexpr int64_t kMinLogitRows = 32;
 Isa isa_of(const EngineOptions& options) { return options.isa == Isa::auto_ ? best_isa() : options.isa; }
 
 StackLimits stack_limits(const EngineOptions& options) {
-  return {options.max_num_batched_tokens, options.max_model_len, std::max(options.max_num_seqs, kMinLogitRows)};
+  return {options.max_num_batched_tokens, options.max_model_len, options.max_num_seqs,
+          std::max(options.max_num_seqs, kMinLogitRows)};
 }
 
 ScratchLimits scratch_limits(const ModelSpec& spec, const EngineOptions& options) {
@@ -28,6 +29,8 @@ ScratchLimits scratch_limits(const ModelSpec& spec, const EngineOptions& options
           spec.hidden_size,
           spec.moe_intermediate_size,
           limits.positions,
+          limits.sequences,
+          spec.num_heads,
           spec.head_dim,
           spec.vocab_size,
           options.num_threads};

@@ -259,16 +259,16 @@ int64_t sum_bytes(const std::vector<PackedWeight*>& matrices, const Backend& bac
   int64_t total = 0;
   for (const PackedWeight* weight : matrices) {
     const int64_t bytes = backend.packed_bytes(weight->rows, weight->cols, weight->dtype);
-    total = checked_add(total, checked_add(bytes, Arena::kCacheLine));
+    total = checked_add(total, checked_add(bytes, Arena::kAlignment));
   }
   return total;
 }
 
 // One arena for all of them.
-void allocate_matrices(const ModelSpec& spec, DType dtype, const Backend& backend, Weights& weights) {
+void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Weights& weights) {
   const std::vector<PackedWeight*> matrices = shape_matrices(spec, dtype, weights);
   weights.num_bytes = sum_bytes(matrices, backend);
-  weights.arena = std::make_unique<Arena>(weights.num_bytes);
+  weights.arena = std::make_unique<Arena>(backend, weights.num_bytes);
   for (PackedWeight* weight : matrices) weight->data = weights.arena->take(backend.packed_bytes(weight->rows, weight->cols, dtype));
   if (spec.tie_word_embeddings) weights.unembedding.weight = weights.embedding;
 }

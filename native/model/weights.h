@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "base/arena.h"
+#include "model/arena.h"
 #include "ops/backend.h"
 
 namespace parley {

@@ -1,6 +1,7 @@
 #include "model/worker.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "cpu/cpu_backend.h"
 #include "model/checked.h"
@@ -15,7 +16,7 @@ Worker::Worker(const ModelSource& source, const EngineOptions& options, const st
       backend_(make_cpu_backend(isa_, static_cast<int>(options.num_threads))),
       plan_(plan_memory(spec_, options, *backend_)),
       weights_(load_weights(spec_, source.tensors, source.files, options.dtype, *backend_, progress)),
-      kv_cache_(std::make_unique<KvCache>(spec_, options.dtype, options.kv_cache_bytes)) {
+      kv_cache_(std::make_unique<KvCache>(spec_, options.dtype, options.kv_cache_bytes, *backend_)) {
   options_.max_model_len = static_cast<int64_t>(plan_.max_model_len);
   const StackLimits limits = stack_limits(options_);
   backend_->reserve_scratch(scratch_limits(spec_, options_));
@@ -50,7 +51,7 @@ void Worker::sample(const Step& step, StepResult& result) {
   result.top_tokens.resize(size * kMaxLogprobs);
   result.top_logprobs.resize(size * kMaxLogprobs);
   if (num_samples == 0) return;
-  const Matrix<float> logits = decoder_->unembed({step.sample_rows.data(), num_samples});
+  const Matrix<float> logits = decoder_->unembed(decoder_->lists().sample_rows());
   backend_->sample(logits, {step.samples.data(), num_samples}, spec_.num_sampled_ids, {result.tokens.data(), num_samples},
                    {result.logprobs.data(), num_samples}, {result.ranks.data(), num_samples},
                    {result.top_tokens.data(), num_samples, kMaxLogprobs}, {result.top_logprobs.data(), num_samples, kMaxLogprobs});
@@ -66,7 +67,7 @@ void Worker::score(const Step& step, StepResult& result) {
   const int64_t num_scores = static_cast<int64_t>(size);
   for (int64_t first = 0; first < num_scores; first += decoder_->max_logit_rows()) {
     const int64_t count = std::min(num_scores - first, decoder_->max_logit_rows());
-    const Matrix<float> logits = decoder_->unembed({step.score_rows.data() + first, count});
+    const Matrix<float> logits = decoder_->unembed({decoder_->lists().score_rows().data + first, count});
     backend_->score(logits, {step.scores.data() + first, count}, {result.score_logprobs.data() + first, count},
                     {result.score_ranks.data() + first, count},
                     {result.score_top_tokens.data() + first * kMaxLogprobs, count, kMaxLogprobs},
@@ -77,26 +78,29 @@ void Worker::score(const Step& step, StepResult& result) {
 // One row after the other in double precision, so that a sum has the same bits however the prompt was cut.
 void Worker::pool(const Step& step) {
   const int64_t num_pooled = static_cast<int64_t>(step.pool_rows.size());
+  std::vector<float> numbers;
   for (int64_t first = 0; first < num_pooled; first += decoder_->max_logit_rows()) {
     const int64_t count = std::min(num_pooled - first, decoder_->max_logit_rows());
-    const Matrix<float> hidden = decoder_->final_hidden({step.pool_rows.data() + first, count});
+    const Matrix<float> hidden = decoder_->final_hidden({decoder_->lists().pool_rows().data + first, count});
+    numbers.resize(static_cast<size_t>(count * hidden.cols));
+    backend_->download(numbers.data(), hidden.data, static_cast<int64_t>(numbers.size() * sizeof(float)));
     for (int64_t r = 0; r < count; ++r) {
       std::vector<double>& sum = *step.pool_sums[static_cast<size_t>(first + r)];
       sum.resize(static_cast<size_t>(hidden.cols));
-      for (int64_t i = 0; i < hidden.cols; ++i) sum[static_cast<size_t>(i)] += static_cast<double>(hidden.row(r)[i]);
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] += static_cast<double>(numbers[static_cast<size_t>(r) * sum.size() + i]);
     }
   }
 }
 
-std::vector<float> Worker::logits(const Step& step) {
+std::vector<float> Worker::logits(Step step) {
   for (const EncoderJob& job : step.encoder_jobs) encoder_->run(job);
+  step.score_rows.resize(step.tokens.size());
+  std::iota(step.score_rows.begin(), step.score_rows.end(), 0);
   decoder_->forward(step);
   std::vector<float> all(static_cast<size_t>(step.num_rows() * spec_.vocab_size));
-  std::vector<int32_t> row(1);
-  for (int64_t r = 0; r < step.num_rows(); ++r) {
-    row[0] = static_cast<int32_t>(r);
-    const Matrix<float> logits = decoder_->unembed({row.data(), 1});
-    std::copy_n(logits.data, spec_.vocab_size, all.begin() + r * spec_.vocab_size);
+  for (int64_t row = 0; row < step.num_rows(); ++row) {
+    const Matrix<float> logits = decoder_->unembed({decoder_->lists().score_rows().data + row, 1});
+    backend_->download(all.data() + row * spec_.vocab_size, logits.data, spec_.vocab_size * static_cast<int64_t>(sizeof(float)));
   }
   return all;
 }

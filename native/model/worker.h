@@ -27,7 +27,7 @@ class Worker {
   void run(const Step& step, StepResult& result);
 
   // For tests against references: computes the step and returns the logits of every row, [T, vocab].
-  std::vector<float> logits(const Step& step);
+  std::vector<float> logits(Step step);
 
   const ModelSpec& spec() const { return spec_; }
   int64_t held_scratch_bytes() const { return backend_->held_scratch_bytes(); }

@@ -12,6 +12,21 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
+  // Memory that ops read and write, at a multiple of kAlignment; what is in it is not defined. Throws Error if there is none left.
+  virtual void* allocate(int64_t bytes) = 0;
+
+  // bytes: as they were asked for.
+  virtual void release(void* memory, int64_t bytes) noexcept = 0;
+
+  // Copies from the host's memory into that of ops, between the ops that were called before and those that are called later. `from` may
+  // change as soon as it returns.
+  virtual void upload(void* to, const void* from, int64_t bytes) = 0;
+
+  // Copies from the memory of ops into the host's, behind all ops that were called before. The bytes are there when it returns.
+  virtual void download(void* to, const void* from, int64_t bytes) = 0;
+
+  static constexpr int64_t kAlignment = 256;
+
   // Bytes of a packed weight [rows, cols].
   virtual int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const = 0;
 
@@ -26,6 +41,10 @@ class Backend {
 
   // Takes the bytes of scratch_bytes() now, so that no call within the limits can fail for lack of memory.
   virtual void reserve_scratch(const ScratchLimits& limits) = 0;
+
+  // Said before a step's ops: attention() will be called with these rows, and with rules that have the window and num_keys of `rule`. What a
+  // backend plans by the rows it plans here, once for all layers, and keeps until the plan with this number is made anew.
+  virtual void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) = 0;
 
 #define OP(name, arguments) virtual void name arguments = 0;
 #include "ops/ops.def"

@@ -65,6 +65,16 @@ struct KvLayer {
   int64_t num_pages = 0;
 };
 
+// The rows of an attention call. Rows of one sequence stand together in order of position.
+struct AttentionRows {
+  Span<const int32_t> positions;             // [T]
+  Span<const int32_t> sequences;             // [T] row of page_table
+  Matrix<const int32_t> page_table;          // [S, max_pages]
+  const int32_t* host_positions = nullptr;   // [T] the same numbers in the host's memory, which plan_attention may read
+  const int32_t* host_sequences = nullptr;   // [T]
+  int64_t plan = 0;                          // number, from 0 on, of the plan that these calls have
+};
+
 // What attention does with the product of a query and a key.
 struct AttentionRule {
   float scale = 1;    // score = product * scale
@@ -87,6 +97,8 @@ struct ScratchLimits {
   int64_t expert_hidden;  // width of what goes into an expert
   int64_t expert_size;    // width of an expert's hidden layer
   int64_t context;        // keys that a row attends to
+  int64_t sequences;      // that a step's rows belong to
+  int64_t num_heads;
   int64_t head_dim;
   int64_t vocab;
   int64_t threads;        // that compute

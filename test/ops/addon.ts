@@ -63,9 +63,16 @@ export interface SampleRow {
   forbidden?: Int32Array
 }
 
+export interface AttentionRows {
+  positions: Int32Array
+  sequences: Int32Array
+  page_table: Matrix<Int32Array>
+}
+
 export interface Ops {
   embed(out: Matrix, table: Weight, tokens: Int32Array, scale: number): void
   sum(out: Matrix, parts: Matrix[], epilogue: 'store' | 'accumulate'): void
+  take_rows(out: Matrix, x: Matrix, rows: Int32Array): void
   layer_norm(
     out: Matrix,
     x: Matrix,
@@ -76,6 +83,7 @@ export interface Ops {
   ): void
   rms_norm(out: Matrix, x: Matrix, weight: Float32Array | null, width: number, eps: number): void
   gate(out: Matrix, x: Matrix, activation: Activation): void
+  scale(x: Matrix, factor: number): void
   softcap(x: Matrix, cap: number): void
   linear(out: Matrix, x: Matrix, weight: Weight, bias: Float32Array | null, epilogue: Epilogue): void
   route(experts: Matrix<Int32Array>, shares: Matrix, logits: Matrix, normalise: boolean): void
@@ -90,16 +98,7 @@ export interface Ops {
   rope(qkv: Matrix, positions: Int32Array, cos_sin: Matrix, heads: Heads, layout: RopeLayout): void
   write_kv(kv: KvPages, qkv: Matrix, slots: Int32Array, heads: Heads): void
   copy_page(kv: KvPages, from: number, to: number, heads: Heads): void
-  attention(
-    out: Matrix,
-    qkv: Matrix,
-    kv: KvPages,
-    positions: Int32Array,
-    sequences: Int32Array,
-    page_table: Matrix<Int32Array>,
-    heads: Heads,
-    rule: AttentionRule,
-  ): void
+  attention(out: Matrix, qkv: Matrix, kv: KvPages, rows: AttentionRows, heads: Heads, rule: AttentionRule): void
   sample(
     logits: Matrix,
     rows: SampleRow[],

@@ -74,16 +74,9 @@ function makeCase(ops: Ops, heads: Heads, dtype: KvPages['dtype'], lengths: numb
 /** Attention of some of the rows. */
 function attend(ops: Ops, c: Case, first: number, last: number): Matrix {
   const out = poisoned(last - first, c.heads.num_heads * c.heads.head_dim)
-  ops.attention(
-    out,
-    rows(c.qkv, first, last),
-    c.kv,
-    c.positions.slice(first, last),
-    c.sequences.slice(first, last),
-    c.pageTable,
-    c.heads,
-    c.rule,
-  )
+  const positions = c.positions.slice(first, last)
+  const sequences = c.sequences.slice(first, last)
+  ops.attention(out, rows(c.qkv, first, last), c.kv, { positions, sequences, page_table: c.pageTable }, c.heads, c.rule)
   return out
 }
 
@@ -296,7 +289,8 @@ describeBackends('attention', (ops) => {
       cols: c.qkv.cols,
     }
     const out = poisoned(last.length, c.heads.num_heads * c.heads.head_dim)
-    ops.attention(out, qkv, c.kv, pick(c.positions), pick(c.sequences), c.pageTable, c.heads, c.rule)
+    const picked = { positions: pick(c.positions), sequences: pick(c.sequences), page_table: c.pageTable }
+    ops.attention(out, qkv, c.kv, picked, c.heads, c.rule)
     last.forEach((t, i) => {
       expect(bits(row(out, i))).toEqual(bits(attend(ops, c, t, t + 1).data))
     })

@@ -172,7 +172,7 @@ const activations = {
   silu: (x: number) => x / (1 + Math.exp(-x)),
 }
 
-describeBackends('gate, sum and softcap', (ops) => {
+describeBackends('gate, sum, scale, take_rows and softcap', (ops) => {
   test.each(['gelu', 'gelu_tanh', 'relu', 'silu'] as const)('gate multiplies up by %s of gate', (activation) => {
     for (const n of [1, 15, 16, 33, 96]) {
       const x = random.matrix(4, 2 * n, 2)
@@ -225,6 +225,26 @@ describeBackends('gate, sum and softcap', (ops) => {
     ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(-1, 1, 3, -(2 ** 31)), 1)
     expect(bits(row(out, 1))).toEqual(bits(data.slice(20, 40)))
     for (const t of [0, 2, 3]) expect(row(out, t).every((value) => value === 0)).toBe(true)
+  })
+
+  test('scale multiplies, each number by itself', () => {
+    for (const n of [1, 16, 37]) {
+      const x = random.matrix(3, n)
+      const expected = x.data.map((value) => Math.fround(0.0625) * value)
+      ops.scale(x, 0.0625)
+      expect(bits(x.data)).toEqual(bits(expected))
+    }
+  })
+
+  test('take_rows copies rows in the order of the list, some twice', () => {
+    const x = random.matrix(9, 37)
+    const wanted = [8, 0, 3, 3]
+    const out = poisoned(wanted.length, 37)
+    ops.take_rows(out, x, Int32Array.from(wanted))
+    wanted.forEach((t, r) => {
+      expect(bits(row(out, r))).toEqual(bits(row(x, t)))
+    })
+    expect(() => ops.take_rows(out, x, Int32Array.of(0, 1, 2, 9))).toThrow('rows: 9 is not in 0..8')
   })
 
   test('softcap agrees with float64 and never leaves the cap', () => {

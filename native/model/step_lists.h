@@ -1,0 +1,50 @@
+// A step's lists as ops read them: one block, which goes to the backend's memory in one copy.
+#pragma once
+
+#include <vector>
+
+#include "model/arena.h"
+#include "model/block.h"
+#include "model/step.h"
+
+namespace parley {
+
+class StepLists {
+ public:
+  StepLists(const ModelSpec& spec, const StackLimits& limits, Backend& backend);
+
+  // Memory of the block.
+  static int64_t bytes(const ModelSpec& spec, const StackLimits& limits);
+
+  // The lists of a step, until the next one. Throws Error if the step is larger than the limits.
+  void upload(const Step& step);
+
+  int64_t num_rows() const { return tokens_.size; }
+  Span<const int32_t> tokens() const { return tokens_; }
+  Span<const int32_t> slots() const { return slots_; }
+  const AttentionRows& rows() const { return rows_; }
+  const AttentionRows& encoder_rows() const { return encoder_rows_; }  // for cross-attention
+  Span<const int32_t> sample_rows() const { return sample_rows_; }
+  Span<const int32_t> score_rows() const { return score_rows_; }
+  Span<const int32_t> pool_rows() const { return pool_rows_; }
+
+ private:
+  Span<const int32_t> add(const std::vector<int32_t>& list);
+  AttentionRows attention_rows(Span<const int32_t> positions, Span<const int32_t> sequences, Span<const int32_t> page_table,
+                               int64_t num_sequences, int64_t max_pages) const;
+
+  Backend& backend_;
+  int64_t capacity_;  // numbers
+  Arena arena_;
+  int32_t* block_;
+  std::vector<int32_t> host_block_;
+  Span<const int32_t> tokens_;
+  Span<const int32_t> slots_;
+  AttentionRows rows_;
+  AttentionRows encoder_rows_;
+  Span<const int32_t> sample_rows_;
+  Span<const int32_t> score_rows_;
+  Span<const int32_t> pool_rows_;
+};
+
+}  // namespace parley
