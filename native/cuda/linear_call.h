@@ -1,0 +1,164 @@
+// What the kernels of `linear` are given, and what they have in common.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/activation.h"
+#include "cuda/linear_plan.h"
+#include "cuda/mma.h"
+#include "ops/types.h"
+
+namespace parley {
+namespace cuda {
+
+// out = x W^T + bias, then the epilogue, for one weight or for the weights of many experts, which have one shape.
+struct LinearCall {
+  DType dtype;     // of the weights
+  int32_t rows;    // of a weight
+  int32_t cols;
+  int32_t pitch;   // row_pitch(cols)
+  int32_t tokens;
+  const void* x;   // float32 [.., cols], or rounded to the weights' type [.., pitch] where a kernel says so
+  int64_t x_stride;
+  const float* bias;  // [rows] or null
+  float* out;         // [tokens, rows]
+  int64_t out_stride;
+  Epilogue epilogue;
+};
+
+// The tokens of one block: rows first .. first + count of `out`, all with one weight.
+struct TokenTile {
+  const void* weight;
+  int32_t first;
+  int32_t count;
+};
+
+// One weight for all tokens, cut into tiles one after the other.
+struct OneWeight {
+  const void* weight;
+
+  __device__ bool find(TokenTile& tile, const LinearCall& call, int index, int tile_tokens) const {
+    const int first = index * tile_tokens;
+    tile = {weight, first, min(tile_tokens, call.tokens - first)};
+    return true;
+  }
+  __device__ int64_t x_row(int row) const { return row; }
+};
+
+// Experts whose weights a call can list: what fits into a kernel's arguments.
+constexpr int64_t kMaxExperts = 384;
+
+// Rows that are sorted by expert. `tiles` and the rest are written on the GPU (experts.cu), so a call has blocks for as many tiles as there
+// can be, and those behind the last one return.
+struct ExpertTile {
+  int32_t expert;
+  int32_t first;
+  int32_t count;
+};
+
+struct ExpertWeightList {
+  const ExpertTile* tiles;
+  const int32_t* num_tiles;
+  const int32_t* x_rows;  // the row of x that a row of out is made of, or null: the same
+  const void* weights[kMaxExperts];
+
+  __device__ bool find(TokenTile& tile, const LinearCall&, int index, int) const {
+    if (index >= *num_tiles) return false;
+    const ExpertTile found = tiles[index];
+    tile = {weights[found.expert], found.first, found.count};
+    return true;
+  }
+  __device__ int64_t x_row(int row) const { return x_rows ? x_rows[row] : row; }
+};
+
+// 8 numbers of the row x from column `col` on, rounded to T, as pairs; zeros behind the last column.
+template <class T>
+__device__ __forceinline__ void load_rounded(uint32_t (&pairs)[2][2], const float* x, int col, int cols) {
+  float v[8];
+  if (col + 8 <= cols && reinterpret_cast<uintptr_t>(x) % 16 == 0) {
+    const float4 low = *reinterpret_cast<const float4*>(x + col);
+    const float4 high = *reinterpret_cast<const float4*>(x + col + 4);
+    v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w;
+    v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = col + i < cols ? x[col + i] : 0.0f;
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) pairs[i / 2][i % 2] = pack_pair<T>(v[2 * i], v[2 * i + 1]);
+}
+
+// sum += 16 rows of W times 8 tokens over 32 columns. The order of the 16 products that one instruction adds is free, so each lane, with
+// g = lane / 4 and t = lane % 4, takes 8 columns that lie together, 8 t .., in one load of 16 bytes: the first 4 go into one instruction, the
+// others into a second, in the places where mma.h has columns 2 t, 2 t + 1, 2 t + 8, 2 t + 9.  upper, lower: rows g and g + 8 of W;
+// tokens: token g; sum[0], sum[1]: row g, tokens 2 t and 2 t + 1; sum[2], sum[3]: row g + 8.
+template <class T>
+__device__ __forceinline__ void multiply_32(float (&sum)[4], const uint4& upper, const uint4& lower, const uint32_t (&tokens)[2][2]) {
+  mma_m16n8k16<T>(sum, {upper.x, lower.x, upper.y, lower.y}, tokens[0]);
+  mma_m16n8k16<T>(sum, {upper.z, lower.z, upper.w, lower.w}, tokens[1]);
+}
+
+// Units of 64 columns in a slice (linear_plan.h).
+__device__ inline int slice_units(int num_units) { return (num_units + kNumSlices - 1) / kNumSlices; }
+
+__device__ inline float add(float a, float b) { return a + b; }
+__device__ inline float4 add(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+
+// Adds the sums of n consecutive slices, or of parts of them, in the tree of linear_plan.h; n is a power of two.
+template <int n, class Load>
+__device__ auto tree_sum(const Load& load, int first = 0) {
+  if constexpr (n == 1) {
+    return load(first);
+  } else {
+    return add(tree_sum<n / 2>(load, first), tree_sum<n / 2>(load, first + n / 2));
+  }
+}
+
+// The same tree for one who finishes slice after slice and holds n times 4 numbers: sums that wait for their other half, one a level.
+template <int n>
+struct WaitingSums {
+  float4 sums[3][n];
+
+  // `sum` is that of slice `index` of `count`; afterwards it is zero, or after the last one the total.
+  __device__ void add_slice(float (&sum)[n][4], int index, int count) {
+    int level = 0;
+    for (; (index >> level) & 1; ++level) {
+#pragma unroll
+      for (int i = 0; i < n; ++i) {
+        const float4 total = add(sums[level][i], make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
+        sum[i][0] = total.x, sum[i][1] = total.y, sum[i][2] = total.z, sum[i][3] = total.w;
+      }
+    }
+    if (index + 1 == count) return;
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      sums[level][i] = make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
+      for (float& number : sum[i]) number = 0.0f;
+    }
+  }
+};
+
+// x [T, cols] rounded to a 16-bit type: out [T, row_pitch(cols)], aligned to 16 bytes, zeros behind the last column. round_rows.cu
+void round_rows(cudaStream_t stream, void* out, DType dtype, Matrix<const float> x);
+
+// Kernels. All give the same bits for the same numbers; `max_tiles` is the number of token tiles, or of those that there can be.
+
+// 16-bit weights, at most kFewTokens tokens a tile: linear_few.cu. x is float32.
+template <class Source>
+void linear_few(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles, int64_t num_multiprocessors);
+
+// 16-bit weights: linear_tile.cu. x is rounded. With tile.splits > 1, `partials` has room for max_split_blocks() tiles of
+// kMaxTileNumbers, and `arrivals` as many counters that are zero, and are zero again afterwards.
+template <class Source>
+void linear_tile(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles, const LinearTile& tile,
+                 float4* partials, unsigned* arrivals);
+
+// float32 weights, kFloat32Tokens tokens a tile: linear_float32.cu. x is float32.
+constexpr int64_t kFloat32Tokens = 32;
+template <class Source>
+void linear_float32(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles);
+
+}  // namespace cuda
+}  // namespace parley

@@ -1,0 +1,56 @@
+// How `linear` is cut into blocks. Plain arithmetic: tests run it without a GPU.
+//
+// One order of summation, whichever kernel runs and however many tokens there are. The units of 64 columns are cut into 8 slices of equal
+// length, the last ones shorter or empty. Inside a slice the products are added unit after unit, 16 columns a tensor core instruction, from
+// zero on; the slices' sums are added in the tree ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). So a slice, or an aligned half or quarter of
+// them, can be the work of a warp, of a block or of a GPU, and the bits are those of one who does it all.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/arithmetic.h"
+#include "cuda/packed_weight.h"
+
+namespace parley {
+namespace cuda {
+
+constexpr int kNumSlices = 8;
+
+// Most tokens of the kernel that reads a weight straight into registers: one side of a tensor core instruction.
+constexpr int64_t kFewTokens = 8;
+
+// Rows of a block of that kernel: 16, or 32 where they still are enough blocks for the GPU and several tokens are read along with them.
+inline int64_t few_tokens_block_rows(int64_t rows, int64_t tokens, int64_t num_multiprocessors) {
+  return tokens > 2 && rows >= 24 * num_multiprocessors ? 32 : 16;
+}
+
+// A block of the kernel for more tokens computes `rows` x `tokens` outputs, or one of `splits` equal parts of their sums.
+struct LinearTile {
+  int64_t rows;
+  int64_t tokens;
+  int64_t splits;  // 1, 2, 4 or 8
+};
+
+inline int64_t tile_tokens(int64_t tokens) { return tokens <= 16 ? 16 : tokens <= 32 ? 32 : tokens <= 64 ? 64 : 128; }
+
+// Up to 32 tokens the weights' rows are the traffic: smaller blocks, more of them. Above, square ones read the tokens less often.
+inline int64_t tile_rows(int64_t tile_tokens) { return tile_tokens <= 32 ? 64 : 128; }
+
+// Sums are split while three quarters of the GPU would stand idle otherwise, which leaves at most 3/2 blocks a multiprocessor.
+inline LinearTile plan_linear(int64_t rows, int64_t tokens, int64_t num_multiprocessors) {
+  LinearTile tile{0, tile_tokens(tokens), 1};
+  tile.rows = tile_rows(tile.tokens);
+  const int64_t num_tiles = ceil_div(rows, tile.rows) * ceil_div(tokens, tile.tokens);
+  while (tile.splits < kNumSlices && num_tiles * tile.splits * 4 <= num_multiprocessors * 3) tile.splits *= 2;
+  return tile;
+}
+
+// Blocks that write a part of a sum, at most; see plan_linear.
+inline int64_t max_split_blocks(int64_t num_multiprocessors) { return num_multiprocessors * 3 / 2; }
+
+// Numbers of the largest tile.
+constexpr int64_t kMaxTileNumbers = 128 * 128;
+
+}  // namespace cuda
+}  // namespace parley

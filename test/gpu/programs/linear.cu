@@ -1,0 +1,246 @@
+// linear: against float64 sums of the rounded inputs, and the same bits for a token whatever stands beside it and whichever kernel runs.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "base/dtype.h"
+#include "cuda/linear.h"
+
+namespace {
+
+using namespace parley;
+using namespace parley::cuda;
+
+int failures = 0;
+unsigned seed = std::random_device{}();
+std::mt19937 random_bits(seed);
+
+template <class... Arguments>
+void expect(bool condition, const char* format, Arguments... arguments) {
+  if (condition) return;
+  if (++failures > 20) return;
+  std::printf("linear: FAILED (seed %u): ", seed);
+  std::printf(format, arguments...);
+  std::printf("\n");
+}
+
+int64_t below(int64_t n) { return static_cast<int64_t>(random_bits() % static_cast<uint32_t>(n)); }
+float normal() {
+  static std::normal_distribution<float> distribution;
+  return distribution(random_bits);
+}
+float rounded(float x, DType dtype) {
+  float result;
+  uint32_t memory;
+  store_number(&memory, 0, dtype, x);
+  result = load_number(&memory, 0, dtype);
+  return result;
+}
+
+// A host array and its copy on the device.
+template <class Number>
+struct Both {
+  std::vector<Number> host;
+  Number* device = nullptr;
+  explicit Both(std::vector<Number> numbers) : host(std::move(numbers)) {
+    if (host.empty()) return;
+    check(cudaMalloc(&device, bytes()), "memory");
+    write();
+  }
+  ~Both() { cudaFree(device); }
+  Both(const Both&) = delete;
+  size_t bytes() const { return host.size() * sizeof(Number); }
+  void write() { check(cudaMemcpy(device, host.data(), bytes(), cudaMemcpyHostToDevice), "upload"); }
+  void read() { check(cudaMemcpy(host.data(), device, bytes(), cudaMemcpyDeviceToHost), "download"); }
+};
+
+struct Weight {
+  int64_t rows, cols;
+  DType dtype;
+  std::vector<float> numbers;
+  Both<uint8_t> packed;
+  Weight(int64_t rows, int64_t cols, DType dtype) : rows(rows), cols(cols), dtype(dtype), packed(pack()) {}
+  PackedWeight view() const { return {packed.device, dtype, rows, cols}; }
+
+ private:
+  std::vector<uint8_t> pack() {
+    std::vector<uint8_t> bytes(static_cast<size_t>(packed_weight_bytes(rows, cols, dtype)));
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t k = 0; k < cols; ++k) {
+        numbers.push_back(rounded(normal(), dtype));
+        store_number(bytes.data(), i * row_pitch(cols) + k, dtype, numbers.back());
+      }
+    }
+    return bytes;
+  }
+};
+
+std::vector<float> normals(int64_t count) {
+  std::vector<float> numbers(static_cast<size_t>(count));
+  for (float& number : numbers) number = normal();
+  return numbers;
+}
+
+double activation(double y, Epilogue epilogue) {
+  switch (epilogue) {
+    case Epilogue::gelu: return 0.5 * y * std::erfc(-y / std::sqrt(2.0));
+    case Epilogue::gelu_tanh: return 0.5 * y * (1 + std::tanh(std::sqrt(2 / M_PI) * (y + 0.044715 * y * y * y)));
+    case Epilogue::relu: return y > 0 ? y : 0;
+    case Epilogue::silu: return y / (1 + std::exp(-y));
+    default: return y;
+  }
+}
+
+// out [tokens, rows] and x [tokens, cols] with gaps of their own behind every row.
+void compare(Linear& linear, const Weight& weight, int64_t tokens, Epilogue epilogue, bool with_bias, int64_t x_gap, int64_t out_gap) {
+  const int64_t x_stride = weight.cols + x_gap, out_stride = weight.rows + out_gap;
+  Both<float> x(normals(tokens * x_stride));
+  Both<float> bias(normals(with_bias ? weight.rows : 0));
+  std::vector<float> before(static_cast<size_t>(tokens * out_stride), -7.0f);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t o = 0; o < weight.rows; ++o) {
+      before[static_cast<size_t>(t * out_stride + o)] = epilogue == Epilogue::accumulate ? normal() : NAN;
+    }
+  }
+  Both<float> out(before);
+  linear.run({out.device, tokens, weight.rows, out_stride}, {x.device, tokens, weight.cols, x_stride}, weight.view(),
+             {bias.device, static_cast<int64_t>(bias.host.size())}, epilogue);
+  out.read();
+  const double epsilon = std::pow(2.0, -24);
+  double worst = 0;
+  bool gaps = true;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t o = 0; o < weight.rows; ++o) {
+      double sum = 0, size = 0;
+      for (int64_t k = 0; k < weight.cols; ++k) {
+        const double product =
+            double{rounded(x.host[static_cast<size_t>(t * x_stride + k)], weight.dtype)} * weight.numbers[static_cast<size_t>(o * weight.cols + k)];
+        sum += product;
+        size += std::fabs(product);
+      }
+      const double old = epilogue == Epilogue::accumulate ? before[static_cast<size_t>(t * out_stride + o)] : 0;
+      const double b = with_bias ? bias.host[static_cast<size_t>(o)] : 0;
+      const double expected = old + activation(sum + b, epilogue);
+      // Each of the sum's roundings is of at most `size`; an activation's slope is at most 1.13.
+      const double bound = (2 * static_cast<double>(weight.cols) + 8) * epsilon * (size + std::fabs(b) + std::fabs(old)) + 1e-30;
+      const double error = std::fabs(out.host[static_cast<size_t>(t * out_stride + o)] - expected) / bound;
+      if (!(error <= worst)) worst = error;
+    }
+    for (int64_t o = weight.rows; o < out_stride; ++o) gaps &= out.host[static_cast<size_t>(t * out_stride + o)] == -7.0f;
+  }
+  expect(worst < 1 && gaps, "%s, %ld x %ld, %ld tokens, epilogue %d, bias %d, gaps %ld and %ld: error %g of the bound, gaps %s",
+         dtype_name(weight.dtype), weight.rows, weight.cols, tokens, static_cast<int>(epilogue), with_bias, x_gap, out_gap, worst,
+         gaps ? "left alone" : "written");
+}
+
+std::vector<float> run(Linear& linear, const Weight& weight, const Both<float>& x, int64_t first, int64_t count, Epilogue epilogue) {
+  Both<float> out(std::vector<float>(static_cast<size_t>(count * weight.rows), NAN));
+  linear.run({out.device, count, weight.rows}, {x.device + first * weight.cols, count, weight.cols}, weight.view(), {}, epilogue);
+  out.read();
+  return out.host;
+}
+
+bool same(const std::vector<float>& a, const float* b) { return std::memcmp(a.data(), b, a.size() * sizeof(float)) == 0; }
+
+constexpr DType kDTypes[] = {DType::float32, DType::float16, DType::bfloat16};
+
+void test_values(Linear& linear) {
+  const auto any_epilogue = [] { return static_cast<Epilogue>(below(6)); };
+  for (const DType dtype : kDTypes) {
+    for (const int64_t rows : {1, 15, 33, 130}) {
+      for (const int64_t cols : {1, 7, 64, 80, 600}) {
+        const Weight weight(rows, cols, dtype);
+        for (const int64_t tokens : {1, 7, 8, 9, 17}) compare(linear, weight, tokens, any_epilogue(), below(2), below(2) * 11, below(2) * 5);
+      }
+    }
+    const Weight weight(140, 80, dtype);
+    for (const int64_t tokens : {33, 64, 65, 150}) compare(linear, weight, tokens, any_epilogue(), below(2), below(4), below(4));
+    for (int e = 0; e < 6; ++e) {
+      for (const int64_t tokens : {3, 12}) compare(linear, weight, tokens, static_cast<Epilogue>(e), true, 0, 0);
+    }
+  }
+}
+
+// With every number of multiprocessors, and so every way to share out a sum.
+void test_bits() {
+  for (const DType dtype : kDTypes) {
+    const Weight weight(70, 1100, dtype);  // 18 units: slices of 3, the last two empty
+    const Both<float> x(normals(150 * weight.cols));
+    Linear one(nullptr, 1, true);
+    const std::vector<float> all = run(one, weight, x, 0, 150, Epilogue::gelu);
+    for (const int64_t multiprocessors : {6, 12, 200}) {
+      Linear linear(nullptr, multiprocessors, true);
+      for (const int64_t tokens : {1, 3, 8, 9, 31, 64, 150}) {
+        const int64_t first = below(150 - tokens + 1);
+        expect(same(run(linear, weight, x, first, tokens, Epilogue::gelu), all.data() + first * weight.rows),
+               "%s: tokens %ld + %ld have other bits on %ld multiprocessors", dtype_name(dtype), first, tokens, multiprocessors);
+      }
+    }
+  }
+}
+
+// What one token's numbers are does not reach another's outputs.
+void test_not_finite(Linear& linear) {
+  for (const DType dtype : kDTypes) {
+    const Weight weight(20, 70, dtype);
+    for (const int64_t tokens : {4, 12}) {
+      Both<float> x(normals(tokens * 70));
+      x.host[70 + 3] = NAN;
+      x.host[2 * 70 + 69] = std::numeric_limits<float>::infinity();
+      x.write();
+      const std::vector<float> out = run(linear, weight, x, 0, tokens, Epilogue::relu);
+      for (size_t i = 0; i < out.size(); ++i) {
+        const size_t token = i / 20;
+        expect(token == 1 ? std::isnan(out[i]) : token == 2 ? !std::isnan(out[i]) : std::isfinite(out[i]), "%s: token %zu has %g",
+               dtype_name(dtype), token, static_cast<double>(out[i]));
+      }
+    }
+  }
+}
+
+void test_scratch() {
+  Linear linear(nullptr, 4, true);
+  const ScratchLimits limits = [] {
+    ScratchLimits all{};
+    all.rows = 20;
+    all.cols = 100;
+    return all;
+  }();
+  linear.reserve_scratch(limits);
+  const int64_t held = linear.held_scratch_bytes();
+  expect(held == linear.scratch_bytes(limits), "%ld bytes are held of %ld", held, linear.scratch_bytes(limits));
+  const Weight weight(10, 100, DType::float16);
+  const Both<float> x(normals(20 * 100));
+  run(linear, weight, x, 0, 20, Epilogue::store);
+  expect(linear.held_scratch_bytes() == held, "a call within the limits took memory");
+}
+
+void test_plan() {
+  for (const int64_t multiprocessors : {1, 4, 46, 108, 132, 144}) {
+    for (int64_t rows = 1; rows < 60000; rows = rows * 3 / 2 + 1) {
+      for (int64_t tokens = 9; tokens < 3000; tokens = tokens * 3 / 2 + 1) {
+        const LinearTile tile = plan_linear(rows, tokens, multiprocessors);
+        const int64_t blocks = ceil_div(rows, tile.rows) * ceil_div(tokens, tile.tokens) * tile.splits;
+        expect(tile.splits == 1 || blocks <= max_split_blocks(multiprocessors), "%ld x %ld on %ld: %ld blocks share sums", rows, tokens,
+               multiprocessors, blocks);
+        expect(tile.rows * tile.tokens <= kMaxTileNumbers, "a tile of %ld x %ld", tile.rows, tile.tokens);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  Linear linear(nullptr, 4, true);
+  test_plan();
+  test_values(linear);
+  test_bits();
+  test_not_finite(linear);
+  test_scratch();
+  if (failures) return 1;
+  std::printf("linear: ok\n");
+}
