@@ -53,6 +53,7 @@
         "native/model/decoder.cc",
         "native/model/encoder.cc",
         "native/model/memory.cc",
+        "native/model/rank_group.cc",
         "native/model/rank_threads.cc",
         "native/model/shard.cc",
         "native/model/step_lists.cc",

@@ -179,6 +179,11 @@ export const serveOptions = {
     defaultText: 'cores available',
     doc: 'threads that compute',
   }),
+  tensor_parallel_size: row({
+    kind: integer(1, 64),
+    default: 1,
+    doc: 'ranks that the model is split between: each has a part of every layer, of the KV pages and of the threads; at most as many as the model has heads',
+  }),
   isa: row({
     kind: choice('auto', 'baseline', 'avx2', 'avx512'),
     default: 'auto' as const,
@@ -215,7 +220,16 @@ export const serveOptions = {
   }),
 }
 
-const { dtype, max_model_len, max_num_seqs, max_num_batched_tokens, kv_cache_memory, threads, isa } = serveOptions
+const {
+  dtype,
+  max_model_len,
+  max_num_seqs,
+  max_num_batched_tokens,
+  kv_cache_memory,
+  threads,
+  tensor_parallel_size,
+  isa,
+} = serveOptions
 
 /** Options of `parley fit`: what memory there is, and of `parley serve` those that decide how it is used. */
 export const fitOptions = {
@@ -237,6 +251,7 @@ export const fitOptions = {
   max_num_batched_tokens,
   kv_cache_memory,
   threads,
+  tensor_parallel_size,
   isa,
 }
 

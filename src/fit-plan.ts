@@ -108,10 +108,10 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
   })
   let best: Fit | null = null
   let tooLarge: TooLarge | null = null
-  const splits = tensorParallelSizes(place, spec.num_heads)
+  const splits = onCpu ? [options.tensor_parallel_size] : tensorParallelSizes(place, spec.num_heads)
   for (const tensor_parallel_size of splits) {
     try {
-      const size = sizeEngine(model, options, place.memory - others, tensor_parallel_size)
+      const size = sizeEngine(model, options, place.memory - others, onCpu ? null : tensor_parallel_size)
       const { memory } = size
       best = {
         ...common,

@@ -87,7 +87,10 @@ export function modelText(fit: Fit, source: string, place: Place, instead: Fit |
       lines.push(`The largest known checkpoint that fits: ${instead.id} (${parametersText(instead.num_parameters)}).`)
     return lines.join('\n')
   }
-  const split = fit.tensor_parallel_size === 1 ? '' : ` split between ${fit.tensor_parallel_size} GPUs`
+  const split =
+    fit.tensor_parallel_size === 1
+      ? ''
+      : ` split between ${fit.tensor_parallel_size} ${place.devices === null ? 'ranks' : 'GPUs'}`
   lines.push(
     `It ${style('green', 'fits')}${split}: ${memoryText(fit.kv_cache_bytes)} of KV pages${each} hold ${grouped(fit.kv_cache_tokens)} tokens.`,
     '',

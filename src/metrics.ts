@@ -36,6 +36,7 @@ export interface EngineFacts {
   version: string
   dtype: string
   isa: string
+  tensor_parallel_size: number
   page_size: number
   num_pages: number
   weight_bytes: number
@@ -130,7 +131,12 @@ export class Metrics {
     memory.set({ kind: 'weights' }, facts.weight_bytes)
     memory.set({ kind: 'kv_cache' }, facts.kv_cache_bytes)
     memory.set({ kind: 'workspace' }, facts.workspace_bytes)
-    info('parley_build_info', 'What is running.', { version: facts.version, dtype: facts.dtype, isa: facts.isa })
+    info('parley_build_info', 'What is running.', {
+      version: facts.version,
+      dtype: facts.dtype,
+      isa: facts.isa,
+      tensor_parallel_size: String(facts.tensor_parallel_size),
+    })
   }
 
   /** @param seconds from the request's arrival */

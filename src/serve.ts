@@ -107,7 +107,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
   state.batches?.start()
 
-  say(`  engine   ${info.isa}, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}`)
+  const ranks = info.tensor_parallel_size > 1 ? ` in ${info.tensor_parallel_size} ranks` : ''
+  say(`  engine   ${info.isa}, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}${ranks}`)
   say(`ready after ${((performance.now() - started) / 1000).toFixed(2)} s. Try:`)
   say(`  ${example(address, options, hasTemplate)}`)
 }

@@ -10,7 +10,14 @@ import type { ModelOutline } from './models/model.js'
 /** The options that decide about memory. */
 export type SizeOptions = Pick<
   ServeOptions,
-  'dtype' | 'isa' | 'threads' | 'max_model_len' | 'max_num_seqs' | 'max_num_batched_tokens' | 'kv_cache_memory'
+  | 'dtype'
+  | 'isa'
+  | 'threads'
+  | 'tensor_parallel_size'
+  | 'max_model_len'
+  | 'max_num_seqs'
+  | 'max_num_batched_tokens'
+  | 'kv_cache_memory'
 >
 
 /** How an engine is started, and what it then holds. */
@@ -58,12 +65,11 @@ export function engineDtype(
 
 /**
  * Shares `free` bytes out.
- * @param ranks devices between which the model is split, `free` being of each. What one of several then holds is an estimate, for that is
- * not built yet: of the matrices its part, of the key/value heads its part in whole heads, of the workspace all.
+ * @param devices that have a rank each, `free` being of each of them; null: all ranks share `free`
  * @throws TooLarge if the weights do not fit, or no page beside them
- * @throws OptionError for a context that the model was not made for
+ * @throws OptionError for a context that the model was not made for, or more ranks than it has heads
  */
-export function sizeEngine(model: SizedModel, options: SizeOptions, free: number, ranks = 1): Size {
+export function sizeEngine(model: SizedModel, options: SizeOptions, free: number, devices: number | null = null): Size {
   const { spec } = model
   // A longer context would change the rotation of short requests too: it is for those who ask for it.
   const usual = spec.long_rope_above > 0 ? Math.min(spec.long_rope_above, spec.max_position) : spec.max_position
@@ -73,21 +79,26 @@ export function sizeEngine(model: SizedModel, options: SizeOptions, free: number
       `${flagOf('max_model_len')}: expected at most ${spec.max_position}, the model's context, got ${max_model_len}`,
     )
   }
+  const tensor_parallel_size = devices ?? options.tensor_parallel_size
+  if (tensor_parallel_size > spec.num_heads) {
+    throw new OptionError(
+      `${flagOf('tensor_parallel_size')}: expected at most ${spec.num_heads}, the model's number of heads, got ${tensor_parallel_size}`,
+    )
+  }
   const fixed = {
     dtype: engineDtype(options.dtype, model),
     isa: options.isa,
     num_threads: options.threads,
+    tensor_parallel_size,
     max_model_len,
     max_num_seqs: options.max_num_seqs,
     max_num_batched_tokens: options.max_num_batched_tokens,
   }
-  const ofRank = (memory: ModelMemory): ModelMemory => {
-    const page_bytes = (memory.page_bytes * Math.ceil(spec.num_kv_heads / ranks)) / spec.num_kv_heads
-    const weight_bytes = memory.weight_bytes / ranks
-    return { ...memory, weight_bytes, page_bytes, kv_cache_bytes: memory.num_pages * page_bytes }
-  }
-  const whole = modelMemory(model, { ...fixed, kv_cache_bytes: 2 ** 46 })
-  const unbounded = ofRank(whole)
+  const all = (kv_cache_bytes: number) => modelMemory(model, { ...fixed, kv_cache_bytes })
+  /** what shares `free` */
+  const together = (memory: ModelMemory) => (devices === null ? memory : { ...memory, ...memory.largest_rank })
+  const allUnbounded = all(2 ** 46)
+  const unbounded = together(allUnbounded)
   const { page_bytes, page_size, weight_bytes, workspace_bytes } = unbounded
   const left = free - weight_bytes - workspace_bytes
   // Pages are filled in whole, and a prompt that is encoded has pages of its own.
@@ -113,6 +124,6 @@ export function sizeEngine(model: SizedModel, options: SizeOptions, free: number
       `${flagOf('kv_cache_memory')}: expected room for ${more + 1} pages of ${memoryText(page_bytes)}, got ${memoryText(asked)}`,
     )
   }
-  const engineOptions = { ...fixed, kv_cache_bytes: num_pages * whole.page_bytes }
-  return { options: engineOptions, memory: ofRank(modelMemory(model, engineOptions)), needed }
+  const engineOptions = { ...fixed, kv_cache_bytes: num_pages * allUnbounded.page_bytes }
+  return { options: engineOptions, memory: together(all(engineOptions.kv_cache_bytes)), needed }
 }

@@ -72,6 +72,23 @@ test('a context beyond the model is refused, a longer one of longrope is for tho
   expect(sizeEngine(long, options({ max_model_len: all }), GiB).memory.max_model_len).toBe(long.spec.max_position)
 })
 
+test('several ranks take a little more in all, of each device a part, and have a head each', () => {
+  const size = (ranks: number, devices: number | null = null) =>
+    sizeEngine(pythia, options({ tensor_parallel_size: String(ranks), kv_cache_memory: '1GiB' }), 8 * GiB, devices)
+  const [one, two, device] = [size(1), size(2), size(1, 2)]
+  expect(two.options).toMatchObject({ tensor_parallel_size: 2, kv_cache_bytes: one.options.kv_cache_bytes })
+  expect(two.memory.page_bytes).toBe(one.memory.page_bytes)
+  expect(two.memory.weight_bytes / one.memory.weight_bytes).toBeCloseTo(1, 2)
+  expect(two.memory.workspace_bytes).toBeGreaterThan(one.memory.workspace_bytes)
+  expect(device.options.tensor_parallel_size).toBe(2)
+  expect(device.memory.page_bytes).toBe(one.memory.page_bytes / 2)
+  expect(device.memory.weight_bytes / one.memory.weight_bytes).toBeCloseTo(1 / 2, 2)
+  expect(device.memory.num_pages).toBe(2 * one.memory.num_pages)
+  expect(() => size(17)).toThrow(
+    new OptionError("--tensor-parallel-size: expected at most 16, the model's number of heads, got 17"),
+  )
+})
+
 test('auto is a 16-bit type that is safe', () => {
   const dtype = (checkpointDtype: 'float32' | 'float16' | 'bfloat16', float16Problem: string | null = null) =>
     engineDtype('auto', { checkpointDtype, float16Problem })

@@ -195,8 +195,8 @@ class LoadTask : public Napi::AsyncProgressWorker<double> {
 
   void Execute(const ExecutionProgress& progress) override {
     try {
-      auto worker = std::make_unique<Worker>(source_, options_, [&](double fraction) { progress.Send(&fraction, 1); });
-      engine_ = std::make_unique<Engine>(std::move(worker), options_, [on_events = on_events_](PackedEvents&& events, std::string&& failure) mutable {
+      auto ranks = std::make_unique<RankGroup>(source_, options_, [&](double fraction) { progress.Send(&fraction, 1); });
+      engine_ = std::make_unique<Engine>(std::move(ranks), options_, [on_events = on_events_](PackedEvents&& events, std::string&& failure) mutable {
         auto* delivery = new Delivery{std::move(events), std::move(failure)};
         if (on_events.NonBlockingCall(delivery) != napi_ok) delete delivery;  // JavaScript is going away
       });
@@ -263,13 +263,13 @@ Napi::Value forward_logits(const Napi::CallbackInfo& info) {
     const EngineOptions options = read_contract<EngineOptions>(info[3], "options");
     const std::vector<int32_t> tokens = read_tokens(info[4], "tokens");
     const std::vector<int32_t> prompt = info[5].IsUndefined() ? std::vector<int32_t>() : read_tokens(info[5], "prompt");
-    Worker worker(read_source(info[0], info[1], info[2]), options, [](double) {});
-    check(prompt.empty() == (worker.spec().num_encoder_layers == 0), "prompt: expected with an encoder, and only then");
+    RankGroup ranks(read_source(info[0], info[1], info[2]), options, [](double) {});
+    check(prompt.empty() == (ranks.spec().num_encoder_layers == 0), "prompt: expected with an encoder, and only then");
     const int64_t num_tokens = static_cast<int64_t>(tokens.size());
     const int64_t num_encoded = static_cast<int64_t>(prompt.size());
-    const int64_t vocab = worker.spec().vocab_size;
-    check(num_tokens + num_encoded <= static_cast<int64_t>(worker.info().max_model_len), "tokens: expected at most ",
-          worker.info().max_model_len, ", got ", num_tokens + num_encoded);
+    const int64_t vocab = ranks.spec().vocab_size;
+    check(num_tokens + num_encoded <= static_cast<int64_t>(ranks.info().max_model_len), "tokens: expected at most ",
+          ranks.info().max_model_len, ", got ", num_tokens + num_encoded);
     for (const auto* ids : {&tokens, &prompt}) {
       for (const int32_t token : *ids) check(token >= 0 && token < vocab, "tokens: expected ids from 0 to ", vocab - 1, ", got ", token);
     }
@@ -288,14 +288,14 @@ Napi::Value forward_logits(const Napi::CallbackInfo& info) {
         if (num_encoded > 0) step.encoder_positions.push_back(static_cast<int32_t>(num_encoded - 1));
       }
       if (first == 0 && num_encoded > 0) {
-        step.encoder_jobs.push_back({{prompt.data(), num_encoded}, {pages.data(), num_encoder_pages}, 0, worker.spec().num_encoder_layers});
+        step.encoder_jobs.push_back({{prompt.data(), num_encoded}, {pages.data(), num_encoder_pages}, 0, ranks.spec().num_encoder_layers});
       }
       step.encoder_page_table.assign(pages.begin(), pages.begin() + num_encoder_pages);
       step.page_table.assign(pages.begin() + num_encoder_pages, pages.end());
       step.num_sequences = 1;
       step.max_pages = static_cast<int64_t>(step.page_table.size());
       step.max_encoder_pages = num_encoder_pages;
-      const std::vector<float> logits = worker.logits(step);
+      const std::vector<float> logits = ranks.logits(step);
       std::copy(logits.begin(), logits.end(), result.Data() + first * vocab);
     }
     return result;

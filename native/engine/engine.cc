@@ -16,13 +16,13 @@ double thread_ms() {
 
 }  // namespace
 
-Engine::Engine(std::unique_ptr<Worker> worker, const EngineOptions& options, OnEvents on_events)
-    : worker_(std::move(worker)),
-      info_(worker_->info()),
+Engine::Engine(std::unique_ptr<RankGroup> ranks, const EngineOptions& options, OnEvents on_events)
+    : ranks_(std::move(ranks)),
+      info_(ranks_->info()),
       options_(options),
       on_events_(std::move(on_events)),
       last_progress_(Clock::now()),
-      scheduler_(worker_->spec(), options, worker_->num_pages(), static_cast<int64_t>(info_.max_model_len)) {
+      scheduler_(ranks_->spec(), options, ranks_->num_pages(), static_cast<int64_t>(info_.max_model_len)) {
   publish_stats();
   thread_ = std::thread([this] { loop(); });
 }
@@ -38,7 +38,7 @@ Engine::~Engine() {
 
 uint32_t Engine::submit(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices) {
   check_request(prompt, params, num_choices);
-  const ModelSpec& spec = worker_->spec();
+  const ModelSpec& spec = ranks_->spec();
   const int32_t decoder_start = spec.num_encoder_layers > 0 ? static_cast<int32_t>(spec.decoder_start_token) : -1;
   std::vector<std::unique_ptr<Request>> requests;
   for (int64_t i = 0; i < num_choices; ++i) {
@@ -95,14 +95,14 @@ EngineStats Engine::stats() const {
 
 // What the ranges of contract.def cannot say: how a request fits this model.
 void Engine::check_request(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices) const {
-  const int64_t vocab = worker_->spec().vocab_size;
+  const int64_t vocab = ranks_->spec().vocab_size;
   const int64_t max_model_len = static_cast<int64_t>(info_.max_model_len);
   check(!prompt.empty(), "prompt: expected at least one token, got none");
   // A completion's last token needs no place: nothing is predicted from it. A decoder behind an encoder begins with a place of its own.
-  const int64_t longest = max_model_len - (worker_->spec().num_encoder_layers > 0 && params.max_tokens > 0 ? 1 : 0);
+  const int64_t longest = max_model_len - (ranks_->spec().num_encoder_layers > 0 && params.max_tokens > 0 ? 1 : 0);
   check(static_cast<int64_t>(prompt.size()) <= longest, "prompt: expected at most ", longest, " tokens, got ", prompt.size());
   const bool reports = params.pooling != Pooling::none || params.num_prompt_logprobs >= 0;
-  check(!reports || worker_->spec().num_encoder_layers == 0,
+  check(!reports || ranks_->spec().num_encoder_layers == 0,
         "num_prompt_logprobs, pooling: expected none, because this model's encoder reads the prompt and tells nothing of its tokens");
   check(params.pooling == Pooling::none || params.max_tokens == 0, "pooling: expected max_tokens 0, got ", params.max_tokens);
   const int64_t most_choices = kMaxChoices - params.choice;
@@ -168,6 +168,8 @@ void Engine::loop() {
 
 void Engine::run_step() {
   const double begin = thread_ms();
+  const std::string stopped = ranks_->stopped();
+  check(stopped.empty(), stopped);  // before the scheduler: a rank that has stopped may still hold the step
   if (options_.check_integrity) scheduler_.check_integrity();
   scheduler_.schedule(step_);
   publish_stats();  // a scrape during a long prefill sees the requests running
@@ -175,7 +177,7 @@ void Engine::run_step() {
   if (!step_.empty()) {
     const Clock::time_point computing = Clock::now();
     const double before = thread_ms();
-    worker_->run(step_, result_);
+    ranks_->run(step_, result_);
     computing_ms = thread_ms() - before;
     ++num_steps_;
     num_generation_tokens_ += static_cast<int64_t>(step_.samples.size());
@@ -214,7 +216,8 @@ void Engine::publish_stats() {
   stats_.num_prefix_queries = static_cast<double>(scheduler_.num_prefix_queries());
   stats_.num_prefix_hits = static_cast<double>(scheduler_.num_prefix_hits());
   stats_.num_generation_tokens = static_cast<double>(num_generation_tokens_);
-  stats_.scratch_bytes = static_cast<double>(worker_->held_scratch_bytes());
+  stats_.num_stopped_ranks = ranks_->stopped().empty() ? 0 : 1;
+  stats_.scratch_bytes = static_cast<double>(ranks_->held_scratch_bytes());
   last_progress_ = Clock::now();
 }
 

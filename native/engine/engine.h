@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "engine/scheduler.h"
-#include "model/worker.h"
+#include "model/rank_group.h"
 
 namespace parley {
 
@@ -25,7 +25,7 @@ class Engine {
   // then it says why, and the events end the requests that were lost.
   using OnEvents = std::function<void(PackedEvents&& events, std::string&& failure)>;
 
-  Engine(std::unique_ptr<Worker> worker, const EngineOptions& options, OnEvents on_events);
+  Engine(std::unique_ptr<RankGroup> ranks, const EngineOptions& options, OnEvents on_events);
 
   // Ends all requests with 'cancelled' and joins the thread.
   ~Engine();
@@ -59,7 +59,7 @@ class Engine {
   static double ms_since(Clock::time_point begin);
   static int64_t now_ms();
 
-  const std::unique_ptr<Worker> worker_;
+  const std::unique_ptr<RankGroup> ranks_;
   const EngineInfo info_;
   const EngineOptions options_;
   const OnEvents on_events_;

@@ -15,6 +15,22 @@ Epilogue epilogue_of(Activation activation) {
 
 }  // namespace
 
+void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, const PackedWeight& table,
+                  Span<const int32_t> tokens, float scale) {
+  backend.embed(collective == nullptr ? out : part, table, tokens, scale);
+  if (collective != nullptr) collective->all_reduce(out, part, Epilogue::store);
+}
+
+void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
+             const LinearWeights& weights, Epilogue epilogue) {
+  if (collective == nullptr) {
+    backend.linear(out, x, weights.weight, span(weights.bias), epilogue);
+    return;
+  }
+  backend.linear(part, x, weights.weight, span(weights.bias), Epilogue::store);
+  collective->all_reduce(out, part, epilogue);
+}
+
 void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,
              Matrix<float> hidden) {
   if (spec.gated_mlp) {

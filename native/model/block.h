@@ -6,6 +6,7 @@
 
 #include "model/arena.h"
 #include "model/weights.h"
+#include "ops/collective.h"
 
 namespace parley {
 
@@ -64,6 +65,17 @@ Span<const T> span(const std::vector<T>& list) {
 
 // out += x
 inline void add(Backend& backend, Matrix<float> out, Matrix<const float> x) { backend.sum(out, {&x, 1}, Epilogue::accumulate); }
+
+// What follows is summed over the ranks, of whom each has a summand, its `part`, which is scratch as large as `out`. With no collective the
+// rank is alone, and no part is needed.
+
+// out = rows of the embedding. tokens: counted from the first one that the rank has.
+void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, const PackedWeight& table,
+                  Span<const int32_t> tokens, float scale);
+
+// out = x W^T + bias, or out += x W^T + bias (store, accumulate). The ranks have other columns of x and W.
+void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
+             const LinearWeights& weights, Epilogue epilogue);
 
 // input [T, H] -> hidden [T, F], the MLP's hidden layer; gate_up [T, 2 F] is scratch of a gated one.
 void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,

@@ -53,7 +53,9 @@ void fill_alibi(Matrix<float> table, const ModelSpec& spec) {
 
 }  // namespace
 
-std::vector<MatrixPlan<Decoder>> Decoder::plan(const ModelSpec& spec, const StackLimits& limits) {
+std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, const StackLimits& limits) {
+  const ModelSpec& spec = model.own;
+  const bool alone = model.num_ranks() == 1;
   const HeadLayout heads = head_layout(spec);
   const int64_t embedding = embedding_size(spec);
   const bool projected = embedding != spec.hidden_size;
@@ -64,6 +66,8 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const ModelSpec& spec, const Stac
       {&Decoder::normed_, limits.rows, spec.hidden_size},
       {&Decoder::branch_, has_branch ? limits.rows : 0, spec.hidden_size},
       {&Decoder::embedded_, projected ? limits.rows : 0, embedding},
+      {&Decoder::part_, alone ? 0 : limits.rows, std::max(spec.hidden_size, embedding)},
+      {&Decoder::whole_heads_, !alone && spec.qk_norm == QkNorm::whole ? limits.rows : 0, head_layout(model.whole).query_size()},
       {&Decoder::qkv_, limits.rows, heads.qkv_size()},
       {&Decoder::attention_, limits.rows, heads.query_size()},
       {&Decoder::gate_up_, spec.gated_mlp ? limits.rows : 0, 2 * spec.intermediate_size},
@@ -74,6 +78,7 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const ModelSpec& spec, const Stac
       {&Decoder::gathered_, limits.logit_rows, spec.hidden_size},
       {&Decoder::projected_, projected ? limits.logit_rows : 0, embedding},
       {&Decoder::logits_, limits.logit_rows, spec.vocab_size},
+      {&Decoder::whole_logits_, alone ? 0 : ceil_div(limits.logit_rows, model.num_ranks()), model.whole.vocab_size},
       {&Decoder::cos_sin_, heads.rope_dims > 0 ? limits.positions : 0, heads.rope_dims},
       {&Decoder::local_cos_sin_, spec.local_rope_frequencies.empty() ? 0 : limits.positions, heads.rope_dims},
       {&Decoder::position_bias_, spec.alibi_slopes.empty() ? 0 : spec.num_heads, limits.positions},
@@ -81,20 +86,28 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const ModelSpec& spec, const Stac
   };
 }
 
-int64_t Decoder::workspace_bytes(const ModelSpec& spec, const StackLimits& limits) {
-  return checked_add(planned_bytes(plan(spec, limits)), StepLists::bytes(spec, limits));
+int64_t Decoder::workspace_bytes(const RankModel& model, const StackLimits& limits) {
+  return checked_add(planned_bytes(plan(model, limits)), StepLists::bytes(model.own, limits));
 }
 
-Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
-                 const StackLimits& limits)
-    : spec_(spec),
+Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& weights, const KvCache& kv_cache, Backend& backend,
+                 DType dtype, const StackLimits& limits)
+    : model_(model),
+      spec_(model.own),
+      collective_(collective),
       weights_(weights),
       kv_cache_(kv_cache),
       backend_(backend),
-      heads_(head_layout(spec)),
-      lists_(spec, limits, backend),
-      workspace_(backend, planned_bytes(plan(spec, limits))) {
-  take_workspace(*this, plan(spec, limits), workspace_);
+      heads_(head_layout(model.own)),
+      lists_(model.own, static_cast<int32_t>(model.shard().vocab.first), limits, backend),
+      workspace_(backend, planned_bytes(plan(model, limits))) {
+  take_workspace(*this, plan(model, limits), workspace_);
+  const ModelSpec& spec = model.own;
+  for (const Shard& shard : model.shards) {
+    query_columns_.push_back(shard.heads.times(spec.head_dim));
+    key_columns_.push_back(shard.kv_heads.times(spec.head_dim));
+    vocab_columns_.push_back(shard.vocab);
+  }
 
   // The reference multiplies by a number of the weights' type: Gemma's sqrt(3072) is 55.5 in bfloat16.
   char rounded[4];
@@ -142,6 +155,8 @@ void Decoder::forward(const Step& step) {
     return normed;
   };
 
+  // Parallel branches are added to the residual stream together.
+  const bool adds_together = collective_ != nullptr && spec_.topology != Topology::sequential;
   embed();
   for (int64_t i = 0; i < spec_.num_layers; ++i) {
     const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
@@ -149,15 +164,26 @@ void Decoder::forward(const Step& step) {
     // Parallel blocks normalise the residual stream before the attention is added, sequential ones after: no other difference.
     Matrix<float> mlp_input = normed;
     if (spec_.topology == Topology::parallel) mlp_input = input_of(layer.mlp_norm);
-    add_branch(first_rows(attention_, num_rows_), layer.attention_out, layer.attention_norm, layer.attention_output_norm);
+    const auto attention = first_rows(attention_, num_rows_);
+    if (adds_together) {
+      backend_.linear(part(spec_.hidden_size), attention, layer.attention_out.weight, span(layer.attention_out.bias), Epilogue::store);
+    } else {
+      add_branch(attention, layer.attention_out, layer.attention_norm, layer.attention_output_norm);
+    }
     if (spec_.num_encoder_layers > 0) attend_encoder(i);
     if (spec_.topology == Topology::sequential) mlp_input = input_of(layer.mlp_norm);
     if (!layer.experts.empty()) {
       add_experts(layer, mlp_input);
       continue;
     }
-    run_mlp(spec_, backend_, layer, mlp_input, gate_up_.rows > 0 ? first_rows(gate_up_, num_rows_) : gate_up_, first_rows(mlp_, num_rows_));
-    add_branch(first_rows(mlp_, num_rows_), layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
+    const auto mlp = first_rows(mlp_, num_rows_);
+    run_mlp(spec_, backend_, layer, mlp_input, gate_up_.rows > 0 ? first_rows(gate_up_, num_rows_) : gate_up_, mlp);
+    if (adds_together) {
+      backend_.linear(part(spec_.hidden_size), mlp, layer.mlp_down.weight, span(layer.mlp_down.bias), Epilogue::accumulate);
+      collective_->all_reduce(hidden, part(spec_.hidden_size), Epilogue::accumulate);
+    } else {
+      add_branch(mlp, layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
+    }
   }
 }
 
@@ -175,7 +201,7 @@ void Decoder::plan_attention() {
 void Decoder::embed() {
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto embedded = embedded_.rows > 0 ? first_rows(embedded_, num_rows_) : hidden;
-  backend_.embed(embedded, weights_.embedding, lists_.tokens(), embedding_scale_);
+  embed_tokens(backend_, collective_, embedded, part(embedded.cols), weights_.embedding, lists_.tokens(), embedding_scale_);
   if (embedded_.rows > 0) backend_.linear(hidden, embedded, weights_.embedding_projection, {}, Epilogue::store);
   if (spec_.position_embedding) {
     const auto positions = first_rows(branch_, num_rows_);
@@ -192,8 +218,8 @@ void Decoder::attend(int64_t index, Matrix<const float> input) {
   const auto qkv = first_rows(qkv_, num_rows_);
   backend_.linear(qkv, input, layer.qkv.weight, span(layer.qkv.bias), Epilogue::store);
   if (spec_.qk_norm != QkNorm::none) {
-    norm_heads({qkv.data, num_rows_, heads_.query_size(), qkv.stride}, layer.query_norm);
-    norm_heads({qkv.data + heads_.query_size(), num_rows_, heads_.kv_size(), qkv.stride}, layer.key_norm);
+    norm_heads({qkv.data, num_rows_, heads_.query_size(), qkv.stride}, layer.query_norm, query_columns_);
+    norm_heads({qkv.data + heads_.query_size(), num_rows_, heads_.kv_size(), qkv.stride}, layer.key_norm, key_columns_);
   }
   if (heads_.rope_dims > 0) {
     backend_.rope(qkv, lists_.rows().positions, layer_cos_sin_[static_cast<size_t>(index)], heads_, spec_.rope_layout);
@@ -214,7 +240,7 @@ void Decoder::attend_encoder(int64_t index) {
   backend_.linear(query, normed, layer.cross_query.weight, {}, Epilogue::store);
   // Causal up to the prompt's last token is all of it.
   backend_.attention(attention, query, kv_cache_.layer(index), with_plan(lists_.encoder_rows(), num_plans_), heads_, encoder_rule_);
-  backend_.linear(hidden, attention, layer.cross_out.weight, {}, Epilogue::accumulate);
+  project(backend_, collective_, hidden, part(spec_.hidden_size), attention, layer.cross_out, Epilogue::accumulate);
 }
 
 // hidden_ += what the experts that the router chooses make of the input.
@@ -224,8 +250,19 @@ void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) 
   const auto experts = first_rows(experts_, num_rows_);
   backend_.linear(logits, input, layer.router.weight, {}, Epilogue::store);
   backend_.route(experts, shares, logits, spec_.norm_topk_prob);
-  backend_.mix_experts(first_rows(hidden_, num_rows_), input, experts, shares, span(layer.experts), spec_.activation);
+  const auto hidden = first_rows(hidden_, num_rows_);
+  if (collective_ == nullptr) {
+    backend_.mix_experts(hidden, input, experts, shares, span(layer.experts), spec_.activation);
+    return;
+  }
+  const auto summand = part(spec_.hidden_size);
+  if (spec_.topology == Topology::sequential) backend_.sum(summand, {}, Epilogue::store);
+  backend_.mix_experts(summand, input, experts, shares, span(layer.experts), spec_.activation);
+  collective_->all_reduce(hidden, summand, Epilogue::accumulate);
 }
+
+// The rank's summand of what is `cols` wide.
+Matrix<float> Decoder::part(int64_t cols) const { return {part_.data, num_rows_, cols, part_.cols}; }
 
 void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights) {
   const float eps = static_cast<float>(spec_.norm_eps);
@@ -236,8 +273,18 @@ void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& 
   }
 }
 
-// Queries or keys, in place.
-void Decoder::norm_heads(Matrix<float> heads, const NormWeights& weights) {
+// Queries or keys, in place. columns: of each rank, in a row of all of them.
+void Decoder::norm_heads(Matrix<float> heads, const NormWeights& weights, const std::vector<Range>& columns) {
+  if (spec_.qk_norm == QkNorm::whole && collective_ != nullptr) {
+    // Every rank normalises the whole row and keeps its own part, so that it has the bits that a rank alone would have.
+    const Matrix<float> whole(whole_heads_.data, num_rows_, columns.back().end(), whole_heads_.stride);
+    collective_->gather(whole, heads, span(columns), 0);
+    norm(whole, whole, weights);
+    const Range own = columns[static_cast<size_t>(model_.rank)];
+    const Matrix<const float> own_part(whole.data + own.first, num_rows_, own.count, whole.stride);
+    backend_.sum(heads, {&own_part, 1}, Epilogue::store);
+    return;
+  }
   const float eps = static_cast<float>(spec_.norm_eps);
   const int64_t width = spec_.qk_norm == QkNorm::whole ? heads.cols : spec_.head_dim;
   if (spec_.norm == Norm::rms) {
@@ -253,12 +300,12 @@ void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const 
   const auto hidden = first_rows(hidden_, num_rows_);
   if (spec_.norm_placement == NormPlacement::after || spec_.norm_placement == NormPlacement::around) {
     const auto branch = first_rows(branch_, num_rows_);
-    backend_.linear(branch, x, out.weight, span(out.bias), Epilogue::store);
+    project(backend_, collective_, branch, part(spec_.hidden_size), x, out, Epilogue::store);
     norm(branch, branch, output_norm);
     add(backend_, hidden, branch);
     return;
   }
-  backend_.linear(hidden, x, out.weight, span(out.bias), Epilogue::accumulate);
+  project(backend_, collective_, hidden, part(spec_.hidden_size), x, out, Epilogue::accumulate);
   if (spec_.norm_placement == NormPlacement::residual) norm(hidden, hidden, residual_norm);
 }
 
@@ -281,7 +328,11 @@ Matrix<float> Decoder::unembed(Span<const int32_t> rows) {
   }
   backend_.linear(logits, features, weights_.unembedding.weight, span(weights_.unembedding.bias), Epilogue::store);
   if (spec_.logit_softcap > 0) backend_.softcap(logits, static_cast<float>(spec_.logit_softcap));
-  return logits;
+  if (collective_ == nullptr) return logits;
+  const Range own = own_rows(rows.size);
+  const auto whole = first_rows(whole_logits_, own.count);
+  collective_->gather(whole, logits, span(vocab_columns_), own.first);
+  return whole;
 }
 
 }  // namespace parley

@@ -13,12 +13,12 @@ namespace parley {
 
 class Decoder {
  public:
-  // dtype: of the weights.
-  Decoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
+  // dtype: of the weights. collective: null if the rank is the only one.
+  Decoder(const RankModel& model, Collective* collective, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
           const StackLimits& limits);
 
   // Memory of the matrices below and of the step's lists.
-  static int64_t workspace_bytes(const ModelSpec& spec, const StackLimits& limits);
+  static int64_t workspace_bytes(const RankModel& model, const StackLimits& limits);
 
   // Runs all the blocks over the step's rows and writes their keys and values.
   void forward(const Step& step);
@@ -29,24 +29,33 @@ class Decoder {
   // Hidden states [rows.size, hidden] behind the final norm, of some of its rows. Valid until the next call.
   Matrix<float> final_hidden(Span<const int32_t> rows);
 
-  // Logits [rows.size, vocab] of the same. The caller may let ops write into them.
+  // Logits [own_rows(rows.size), vocab] of the same: the ranks share the rows out between them. The caller may let ops write into them.
   Matrix<float> unembed(Span<const int32_t> rows);
+
+  // Which of `count` rows of logits are this rank's.
+  Range own_rows(int64_t count) const { return share_of(count, model_.rank, model_.num_ranks()); }
+
+  // The residual stream [T, H] behind the last forward().
+  Matrix<const float> hidden() const { return {hidden_.data, num_rows_, hidden_.cols, hidden_.stride}; }
 
   // Rows that the two take at a time.
   int64_t max_logit_rows() const { return logits_.rows; }
 
  private:
-  static std::vector<MatrixPlan<Decoder>> plan(const ModelSpec& spec, const StackLimits& limits);
+  static std::vector<MatrixPlan<Decoder>> plan(const RankModel& model, const StackLimits& limits);
   void plan_attention();
   void embed();
   void attend(int64_t layer, Matrix<const float> input);
   void attend_encoder(int64_t layer);
   void add_experts(const LayerWeights& layer, Matrix<const float> input);
+  Matrix<float> part(int64_t cols) const;
   void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
-  void norm_heads(Matrix<float> heads, const NormWeights& weights);
+  void norm_heads(Matrix<float> heads, const NormWeights& weights, const std::vector<Range>& columns);
   void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm, const NormWeights& output_norm);
 
-  const ModelSpec& spec_;
+  const RankModel& model_;
+  const ModelSpec& spec_;  // the rank's own
+  Collective* collective_;
   const Weights& weights_;
   const KvCache& kv_cache_;
   Backend& backend_;
@@ -54,6 +63,9 @@ class Decoder {
   float embedding_scale_;
   std::vector<AttentionRule> rules_;                // of each layer
   AttentionRule encoder_rule_;                      // of cross-attention
+  std::vector<Range> query_columns_;                // of each rank, in a row of all queries
+  std::vector<Range> key_columns_;
+  std::vector<Range> vocab_columns_;
   std::vector<int64_t> plans_;                      // of each layer: the attention plan of its window
   int64_t num_plans_ = 0;
   std::vector<Matrix<const float>> layer_cos_sin_;  // of each layer: cos_sin_ or local_cos_sin_
@@ -61,10 +73,12 @@ class Decoder {
   Arena workspace_;
   int64_t num_rows_ = 0;
   // Workspace. T is limits.rows, R logit_rows, P positions; a matrix that the model has no use for has no rows.
-  Matrix<float> hidden_;         // [T, H] the residual stream
+  Matrix<float> hidden_;         // [T, H] the residual stream; every rank has all of it
   Matrix<float> normed_;         // [T, H]
   Matrix<float> branch_;         // [T, H] what is normalised before it is added, and position embeddings
   Matrix<float> embedded_;       // [T, E]
+  Matrix<float> part_;           // [T, H or E] the rank's summand of an all-reduce
+  Matrix<float> whole_heads_;    // [T, all ranks' Q or KV] for norms of the whole row
   Matrix<float> qkv_;            // [T, Q + 2 KV]
   Matrix<float> attention_;      // [T, Q]
   Matrix<float> gate_up_;        // [T, 2 F]
@@ -75,6 +89,7 @@ class Decoder {
   Matrix<float> gathered_;       // [R, H]
   Matrix<float> projected_;      // [R, E]
   Matrix<float> logits_;         // [R, V]
+  Matrix<float> whole_logits_;   // [the rank's share of R, all ranks' V]
   Matrix<float> cos_sin_;        // [P, rope_dims]: cosines, then sines
   Matrix<float> local_cos_sin_;  // [P, rope_dims] of layers with a window
   Matrix<float> position_bias_;  // [num_heads, P]; see AttentionRule

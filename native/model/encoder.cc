@@ -26,7 +26,8 @@ Span<const int32_t> part_of(const Matrix<int32_t>& list, int64_t first, int64_t 
 
 }  // namespace
 
-std::vector<MatrixPlan<Encoder>> Encoder::plan(const ModelSpec& spec, const StackLimits& limits) {
+std::vector<MatrixPlan<Encoder>> Encoder::plan(const RankModel& model, const StackLimits& limits) {
+  const ModelSpec& spec = model.own;
   const HeadLayout heads = head_layout(spec);
   const int64_t rows = rows_at_once(limits);
   return {
@@ -36,6 +37,7 @@ std::vector<MatrixPlan<Encoder>> Encoder::plan(const ModelSpec& spec, const Stac
       {&Encoder::slots_, 1, limits.positions},
       {&Encoder::hidden_, limits.positions, spec.hidden_size},
       {&Encoder::qkv_, limits.positions, heads.qkv_size()},
+      {&Encoder::part_, model.num_ranks() > 1 ? rows : 0, spec.hidden_size},
       {&Encoder::normed_, rows, spec.hidden_size},
       {&Encoder::attention_, rows, heads.query_size()},
       {&Encoder::gate_up_, spec.gated_mlp ? rows : 0, 2 * spec.intermediate_size},
@@ -50,20 +52,23 @@ int64_t Encoder::kv_bytes(const ModelSpec& spec, DType dtype, const StackLimits&
   return checked_mul(checked_mul(slots, head_layout(spec).kv_size()), dtype_bytes(dtype));
 }
 
-int64_t Encoder::workspace_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits) {
-  return checked_add(planned_bytes(plan(spec, limits)), checked_mul(2, checked_add(kv_bytes(spec, dtype, limits), Arena::kAlignment)));
+int64_t Encoder::workspace_bytes(const RankModel& model, DType dtype, const StackLimits& limits) {
+  return checked_add(planned_bytes(plan(model, limits)), checked_mul(2, checked_add(kv_bytes(model.own, dtype, limits), Arena::kAlignment)));
 }
 
-Encoder::Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
-                 const StackLimits& limits)
-    : spec_(spec),
+Encoder::Encoder(const RankModel& model, Collective* collective, const Weights& weights, const KvCache& kv_cache, Backend& backend,
+                 DType dtype, const StackLimits& limits)
+    : spec_(model.own),
+      collective_(collective),
       weights_(weights),
       kv_cache_(kv_cache),
       backend_(backend),
-      heads_(head_layout(spec)),
+      heads_(head_layout(model.own)),
+      first_token_(static_cast<int32_t>(model.shard().vocab.first)),
       max_rows_(rows_at_once(limits)),
-      workspace_(backend, workspace_bytes(spec, dtype, limits)) {
-  take_workspace(*this, plan(spec, limits), workspace_);
+      workspace_(backend, workspace_bytes(model, dtype, limits)) {
+  const ModelSpec& spec = model.own;
+  take_workspace(*this, plan(model, limits), workspace_);
   const int64_t num_pages = ceil_div(limits.positions, kPageSize);
   void* keys = workspace_.take(kv_bytes(spec, dtype, limits));
   kv_ = {keys, workspace_.take(kv_bytes(spec, dtype, limits)), dtype, num_pages};
@@ -79,10 +84,7 @@ Encoder::Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& k
 void Encoder::run(const EncoderJob& job) {
   check(job.tokens.size <= hidden_.rows, "encoder input of ", job.tokens.size, " tokens: expected at most ", hidden_.rows);
   num_tokens_ = job.tokens.size;
-  if (job.first_layer == 0) {
-    upload_list(backend_, tokens_, job.tokens);
-    backend_.embed(rows_of(hidden_, 0, num_tokens_), weights_.embedding, part_of(tokens_, 0, num_tokens_), 1);
-  }
+  if (job.first_layer == 0) embed(job.tokens);
   for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
     backend_.plan_attention(attention_rows(first, std::min(max_rows_, num_tokens_ - first)), heads_, rule());
   }
@@ -91,6 +93,19 @@ void Encoder::run(const EncoderJob& job) {
   }
   if (job.last_layer == spec_.num_encoder_layers) write_cross_kv(job);
 }
+
+void Encoder::embed(Span<const int32_t> tokens) {
+  host_tokens_.assign(tokens.begin(), tokens.end());
+  for (int32_t& token : host_tokens_) token -= first_token_;
+  upload_list(backend_, tokens_, span(host_tokens_));
+  for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
+    const int64_t count = std::min(max_rows_, num_tokens_ - first);
+    embed_tokens(backend_, collective_, rows_of(hidden_, first, count), part(count), weights_.embedding, part_of(tokens_, first, count), 1);
+  }
+}
+
+// The rank's summand of what is added to `count` rows of the residual stream.
+Matrix<float> Encoder::part(int64_t count) const { return {part_.data, count, part_.cols, part_.stride}; }
 
 // Some of the prompt's rows, at most max_rows_. Each such part has a plan of its own, the same in all blocks.
 AttentionRows Encoder::attention_rows(int64_t first, int64_t count) const {
@@ -130,10 +145,10 @@ void Encoder::run_block(const LayerWeights& layer) {
     const auto attention = rows_of(attention_, 0, count);
     const auto mlp = rows_of(mlp_, 0, count);
     backend_.attention(attention, rows_of(qkv_, first, count), kv_, attention_rows(first, count), heads_, rule());
-    backend_.linear(hidden, attention, layer.attention_out.weight, {}, Epilogue::accumulate);
+    project(backend_, collective_, hidden, part(count), attention, layer.attention_out, Epilogue::accumulate);
     backend_.rms_norm(normed, hidden, span(layer.mlp_norm.weight), spec_.hidden_size, eps);
     run_mlp(spec_, backend_, layer, normed, rows_of(gate_up_, 0, gate_up_.rows > 0 ? count : 0), mlp);
-    backend_.linear(hidden, mlp, layer.mlp_down.weight, {}, Epilogue::accumulate);
+    project(backend_, collective_, hidden, part(count), mlp, layer.mlp_down, Epilogue::accumulate);
   }
 }
 

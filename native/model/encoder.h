@@ -16,29 +16,33 @@ namespace parley {
 
 class Encoder {
  public:
-  // dtype: of the weights.
-  Encoder(const ModelSpec& spec, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
+  // dtype: of the weights. collective: null if the rank is the only one.
+  Encoder(const RankModel& model, Collective* collective, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
           const StackLimits& limits);
 
   // Memory of the matrices below and of kv_.
-  static int64_t workspace_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits);
+  static int64_t workspace_bytes(const RankModel& model, DType dtype, const StackLimits& limits);
 
   // Runs the job's blocks. Behind the last one, writes keys and values of all the decoder's blocks into the job's pages.
   void run(const EncoderJob& job);
 
  private:
-  static std::vector<MatrixPlan<Encoder>> plan(const ModelSpec& spec, const StackLimits& limits);
+  static std::vector<MatrixPlan<Encoder>> plan(const RankModel& model, const StackLimits& limits);
   static int64_t kv_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits);
+  void embed(Span<const int32_t> tokens);
+  Matrix<float> part(int64_t count) const;
   AttentionRows attention_rows(int64_t first, int64_t count) const;
   AttentionRule rule() const;
   void run_block(const LayerWeights& layer);
   void write_cross_kv(const EncoderJob& job);
 
-  const ModelSpec& spec_;
+  const ModelSpec& spec_;  // the rank's own
+  Collective* collective_;
   const Weights& weights_;
   const KvCache& kv_cache_;
   Backend& backend_;
   HeadLayout heads_;
+  int32_t first_token_;  // the first one that the rank has
   int64_t max_rows_;
   int64_t num_tokens_ = 0;  // of the prompt whose hidden states are in hidden_
   Arena workspace_;
@@ -46,13 +50,15 @@ class Encoder {
   std::vector<int32_t> host_positions_;  // as positions_
   std::vector<int32_t> host_sequences_;  // as sequences_
   std::vector<int32_t> host_slots_;      // as slots_
+  std::vector<int32_t> host_tokens_;     // as tokens_
   // Workspace. P is limits.positions, T max_rows_.
   Matrix<int32_t> positions_;  // [1, P] 0, 1, 2 ...: also the slots of kv_, and the page table
   Matrix<int32_t> sequences_;  // [1, T] 0, 0, 0 ...
-  Matrix<int32_t> tokens_;     // [1, P] of the prompt
+  Matrix<int32_t> tokens_;     // [1, P] of the prompt, counted from first_token_
   Matrix<int32_t> slots_;      // [1, P] of its tokens in its pages
   Matrix<float> hidden_;       // [P, H] the residual stream
   Matrix<float> qkv_;          // [P, Q + 2 KV]
+  Matrix<float> part_;         // [T, H] the rank's summand of an all-reduce
   Matrix<float> normed_;       // [T, H]
   Matrix<float> attention_;    // [T, Q]
   Matrix<float> gate_up_;      // [T, 2 F]

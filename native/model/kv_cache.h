@@ -10,11 +10,11 @@ namespace parley {
 
 class KvCache {
  public:
-  // As many pages as fit into `bytes`, at least one: plan_memory() has checked.
-  KvCache(const ModelSpec& spec, DType dtype, int64_t bytes, Backend& backend)
+  // spec: the rank's own.
+  KvCache(const ModelSpec& spec, DType dtype, int64_t num_pages, Backend& backend)
       : page_numbers_(checked_mul(spec.num_kv_heads * spec.head_dim, kPageSize)),
-        num_pages_(bytes / page_bytes(spec, dtype)),
-        arena_(backend, checked_add(bytes, checked_mul(spec.num_layers, 2 * Arena::kAlignment))) {
+        num_pages_(num_pages),
+        arena_(backend, checked_add(checked_mul(num_pages, page_bytes(spec, dtype)), checked_mul(spec.num_layers, 2 * Arena::kAlignment))) {
     for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
       const int64_t layer_bytes = num_pages_ * page_numbers_ * dtype_bytes(dtype);
       void* keys = arena_.take(layer_bytes);

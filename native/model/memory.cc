@@ -21,7 +21,12 @@ StackLimits stack_limits(const EngineOptions& options) {
           std::max(options.max_num_seqs, kMinLogitRows)};
 }
 
-ScratchLimits scratch_limits(const ModelSpec& spec, const EngineOptions& options) {
+int64_t threads_of_rank(const EngineOptions& options, int64_t rank) {
+  return std::max<int64_t>(share_of(options.num_threads, rank, options.tensor_parallel_size).count, 1);
+}
+
+ScratchLimits scratch_limits(const RankModel& model, const EngineOptions& options) {
+  const ModelSpec& spec = model.own;
   const StackLimits limits = stack_limits(options);
   return {std::max(limits.rows, limits.logit_rows),
           std::max({spec.hidden_size, spec.num_heads * spec.head_dim, spec.intermediate_size, embedding_size(spec)}),
@@ -32,12 +37,21 @@ ScratchLimits scratch_limits(const ModelSpec& spec, const EngineOptions& options
           limits.sequences,
           spec.num_heads,
           spec.head_dim,
-          spec.vocab_size,
-          options.num_threads};
+          model.whole.vocab_size,
+          threads_of_rank(options, model.rank)};
 }
 
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, const Backend& backend) {
-  const int64_t page_bytes = KvCache::page_bytes(spec, options.dtype);
+  std::vector<RankModel> ranks;
+  for (int64_t rank = 0; rank < options.tensor_parallel_size; ++rank) ranks.emplace_back(spec, rank, options.tensor_parallel_size);
+
+  MemoryPlan plan;
+  for (const RankModel& model : ranks) {
+    const double page_bytes = static_cast<double>(KvCache::page_bytes(model.own, options.dtype));
+    plan.page_bytes += page_bytes;
+    plan.rank_page_bytes = std::max(plan.rank_page_bytes, page_bytes);
+  }
+  const int64_t page_bytes = static_cast<int64_t>(plan.page_bytes);
   const int64_t num_pages = options.kv_cache_bytes / page_bytes;
   check(num_pages > 0, "KV cache of ", options.kv_cache_bytes, " bytes: expected room for one page of ", page_bytes, " bytes");
   // A prompt that is encoded and its completion each begin with a page of their own.
@@ -45,20 +59,22 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, cons
   check(usable_pages > 0, "KV cache of ", num_pages, " pages: expected at least 3 for a model with an encoder");
   EngineOptions fitted = options;
   fitted.max_model_len = std::min({options.max_model_len, spec.max_position, checked_mul(usable_pages, kPageSize)});
-
-  const StackLimits limits = stack_limits(fitted);
-  const int64_t scratch = backend.scratch_bytes(scratch_limits(spec, fitted));
-  int64_t workspace = checked_add(Decoder::workspace_bytes(spec, limits), scratch);
-  if (spec.num_encoder_layers > 0) workspace = checked_add(workspace, Encoder::workspace_bytes(spec, options.dtype, limits));
-
-  MemoryPlan plan;
-  plan.matrix_bytes = static_cast<double>(matrix_bytes(spec, options.dtype, backend));
-  plan.page_bytes = static_cast<double>(page_bytes);
   plan.page_size = static_cast<double>(kPageSize);
   plan.num_pages = static_cast<double>(num_pages);
   plan.max_model_len = static_cast<double>(fitted.max_model_len);
-  plan.workspace_bytes = static_cast<double>(workspace);
-  plan.scratch_bytes = static_cast<double>(scratch);
+
+  const StackLimits limits = stack_limits(fitted);
+  for (const RankModel& model : ranks) {
+    const int64_t scratch = backend.scratch_bytes(scratch_limits(model, fitted));
+    int64_t workspace = checked_add(Decoder::workspace_bytes(model, limits), scratch);
+    if (spec.num_encoder_layers > 0) workspace = checked_add(workspace, Encoder::workspace_bytes(model, options.dtype, limits));
+    const double matrices = static_cast<double>(matrix_bytes(model.own, options.dtype, backend));
+    plan.matrix_bytes += matrices;
+    plan.workspace_bytes += static_cast<double>(workspace);
+    plan.scratch_bytes += static_cast<double>(scratch);
+    plan.rank_matrix_bytes = std::max(plan.rank_matrix_bytes, matrices);
+    plan.rank_workspace_bytes = std::max(plan.rank_workspace_bytes, static_cast<double>(workspace));
+  }
   return plan;
 }
 

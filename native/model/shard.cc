@@ -41,13 +41,13 @@ void share_heads(const ModelSpec& spec, Shard& shard) {
 
 std::vector<Shard> make_shards(const ModelSpec& spec, int64_t num_ranks) {
   const auto check_size = [num_ranks](int64_t size, const char* what) {
-    check(num_ranks <= size, "tensor_parallel_size: expected at most ", size, ", because the model has ", size, " ", what, ", got ", num_ranks);
+    check(num_ranks <= size, "tensor_parallel_size: expected at most ", size, ", the model's ", what, ", got ", num_ranks);
   };
   check(num_ranks >= 1, "tensor_parallel_size: expected at least 1, got ", num_ranks);
-  check_size(spec.num_heads, "heads");
-  check_size(spec.intermediate_size, "numbers in the hidden layer of its MLP");
-  if (spec.num_experts > 0) check_size(spec.moe_intermediate_size, "numbers in the hidden layer of an expert");
-  check_size(spec.vocab_size, "tokens");
+  check_size(spec.num_heads, "number of heads");
+  check_size(spec.intermediate_size, "intermediate_size");
+  if (spec.num_experts > 0) check_size(spec.moe_intermediate_size, "moe_intermediate_size");
+  check_size(spec.vocab_size, "vocab_size");
   std::vector<Shard> shards;
   for (int64_t rank = 0; rank < num_ranks; ++rank) {
     Shard shard;
@@ -62,8 +62,9 @@ std::vector<Shard> make_shards(const ModelSpec& spec, int64_t num_ranks) {
   return shards;
 }
 
-ModelSpec rank_spec(const ModelSpec& spec, const Shard& shard) {
-  ModelSpec own = spec;
+RankModel::RankModel(const ModelSpec& spec, int64_t rank, int64_t num_ranks)
+    : rank(rank), shards(make_shards(spec, num_ranks)), whole(spec), own(spec) {
+  const Shard& shard = shards[static_cast<size_t>(rank)];
   own.num_heads = shard.heads.count;
   own.num_kv_heads = shard.kv_heads.count;
   own.intermediate_size = shard.mlp.count;
@@ -72,7 +73,6 @@ ModelSpec rank_spec(const ModelSpec& spec, const Shard& shard) {
   if (!spec.alibi_slopes.empty()) {
     own.alibi_slopes.assign(spec.alibi_slopes.begin() + shard.heads.first, spec.alibi_slopes.begin() + shard.heads.end());
   }
-  return own;
 }
 
 Slice slice_of(TensorRole role, const ModelSpec& spec, const Shard& shard, int64_t rows, int64_t cols, int64_t num_parts) {

@@ -5,6 +5,7 @@
 // Norms, position embeddings, projections of the embedding and routers are whole on every rank.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "base/range.h"
@@ -25,8 +26,19 @@ struct Shard {
 // The shards of all ranks; every one has some of everything that the model has. Throws Error if there are more ranks than that allows.
 std::vector<Shard> make_shards(const ModelSpec& spec, int64_t num_ranks);
 
-// The model that one rank computes: `spec` with the sizes of its shard. What has no size of its own there stays (num_sampled_ids).
-ModelSpec rank_spec(const ModelSpec& spec, const Shard& shard);
+// A model as one of its ranks sees it.
+struct RankModel {
+  // Throws Error as make_shards does.
+  RankModel(const ModelSpec& spec, int64_t rank, int64_t num_ranks);
+
+  const Shard& shard() const { return shards[static_cast<size_t>(rank)]; }
+  int64_t num_ranks() const { return static_cast<int64_t>(shards.size()); }
+
+  int64_t rank;
+  std::vector<Shard> shards;  // of all ranks
+  ModelSpec whole;
+  ModelSpec own;  // what the rank computes: `whole` with the sizes of its shard
+};
 
 // What a rank has of a tensor [rows, cols] of `role`: these rows and columns. Of tensors that share a role, these (experts, or the norms
 // of heads); no parts: the rank has nothing of it.

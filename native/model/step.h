@@ -75,7 +75,8 @@ struct Step {
   }
 };
 
-// What a step's sample rows chose. [R] and [R, kMaxLogprobs]; a row's first num_top() columns of top_* are meant.
+// What a step's sample rows chose. [R] and [R, kMaxLogprobs]; a row's first num_top() columns of top_* are meant. Several ranks write into
+// the same one, each into its rows.
 struct StepResult {
   std::vector<int32_t> tokens;  // -1: no logit of the row was a number
   std::vector<float> logprobs;
@@ -88,6 +89,18 @@ struct StepResult {
   std::vector<int32_t> score_ranks;
   std::vector<int32_t> score_top_tokens;
   std::vector<float> score_top_logprobs;
+
+  void resize(size_t num_samples, size_t num_scores) {
+    tokens.resize(num_samples);
+    logprobs.resize(num_samples);
+    ranks.resize(num_samples);
+    top_tokens.resize(num_samples * kMaxLogprobs);
+    top_logprobs.resize(num_samples * kMaxLogprobs);
+    score_logprobs.resize(num_scores);
+    score_ranks.resize(num_scores);
+    score_top_tokens.resize(num_scores * kMaxLogprobs);
+    score_top_logprobs.resize(num_scores * kMaxLogprobs);
+  }
 };
 
 }  // namespace parley

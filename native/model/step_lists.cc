@@ -18,8 +18,9 @@ int64_t StepLists::bytes(const ModelSpec& spec, const StackLimits& limits) {
   return checked_mul(capacity(spec, limits), static_cast<int64_t>(sizeof(int32_t)));
 }
 
-StepLists::StepLists(const ModelSpec& spec, const StackLimits& limits, Backend& backend)
+StepLists::StepLists(const ModelSpec& spec, int32_t first_token, const StackLimits& limits, Backend& backend)
     : backend_(backend),
+      first_token_(first_token),
       capacity_(capacity(spec, limits)),
       arena_(backend, bytes(spec, limits)),
       block_(static_cast<int32_t*>(arena_.take(bytes(spec, limits)))) {
@@ -32,6 +33,7 @@ void StepLists::upload(const Step& step) {
   }
   host_block_.clear();
   tokens_ = add(step.tokens);
+  for (int32_t& token : host_block_) token -= first_token_;
   slots_ = add(step.slots);
   const auto positions = add(step.positions);
   const auto sequences = add(step.sequences);

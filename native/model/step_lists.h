@@ -11,7 +11,8 @@ namespace parley {
 
 class StepLists {
  public:
-  StepLists(const ModelSpec& spec, const StackLimits& limits, Backend& backend);
+  // first_token: the first one that the rank has, from which on `tokens` counts.
+  StepLists(const ModelSpec& spec, int32_t first_token, const StackLimits& limits, Backend& backend);
 
   // Memory of the block.
   static int64_t bytes(const ModelSpec& spec, const StackLimits& limits);
@@ -34,6 +35,7 @@ class StepLists {
                                int64_t num_sequences, int64_t max_pages) const;
 
   Backend& backend_;
+  int32_t first_token_;
   int64_t capacity_;  // numbers
   Arena arena_;
   int32_t* block_;

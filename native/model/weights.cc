@@ -11,17 +11,18 @@
 namespace parley {
 namespace {
 
-// Where a source's numbers go: rows first_row.. of a packed matrix, or of a vector of total_rows floats. Neither: the model has no use
-// for the role.
+// Where a source's numbers go: the rank's slice of them to rows first_row.. of a packed matrix, or of a vector of total_rows floats.
+// Neither: the model has no use for the role.
 struct Destination {
   const char* name = "";
-  int64_t rows = 0;
+  int64_t rows = 0;  // of the whole model
   int64_t cols = 1;
   PackedWeight* matrix = nullptr;
   std::vector<float>* vector = nullptr;
   int64_t first_row = 0;
-  int64_t total_rows = 0;
-  int64_t num_parts = 1;  // tensors that share the role
+  int64_t total_rows = 0;  // 0: the slice's
+  int64_t num_parts = 1;   // tensors that share the role
+  Slice slice{};
 };
 
 constexpr size_t kNumRoles = static_cast<size_t>(TensorRole::cross_out_weight) + 1;
@@ -31,12 +32,12 @@ bool of_cross_attention(TensorRole role) { return role >= TensorRole::cross_norm
 
 // A table of biases by bucket and head, kept row by row.
 Destination relative_bias(const ModelSpec& spec, std::vector<float>& to) {
-  return {"relative_bias", spec.relative_buckets, spec.num_heads, nullptr, spec.relative_buckets > 0 ? &to : nullptr, 0,
-          spec.relative_buckets, 1};
+  return {"relative_bias", spec.relative_buckets, spec.num_heads, nullptr, spec.relative_buckets > 0 ? &to : nullptr};
 }
 
 // The table of roles. `layer` is not looked at for roles outside the blocks; `part` names an expert, others share their destination.
-Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer, int64_t part) {
+Destination destination(const RankModel& model, TensorRole role, Weights& weights, LayerWeights& layer, int64_t part) {
+  const ModelSpec& spec = model.whole;
   const bool crosses = spec.num_encoder_layers > 0;
   const int64_t hidden = spec.hidden_size, mlp = spec.intermediate_size, vocab = spec.vocab_size, embedding = embedding_size(spec);
   const int64_t query = spec.num_heads * spec.head_dim, kv = spec.num_kv_heads * spec.head_dim;
@@ -44,25 +45,29 @@ Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights
   const NormPlacement placement = spec.norm_placement;
   const bool norm_before = placement != NormPlacement::after;
   const bool norm_after = placement == NormPlacement::after || placement == NormPlacement::around;
-  const int64_t up = spec.gated_mlp ? mlp : 0;  // where `up` starts behind `gate`
+  // What the rank has of them, which decides where the one starts behind the other.
+  const int64_t own_query = model.own.num_heads * spec.head_dim, own_kv = model.own.num_kv_heads * spec.head_dim;
+  const int64_t own_mlp = model.own.intermediate_size, own_up = spec.gated_mlp ? own_mlp : 0;
   const int64_t num_experts = static_cast<int64_t>(layer.experts.size()), expert_size = spec.moe_intermediate_size;
   const bool dense = num_experts == 0;
 
   const auto matrix = [](const char* name, int64_t rows, int64_t cols, PackedWeight& to, bool used = true, int64_t first_row = 0) {
-    return Destination{name, rows, cols, used ? &to : nullptr, nullptr, first_row, rows, 1};
+    return Destination{name, rows, cols, used ? &to : nullptr, nullptr, first_row};
   };
   const auto vector = [](const char* name, int64_t rows, std::vector<float>& to, bool used = true, int64_t first_row = 0,
                          int64_t total_rows = 0) {
-    return Destination{name, rows, 1, nullptr, used ? &to : nullptr, first_row, total_rows > 0 ? total_rows : rows, 1};
+    return Destination{name, rows, 1, nullptr, used ? &to : nullptr, first_row, total_rows};
   };
-  const auto qk_norm = [&](const char* name, int64_t rows, int64_t heads, std::vector<float>& to) {
-    if (spec.qk_norm == QkNorm::whole) return vector(name, rows, to);
-    if (spec.qk_norm == QkNorm::each_head) return Destination{name, spec.head_dim, 1, nullptr, &to, 0, rows, heads};
+  const auto qk_norm = [&](const char* name, int64_t heads, int64_t own_heads, std::vector<float>& to) {
+    if (spec.qk_norm == QkNorm::whole) return vector(name, heads * spec.head_dim, to);
+    if (spec.qk_norm == QkNorm::each_head) {
+      return Destination{name, spec.head_dim, 1, nullptr, &to, 0, own_heads * spec.head_dim, heads};
+    }
     return vector(name, spec.head_dim, to, spec.qk_norm == QkNorm::head);
   };
   const auto expert = [&](const char* name, int64_t rows, int64_t cols, PackedWeight ExpertWeights::*to, int64_t first_row) {
     PackedWeight* matrix = part < num_experts ? &(layer.experts[static_cast<size_t>(part)].*to) : nullptr;
-    return Destination{name, rows, cols, matrix, nullptr, first_row, rows, std::max<int64_t>(num_experts, 1)};
+    return Destination{name, rows, cols, matrix, nullptr, first_row, 0, std::max<int64_t>(num_experts, 1)};
   };
   switch (role) {
     case TensorRole::embedding: return matrix("embedding", vocab, embedding, weights.embedding);
@@ -93,44 +98,45 @@ Destination destination(const ModelSpec& spec, TensorRole role, Weights& weights
     case TensorRole::mlp_output_norm_weight:
       return vector("mlp_output_norm_weight", hidden, layer.mlp_output_norm.weight, norm_after);
     case TensorRole::query_weight: return matrix("query_weight", query, hidden, layer.qkv.weight);
-    case TensorRole::query_bias: return vector("query_bias", query, layer.qkv.bias, true, 0, query + 2 * kv);
-    case TensorRole::key_weight: return matrix("key_weight", kv, hidden, layer.qkv.weight, true, query);
-    case TensorRole::key_bias: return vector("key_bias", kv, layer.qkv.bias, true, query, query + 2 * kv);
-    case TensorRole::value_weight: return matrix("value_weight", kv, hidden, layer.qkv.weight, true, query + kv);
-    case TensorRole::value_bias: return vector("value_bias", kv, layer.qkv.bias, true, query + kv, query + 2 * kv);
-    case TensorRole::query_norm_weight: return qk_norm("query_norm_weight", query, spec.num_heads, layer.query_norm.weight);
-    case TensorRole::query_norm_bias: return qk_norm("query_norm_bias", query, spec.num_heads, layer.query_norm.bias);
-    case TensorRole::key_norm_weight: return qk_norm("key_norm_weight", kv, spec.num_kv_heads, layer.key_norm.weight);
-    case TensorRole::key_norm_bias: return qk_norm("key_norm_bias", kv, spec.num_kv_heads, layer.key_norm.bias);
+    case TensorRole::query_bias: return vector("query_bias", query, layer.qkv.bias, true, 0, own_query + 2 * own_kv);
+    case TensorRole::key_weight: return matrix("key_weight", kv, hidden, layer.qkv.weight, true, own_query);
+    case TensorRole::key_bias: return vector("key_bias", kv, layer.qkv.bias, true, own_query, own_query + 2 * own_kv);
+    case TensorRole::value_weight: return matrix("value_weight", kv, hidden, layer.qkv.weight, true, own_query + own_kv);
+    case TensorRole::value_bias: return vector("value_bias", kv, layer.qkv.bias, true, own_query + own_kv, own_query + 2 * own_kv);
+    case TensorRole::query_norm_weight: return qk_norm("query_norm_weight", spec.num_heads, model.own.num_heads, layer.query_norm.weight);
+    case TensorRole::query_norm_bias: return qk_norm("query_norm_bias", spec.num_heads, model.own.num_heads, layer.query_norm.bias);
+    case TensorRole::key_norm_weight: return qk_norm("key_norm_weight", spec.num_kv_heads, model.own.num_kv_heads, layer.key_norm.weight);
+    case TensorRole::key_norm_bias: return qk_norm("key_norm_bias", spec.num_kv_heads, model.own.num_kv_heads, layer.key_norm.bias);
     case TensorRole::attention_out_weight: return matrix("attention_out_weight", hidden, query, layer.attention_out.weight);
     case TensorRole::attention_out_bias: return vector("attention_out_bias", hidden, layer.attention_out.bias);
     case TensorRole::mlp_gate_weight: return matrix("mlp_gate_weight", mlp, hidden, layer.mlp_up.weight, dense && spec.gated_mlp);
-    case TensorRole::mlp_gate_bias: return vector("mlp_gate_bias", mlp, layer.mlp_up.bias, dense && spec.gated_mlp, 0, up + mlp);
-    case TensorRole::mlp_up_weight: return matrix("mlp_up_weight", mlp, hidden, layer.mlp_up.weight, dense, up);
-    case TensorRole::mlp_up_bias: return vector("mlp_up_bias", mlp, layer.mlp_up.bias, dense, up, up + mlp);
+    case TensorRole::mlp_gate_bias: return vector("mlp_gate_bias", mlp, layer.mlp_up.bias, dense && spec.gated_mlp, 0, own_up + own_mlp);
+    case TensorRole::mlp_up_weight: return matrix("mlp_up_weight", mlp, hidden, layer.mlp_up.weight, dense, own_up);
+    case TensorRole::mlp_up_bias: return vector("mlp_up_bias", mlp, layer.mlp_up.bias, dense, own_up, own_up + own_mlp);
     case TensorRole::mlp_down_weight: return matrix("mlp_down_weight", hidden, mlp, layer.mlp_down.weight, dense);
     case TensorRole::mlp_down_bias: return vector("mlp_down_bias", hidden, layer.mlp_down.bias, dense);
     case TensorRole::router_weight: return matrix("router_weight", spec.num_experts, hidden, layer.router.weight, !dense);
     case TensorRole::expert_gate_weight: return expert("expert_gate_weight", expert_size, hidden, &ExpertWeights::gate_up, 0);
-    case TensorRole::expert_up_weight: return expert("expert_up_weight", expert_size, hidden, &ExpertWeights::gate_up, expert_size);
+    case TensorRole::expert_up_weight:
+      return expert("expert_up_weight", expert_size, hidden, &ExpertWeights::gate_up, model.own.moe_intermediate_size);
     case TensorRole::expert_down_weight: return expert("expert_down_weight", hidden, expert_size, &ExpertWeights::down, 0);
     case TensorRole::cross_norm_weight: return vector("cross_norm_weight", hidden, layer.cross_norm.weight, crosses);
     case TensorRole::cross_query_weight: return matrix("cross_query_weight", query, hidden, layer.cross_query.weight, crosses);
     case TensorRole::cross_key_weight: return matrix("cross_key_weight", kv, hidden, layer.cross_kv.weight, crosses);
-    case TensorRole::cross_value_weight: return matrix("cross_value_weight", kv, hidden, layer.cross_kv.weight, crosses, kv);
+    case TensorRole::cross_value_weight: return matrix("cross_value_weight", kv, hidden, layer.cross_kv.weight, crosses, own_kv);
     case TensorRole::cross_out_weight: return matrix("cross_out_weight", hidden, query, layer.cross_out.weight, crosses);
   }
   fail("tensor role ", static_cast<int>(role), " has no destination");
 }
 
 // The same for the encoder, whose blocks are the decoder's without cross-attention.
-Destination encoder_destination(const ModelSpec& spec, TensorRole role, Weights& weights, LayerWeights& layer, int64_t part) {
+Destination encoder_destination(const RankModel& model, TensorRole role, Weights& weights, LayerWeights& layer, int64_t part) {
   if (role == TensorRole::final_norm_weight) {
-    return {"final_norm_weight", spec.hidden_size, 1, nullptr, &weights.encoder_final_norm.weight, 0, spec.hidden_size, 1};
+    return {"final_norm_weight", model.whole.hidden_size, 1, nullptr, &weights.encoder_final_norm.weight};
   }
-  if (role == TensorRole::relative_bias) return relative_bias(spec, weights.encoder_relative_bias);
+  if (role == TensorRole::relative_bias) return relative_bias(model.whole, weights.encoder_relative_bias);
   if (outside_blocks(role) || of_cross_attention(role)) return {};
-  return destination(spec, role, weights, layer, part);
+  return destination(model, role, weights, layer, part);
 }
 
 std::string tensor_name(const Destination& destination, TensorRole role, bool encoder, int64_t layer, int64_t part) {
@@ -156,30 +162,34 @@ void check_source(const TensorSource& source, const Destination& to, const std::
 }
 
 void copy_vector(const TensorSource& source, const Destination& to, const char* stored) {
-  to.vector->resize(static_cast<size_t>(checked_mul(to.total_rows, to.cols)), 0.0f);
-  float* numbers = to.vector->data() + (to.first_row + source.part * to.rows) * to.cols;
-  for (int64_t i = 0; i < to.rows; ++i) {
+  const Slice& slice = to.slice;
+  if (!slice.parts.has(source.part)) return;
+  const int64_t total_rows = to.total_rows > 0 ? to.total_rows : slice.rows.count;
+  to.vector->resize(static_cast<size_t>(checked_mul(total_rows, slice.cols.count)), 0.0f);
+  const int64_t first_row = to.first_row + (source.part - slice.parts.first) * slice.rows.count;
+  float* numbers = to.vector->data() + first_row * slice.cols.count;
+  for (int64_t i = slice.rows.first; i < slice.rows.end(); ++i) {
     const int64_t stored_row = source.first_row + (i / source.group_rows) * source.group_stride + i % source.group_rows;
-    for (int64_t k = 0; k < to.cols; ++k) {
+    for (int64_t k = slice.cols.first; k < slice.cols.end(); ++k) {
       *numbers++ = static_cast<float>(source.addend) + load_number(stored, stored_row * to.cols + k, source.dtype);
     }
   }
 }
 
-// Rows [first, first + num_rows) of a matrix that is stored as [cols, stored_rows], brought into order in `rows`.
+// Rows [first, first + num_rows) and some columns of a matrix that is stored as [cols, stored_rows], brought into order in `rows`.
 template <class Number>
-void turn_rows(std::vector<Number>& rows, const char* stored, const TensorSource& source, int64_t first, int64_t num_rows) {
-  rows.resize(static_cast<size_t>(num_rows * source.cols));
-  for (int64_t k = 0; k < source.cols; ++k) {
-    const char* run = stored + (k * source.stored_rows + first) * static_cast<int64_t>(sizeof(Number));
+void turn_rows(std::vector<Number>& rows, const char* stored, const TensorSource& source, int64_t first, int64_t num_rows, Range cols) {
+  rows.resize(static_cast<size_t>(num_rows * cols.count));
+  for (int64_t k = 0; k < cols.count; ++k) {
+    const char* run = stored + ((cols.first + k) * source.stored_rows + first) * static_cast<int64_t>(sizeof(Number));
     for (int64_t r = 0; r < num_rows; ++r) {
-      std::memcpy(&rows[static_cast<size_t>(r * source.cols + k)], run + r * static_cast<int64_t>(sizeof(Number)), sizeof(Number));
+      std::memcpy(&rows[static_cast<size_t>(r * cols.count + k)], run + r * static_cast<int64_t>(sizeof(Number)), sizeof(Number));
     }
   }
 }
 
 void pack_turned(const TensorSource& source, const PackedWeight& to, int64_t first_row, const char* stored, int64_t first,
-                 int64_t num_rows, Backend& backend) {
+                 int64_t num_rows, Range cols, Backend& backend) {
   constexpr int64_t kRowsAtOnce = 256;  // a megabyte for a thousand columns
   std::vector<uint32_t> wide;
   std::vector<uint16_t> half;
@@ -187,13 +197,13 @@ void pack_turned(const TensorSource& source, const PackedWeight& to, int64_t fir
     const int64_t count = std::min(kRowsAtOnce, num_rows - done);
     const void* rows;
     if (source.dtype == DType::float32) {
-      turn_rows(wide, stored, source, first + done, count);
+      turn_rows(wide, stored, source, first + done, count, cols);
       rows = wide.data();
     } else {
-      turn_rows(half, stored, source, first + done, count);
+      turn_rows(half, stored, source, first + done, count, cols);
       rows = half.data();
     }
-    const StoredRows run{to, first_row + done, count, rows, source.dtype, source.cols * dtype_bytes(source.dtype)};
+    const StoredRows run{to, first_row + done, count, rows, source.dtype, cols.count * dtype_bytes(source.dtype)};
     backend.pack_rows({&run, 1});
   }
 }
@@ -201,19 +211,25 @@ void pack_turned(const TensorSource& source, const PackedWeight& to, int64_t fir
 // Packs a matrix that is stored transposed; of another one adds the rows to `runs`, which somebody packs later.
 void pack_matrix(const TensorSource& source, const Destination& to, const char* stored, Backend& backend,
                  std::vector<StoredRows>& runs) {
+  const Slice& slice = to.slice;
   const int64_t stride = source.cols * dtype_bytes(source.dtype);
   for (int64_t group = 0; group < source.num_groups; ++group) {
-    const int64_t first = source.first_row + group * source.group_stride;
-    const int64_t first_row = to.first_row + group * source.group_rows;
+    const int64_t group_row = group * source.group_rows;
+    const int64_t begin = std::max(group_row, slice.rows.first);
+    const int64_t end = std::min(group_row + source.group_rows, slice.rows.end());
+    if (begin >= end) continue;
+    const int64_t first = source.first_row + group * source.group_stride + begin - group_row;
+    const int64_t first_row = to.first_row + begin - slice.rows.first;
     if (source.transposed) {
-      pack_turned(source, *to.matrix, first_row, stored, first, source.group_rows, backend);
+      pack_turned(source, *to.matrix, first_row, stored, first, end - begin, slice.cols, backend);
     } else {
-      runs.push_back({*to.matrix, first_row, source.group_rows, stored + first * stride, source.dtype, stride});
+      const char* data = stored + first * stride + slice.cols.first * dtype_bytes(source.dtype);
+      runs.push_back({*to.matrix, first_row, end - begin, data, source.dtype, stride});
     }
   }
 }
 
-// Gives all the matrices their shapes. Returns them in the order in which a step reads them.
+// Gives all the matrices of a rank's own spec their shapes. Returns them in the order in which a step reads them.
 std::vector<PackedWeight*> shape_matrices(const ModelSpec& spec, DType dtype, Weights& weights) {
   weights.layers.resize(static_cast<size_t>(spec.num_layers));
   weights.encoder_layers.resize(static_cast<size_t>(spec.num_encoder_layers));
@@ -275,15 +291,16 @@ void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Wei
 
 }  // namespace
 
-int64_t matrix_bytes(const ModelSpec& spec, DType dtype, const Backend& backend) {
+int64_t matrix_bytes(const ModelSpec& own, DType dtype, const Backend& backend) {
   Weights weights;
-  return sum_bytes(shape_matrices(spec, dtype, weights), backend);
+  return sum_bytes(shape_matrices(own, dtype, weights), backend);
 }
 
-Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sources, const std::vector<std::string>& files,
+Weights load_weights(const RankModel& model, const std::vector<TensorSource>& sources, const std::vector<std::string>& files,
                      DType dtype, Backend& backend, const std::function<void(double)>& progress) {
+  const ModelSpec& spec = model.whole;
   Weights weights;
-  allocate_matrices(spec, dtype, backend, weights);
+  allocate_matrices(model.own, dtype, backend, weights);
 
   std::vector<std::unique_ptr<MappedFile>> mapped;
   for (const std::string& path : files) mapped.push_back(std::make_unique<MappedFile>(path));
@@ -294,7 +311,9 @@ Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sou
   std::set<std::tuple<bool, TensorRole, int64_t, int64_t>> filled;
   const auto find = [&](bool encoder, TensorRole role, int64_t layer, int64_t part) {
     auto& layers = encoder ? weights.encoder_layers : weights.layers;
-    return (encoder ? encoder_destination : destination)(spec, role, weights, layers[static_cast<size_t>(layer)], part);
+    Destination to = (encoder ? encoder_destination : destination)(model, role, weights, layers[static_cast<size_t>(layer)], part);
+    to.slice = slice_of(role, spec, model.shard(), to.rows, to.cols, to.num_parts);
+    return to;
   };
   for (const TensorSource& source : sources) {
     const int64_t num_layers = source.encoder ? spec.num_encoder_layers : spec.num_layers;

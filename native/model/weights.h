@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/arena.h"
+#include "model/shard.h"
 #include "ops/backend.h"
 
 namespace parley {
@@ -23,13 +24,14 @@ struct LinearWeights {
   std::vector<float> bias;
 };
 
-// One decoder block. H hidden, Q = num_heads head_dim, KV = num_kv_heads head_dim, F intermediate. ModelSpec says which norms are used.
+// One decoder block. H hidden, Q = num_heads head_dim, KV = num_kv_heads head_dim, F intermediate; of several ranks, each has its own part
+// of the heads, of F and of the vocabulary V (shard.h). ModelSpec says which norms are used.
 struct LayerWeights {
   NormWeights attention_norm;         // [H]
   NormWeights attention_output_norm;  // [H]
   NormWeights mlp_norm;               // [H]
   NormWeights mlp_output_norm;        // [H]
-  NormWeights query_norm;             // [head_dim], the same for all heads, or [Q]
+  NormWeights query_norm;             // [head_dim], the same for all heads, or [Q], which for a norm of the whole row is all ranks'
   NormWeights key_norm;               // [head_dim] or [KV]
   LinearWeights qkv;                  // [Q + 2 KV, H]
   LinearWeights attention_out;        // [H, Q]
@@ -56,21 +58,21 @@ struct Weights {
   NormWeights encoder_final_norm;            // [H]
   std::vector<float> encoder_relative_bias;  // as the decoder's
   std::vector<LayerWeights> encoder_layers;
-  int64_t num_parameters = 0;
-  int64_t num_bytes = 0;         // matrices and vectors
+  int64_t num_parameters = 0;    // of the whole model
+  int64_t num_bytes = 0;         // the rank's matrices and vectors
   std::unique_ptr<Arena> arena;  // owns the packed memory of the matrices
 };
 
 // Width of the embedding: its own, or the residual stream's.
 inline int64_t embedding_size(const ModelSpec& spec) { return spec.embedding_size > 0 ? spec.embedding_size : spec.hidden_size; }
 
-// Memory that load_weights() takes for the matrices.
-int64_t matrix_bytes(const ModelSpec& spec, DType dtype, const Backend& backend);
+// Memory that load_weights() takes for the matrices of a rank's own spec.
+int64_t matrix_bytes(const ModelSpec& own, DType dtype, const Backend& backend);
 
-// Maps `files` and packs the tensors that `sources` describe, as `dtype`. Every matrix of `spec` must be there; biases and the numbers
-// of norms may be absent. Throws Error naming tensor, file, what was expected and what was found; every size is checked before a byte
-// is read. progress: fraction of the bytes done, 0..1.
-Weights load_weights(const ModelSpec& spec, const std::vector<TensorSource>& sources, const std::vector<std::string>& files,
+// Maps `files` and packs the rank's part of the tensors that `sources` describe, as `dtype`. Every matrix of the model must be there;
+// biases and the numbers of norms may be absent. Throws Error naming tensor, file, what was expected and what was found; every size is
+// checked before a byte is read. progress: fraction of the bytes done, 0..1.
+Weights load_weights(const RankModel& model, const std::vector<TensorSource>& sources, const std::vector<std::string>& files,
                      DType dtype, Backend& backend, const std::function<void(double)>& progress);
 
 }  // namespace parley

@@ -1,4 +1,4 @@
-// One rank: a backend, the weights, the KV pages and the decoder. Runs steps; decides nothing.
+// One rank: a backend, its part of the weights and of the KV pages, and the decoder. Runs steps; decides nothing.
 #pragma once
 
 #include <functional>
@@ -8,6 +8,8 @@
 
 #include "model/decoder.h"
 #include "model/encoder.h"
+#include "model/shard.h"
+#include "ops/shared_collective.h"
 
 namespace parley {
 
@@ -20,21 +22,24 @@ struct ModelSource {
 
 class Worker {
  public:
-  // Loads the model. Throws Error if spec, tensors and options do not fit together. progress: fraction of the weights, 0..1.
-  Worker(const ModelSource& source, const EngineOptions& options, const std::function<void(double)>& progress);
+  // Loads the rank's part of the model. options.max_model_len and num_pages: as planned (memory.h). place: where the ranks meet; null if
+  // there is one. Throws Error if spec, tensors and files do not fit together. progress: fraction of the weights, 0..1.
+  Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages, std::shared_ptr<MeetingPlace> place,
+         const std::function<void(double)>& progress);
 
-  // Computes the step: chooses, scores and pools.
+  // Computes the step and writes the rank's rows of the result, which has the step's size: it chooses, scores and pools.
   void run(const Step& step, StepResult& result);
 
-  // For tests against references: computes the step and returns the logits of every row, [T, vocab].
-  std::vector<float> logits(Step step);
+  // For tests against references: computes the step and writes the rank's rows of the logits of all rows, [T, vocab].
+  void logits(Step step, float* all);
 
-  const ModelSpec& spec() const { return spec_; }
+  // For tests: the residual stream behind the last step's blocks, [T, hidden].
+  std::vector<float> hidden() const;
+
+  Collective* collective() const { return collective_.get(); }
+  const Weights& weights() const { return weights_; }
+  int64_t num_threads() const { return num_threads_; }
   int64_t held_scratch_bytes() const { return backend_->held_scratch_bytes(); }
-  int64_t num_pages() const { return kv_cache_->num_pages(); }
-
-  // Facts; max_model_len is the options' fitted to the pages.
-  EngineInfo info() const;
 
  private:
   void copy_pages(const Step& step);
@@ -42,13 +47,12 @@ class Worker {
   void score(const Step& step, StepResult& result);
   void pool(const Step& step);
 
-  const ModelSpec spec_;
-  EngineOptions options_;
-  Isa isa_;
-  std::unique_ptr<Backend> backend_;
-  const MemoryPlan plan_;
-  Weights weights_;
-  std::unique_ptr<KvCache> kv_cache_;
+  const RankModel model_;
+  const int64_t num_threads_;
+  const std::unique_ptr<Backend> backend_;
+  const std::unique_ptr<Collective> collective_;  // null if the rank is the only one
+  const Weights weights_;
+  const KvCache kv_cache_;
   std::unique_ptr<Encoder> encoder_;  // null without encoder blocks
   std::unique_ptr<Decoder> decoder_;
 };

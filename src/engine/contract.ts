@@ -170,8 +170,14 @@ export interface EngineOptions {
   dtype: DType
   /** instruction set of the CPU kernels; auto_: the best that this machine has; default auto */
   isa: Isa
-  /** threads that compute, the engine's own among them (1 to 1024, default 1) */
+  /** threads that compute; several ranks share them, each has one at least (1 to 1024, default 1) */
   num_threads: number
+  /** ranks, each with a part of every layer; at most as many as the model has heads (1 to 64, default 1) */
+  tensor_parallel_size: number
+  /** a rank has stopped if it has not moved for so long while others waited for it (8 to 86400000, default 4000) */
+  rank_stopped_after_ms: number
+  /** for tests: the last rank stops for good in this step; 0: never (0 to 9007199254740991, default 0) */
+  rank_stops_in_step: number
   /** longest request, prompt and completion together, in tokens (1 to 16777216, required) */
   max_model_len: number
   /** requests that run at the same time (1 to 4096, default 64) */
@@ -188,7 +194,7 @@ export interface EngineOptions {
   pace_prompts: boolean
   /** keep the pages of ended requests, and let later ones with the same beginning use them (default true) */
   prefix_caching: boolean
-  /** for tests: compare the pages with their holders before each step, and fail the step if they differ (default false) */
+  /** for tests: compare the pages with their holders before each step and the ranks' results behind it, and fail the step if they differ (default false) */
   check_integrity: boolean
 }
 
@@ -248,7 +254,7 @@ export interface SamplingParams {
   bias_values: Float32Array
 }
 
-/** facts of a loaded engine */
+/** facts of a loaded engine; memory is of all ranks together */
 export interface EngineInfo {
   /** numbers in the checkpoint's tensors that are used */
   num_parameters: number
@@ -266,13 +272,15 @@ export interface EngineInfo {
   max_model_len: number
   /** threads that compute */
   num_threads: number
+  /** ranks */
+  tensor_parallel_size: number
   /** instruction set in use; default auto */
   isa: Isa
   /** type of weights and KV pages; default float16 */
   dtype: DType
 }
 
-/** what an engine would take, known before its weights are */
+/** what an engine would take, known before its weights are; of all ranks together */
 export interface MemoryPlan {
   /** packed matrices; vectors come on top of them in EngineInfo's weight_bytes */
   matrix_bytes: number
@@ -288,6 +296,12 @@ export interface MemoryPlan {
   workspace_bytes: number
   /** of these, what the ops hold between calls */
   scratch_bytes: number
+  /** matrix_bytes of the rank that has most */
+  rank_matrix_bytes: number
+  /** page_bytes of the rank that has most */
+  rank_page_bytes: number
+  /** workspace_bytes of the rank that has most */
+  rank_workspace_bytes: number
 }
 
 /** counters and gauges, read once a scrape */
@@ -320,6 +334,8 @@ export interface EngineStats {
   num_generation_tokens: number
   /** memory that the ops hold between calls: no more than was planned (MemoryPlan) */
   scratch_bytes: number
+  /** above 0: the engine will compute nothing any more */
+  num_stopped_ranks: number
   /** time since the engine thread last made progress, 0 when idle */
   step_age_ms: number
 }

@@ -34,6 +34,8 @@ export class FakeEngine implements Engine {
   readonly seen: SeenRequest[] = []
   /** what stats() reports as step_age_ms */
   stepAgeMs = 0
+  /** what stats() reports as num_stopped_ranks */
+  stoppedRanks = 0
   /** what stats() reports as num_queue_places */
   queuePlaces = 1
   /** refuses every request with this message when it is set */
@@ -55,6 +57,7 @@ export class FakeEngine implements Engine {
       page_size: 16,
       max_model_len: 256,
       num_threads: 1,
+      tensor_parallel_size: 1,
       isa: 'baseline',
       dtype: 'float16',
       ...info,
@@ -95,6 +98,7 @@ export class FakeEngine implements Engine {
       num_prefix_queries: 0,
       num_prefix_hits: 0,
       num_generation_tokens: sum((request) => request.num_generated),
+      num_stopped_ranks: this.stoppedRanks,
       step_age_ms: this.stepAgeMs,
     }
   }

@@ -23,23 +23,44 @@ export function longTextBytes(vocab_size: number): number {
   return 24 * 2 ** 20 + 1536 * vocab_size
 }
 
-export interface ModelMemory extends Omit<MemoryPlan, 'matrix_bytes'> {
+/** Bytes; of all ranks together, or of one. */
+interface RankMemory {
   weight_bytes: number
+  workspace_bytes: number
+  page_bytes: number
   kv_cache_bytes: number
 }
 
+export interface ModelMemory
+  extends RankMemory,
+    Pick<MemoryPlan, 'page_size' | 'num_pages' | 'max_model_len' | 'scratch_bytes'> {
+  largest_rank: RankMemory
+}
+
 /**
- * What an engine with these options takes.
+ * What an engine with these options takes. Of several ranks' weights it is the most that they can be: what of norms and biases each has
+ * depends on the checkpoint, and is little.
  * @throws Error if the KV cache is too small for the shortest request
  */
 export function modelMemory(
   model: Pick<ModelOutline, 'spec' | 'num_vector_parameters'>,
   options: StartOptions,
 ): ModelMemory {
-  const { matrix_bytes, ...plan } = planMemory(model.spec, options)
+  const plan = planMemory(model.spec, options)
+  const { page_size, num_pages, max_model_len, scratch_bytes } = plan
+  const vectors = VECTOR_NUMBER * model.num_vector_parameters
+  const rankMemory = (matrices: number, workspace_bytes: number, page_bytes: number, ranks: number): RankMemory => ({
+    weight_bytes: matrices + ranks * vectors,
+    workspace_bytes,
+    page_bytes,
+    kv_cache_bytes: num_pages * page_bytes,
+  })
   return {
-    ...plan,
-    weight_bytes: matrix_bytes + VECTOR_NUMBER * model.num_vector_parameters,
-    kv_cache_bytes: plan.num_pages * plan.page_bytes,
+    page_size,
+    num_pages,
+    max_model_len,
+    scratch_bytes,
+    ...rankMemory(plan.matrix_bytes, plan.workspace_bytes, plan.page_bytes, options.tensor_parallel_size ?? 1),
+    largest_rank: rankMemory(plan.rank_matrix_bytes, plan.rank_workspace_bytes, plan.rank_page_bytes, 1),
   }
 }

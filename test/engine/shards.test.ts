@@ -125,10 +125,10 @@ test.each<[Part, number, number, Range[]]>([
 
 test('more ranks than there are parts are refused', () => {
   expect(() => testShards(specOf(5, 5), 6)).toThrow(
-    'tensor_parallel_size: expected at most 5, because the model has 5 heads, got 6',
+    "tensor_parallel_size: expected at most 5, the model's number of heads, got 6",
   )
   expect(() => testShards(specOf(8, 1, { intermediate_size: 7 }), 8)).toThrow(
-    'expected at most 7, because the model has 7 numbers in the hidden layer of its MLP, got 8',
+    "tensor_parallel_size: expected at most 7, the model's intermediate_size, got 8",
   )
   expect(() => testShards(specOf(4, 4), 0)).toThrow('tensor_parallel_size: expected at least 1, got 0')
 })

@@ -35,6 +35,10 @@ test('ready is 200, also to HEAD; an engine that stands still is neither ready n
   expect([await status('/health'), await status('/health/ready'), await status('/health/live')]).toEqual([
     503, 503, 503,
   ])
+  engine.stepAgeMs = 0
+  expect(await status('/health/ready')).toBe(200)
+  engine.stoppedRanks = 1
+  expect([await status('/health/ready'), await status('/health/live')]).toEqual([503, 503])
 })
 
 test('while the server drains: running requests finish, new ones are told to go elsewhere', async () => {
@@ -242,7 +246,7 @@ test('/metrics speaks vLLM, with one series per gauge', async () => {
     `vllm:request_generation_tokens_sum{${labels}} 4`,
     `vllm:cache_config_info{${labels},block_size="16",num_gpu_blocks="64",cache_dtype="float16"} 1`,
     'parley_engine_memory_bytes{kind="workspace"} 4096',
-    'parley_build_info{version="0",dtype="float16",isa="baseline"} 1',
+    'parley_build_info{version="0",dtype="float16",isa="baseline",tensor_parallel_size="1"} 1',
     'parley_requests_rejected_total{code="invalid_type"} 1',
     'parley_requests_rejected_total{code="unknown_url"} 1',
     'parley_client_disconnects_total 0',

@@ -1,0 +1,102 @@
+#include "model/rank_group.h"
+
+#include <algorithm>
+#include <cstring>
+#include <future>
+#include <mutex>
+#include <numeric>
+
+#include "cpu/cpu_backend.h"
+#include "model/checked.h"
+#include "model/memory.h"
+
+namespace parley {
+
+RankGroup::RankGroup(const ModelSource& source, const EngineOptions& options, const std::function<void(double)>& progress)
+    : spec_(checked(source.spec)),
+      options_(options),
+      plan_(plan_memory(spec_, options, *make_cpu_backend(options.isa, 1))),
+      workers_(std::make_shared<Workers>(static_cast<size_t>(options.tensor_parallel_size))) {
+  options_.max_model_len = static_cast<int64_t>(plan_.max_model_len);
+  if (workers_->size() > 1) threads_ = std::make_unique<RankThreads>(options.tensor_parallel_size, options.rank_stopped_after_ms);
+  load(source, progress);
+}
+
+void RankGroup::load(const ModelSource& source, const std::function<void(double)>& progress) {
+  const auto place = threads_ == nullptr ? nullptr : make_meeting_place(options_.tensor_parallel_size);
+  std::mutex mutex;
+  std::vector<double> fractions(workers_->size());
+  each([&](int64_t rank) {
+    const auto add_progress = [&](double fraction) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      fractions[static_cast<size_t>(rank)] = fraction;
+      progress(std::accumulate(fractions.begin(), fractions.end(), 0.0) / static_cast<double>(fractions.size()));
+    };
+    (*workers_)[static_cast<size_t>(rank)] = std::make_unique<Worker>(source, options_, rank, num_pages(), place, add_progress);
+  });
+  for (size_t rank = 0; threads_ != nullptr && rank < workers_->size(); ++rank) {
+    threads_->set_collective(static_cast<int64_t>(rank), (*workers_)[rank]->collective());
+  }
+}
+
+void RankGroup::each(std::function<void(int64_t rank)> task) {
+  if (threads_ == nullptr) {
+    task(0);
+  } else {
+    threads_->run(std::move(task));
+  }
+}
+
+void RankGroup::run(const Step& step, StepResult& result) {
+  result.resize(step.samples.size(), step.scores.size());
+  const bool halts = ++num_steps_ == options_.rank_stops_in_step;
+  each([workers = workers_, &step, &result, halts](int64_t rank) {
+    if (halts && rank + 1 == static_cast<int64_t>(workers->size())) std::promise<void>().get_future().wait();
+    (*workers)[static_cast<size_t>(rank)]->run(step, result);
+  });
+  if (options_.check_integrity && step.num_rows() > 0) check_agreement();
+}
+
+std::vector<float> RankGroup::logits(const Step& step) {
+  std::vector<float> all(static_cast<size_t>(step.num_rows() * spec_.vocab_size));
+  each([workers = workers_, &step, &all](int64_t rank) { (*workers)[static_cast<size_t>(rank)]->logits(step, all.data()); });
+  if (options_.check_integrity) check_agreement();
+  return all;
+}
+
+// Every rank has the whole residual stream, and none may have other bits of it.
+void RankGroup::check_agreement() {
+  std::vector<std::vector<float>> hidden(workers_->size());
+  each([&](int64_t rank) { hidden[static_cast<size_t>(rank)] = (*workers_)[static_cast<size_t>(rank)]->hidden(); });
+  for (size_t rank = 1; rank < hidden.size(); ++rank) {
+    check(hidden[rank].size() == hidden[0].size() &&
+              std::memcmp(hidden[rank].data(), hidden[0].data(), hidden[0].size() * sizeof(float)) == 0,
+          "rank ", rank, " has other hidden states than rank 0");
+  }
+}
+
+int64_t RankGroup::held_scratch_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& worker : *workers_) bytes += worker->held_scratch_bytes();
+  return bytes;
+}
+
+EngineInfo RankGroup::info() const {
+  EngineInfo info;
+  for (const auto& worker : *workers_) {
+    info.num_parameters = static_cast<double>(worker->weights().num_parameters);
+    info.weight_bytes += static_cast<double>(worker->weights().num_bytes);
+    info.num_threads += static_cast<double>(worker->num_threads());
+  }
+  info.kv_cache_bytes = plan_.num_pages * plan_.page_bytes;
+  info.workspace_bytes = plan_.workspace_bytes;
+  info.num_pages = plan_.num_pages;
+  info.page_size = plan_.page_size;
+  info.max_model_len = plan_.max_model_len;
+  info.tensor_parallel_size = static_cast<double>(workers_->size());
+  info.isa = isa_of(options_);
+  info.dtype = options_.dtype;
+  return info;
+}
+
+}  // namespace parley
