@@ -1,7 +1,7 @@
 // `npm run bench`: decode and prefill speed as fractions of what this machine reads and multiplies in the same run, time to ready,
 // resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other,
-// `--shape pythia-1.4b --dtype bfloat16` for other random checkpoints, `--isa avx512` for other kernels than the best, `--engine` without
-// the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
+// `--shape pythia-1.4b --dtype bfloat16` for other random checkpoints, `--isa avx512` for other kernels than the best,
+// `--tensor-parallel-size 2` for the engine with ranks that share the threads, `--engine` without the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
 // the front end (http.ts).
 
 import { createHash } from 'node:crypto'
@@ -38,6 +38,7 @@ export async function main(args: string[]): Promise<void> {
       rounds: { type: 'string', default: '5' },
       model: { type: 'string', multiple: true },
       threads: { type: 'string' },
+      'tensor-parallel-size': { type: 'string', default: '1' },
       shape: { type: 'string', multiple: true, default: ['pythia-160m'] },
       dtype: { type: 'string', default: 'float16' },
       isa: { type: 'string', default: 'auto' },
@@ -58,7 +59,8 @@ export async function main(args: string[]): Promise<void> {
     if (values.load) return await benchLoad(temporary, bundled, rounds, threads)
     if (values.scheduler) return await benchScheduler(temporary, bundled, rounds, threads)
     if (values.http) return await benchHttp(temporary, bundled, rounds)
-    const options = { rounds, threads, dtype: values.dtype, isa: values.isa as Isa, server: !values.engine }
+    const ranks = Number(values['tensor-parallel-size'])
+    const options = { rounds, threads, ranks, dtype: values.dtype, isa: values.isa as Isa, server: !values.engine }
     if (values.model) {
       for (const folder of values.model) await benchModel(folder, folder, options)
       return
@@ -94,18 +96,20 @@ const shapes: Record<string, Shape> = {
 interface Options {
   rounds: number
   threads: number
+  ranks: number
   dtype: string
   isa: Isa
   server: boolean
 }
 
 async function benchModel(folder: string, name: string, options: Options): Promise<void> {
-  const { rounds, threads } = options
+  const { rounds, threads, ranks } = options
   const model = await loadModel(folder)
   const engine = await startEngine(model, {
     dtype: options.dtype as DType,
     isa: options.isa,
     num_threads: threads,
+    tensor_parallel_size: ranks,
     max_model_len: model.spec.max_position,
     max_num_batched_tokens: 512,
     kv_cache_bytes: kvCacheBytes,
