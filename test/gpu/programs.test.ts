@@ -10,7 +10,9 @@ import { beforeAll, expect, test } from 'vitest'
 
 const run = promisify(execFile)
 const folder = fileURLToPath(new URL('.', import.meta.url))
-const programs = readdirSync(join(folder, 'programs')).map((file) => basename(file, '.cu'))
+const programs = readdirSync(join(folder, 'programs'))
+  .filter((file) => file.endsWith('.cu'))
+  .map((file) => basename(file, '.cu'))
 
 beforeAll(async () => {
   await run('make', ['-s', '-C', folder, `-j${availableParallelism()}`])

@@ -1,88 +1,17 @@
 // linear: against float64 sums of the rounded inputs, and the same bits for a token whatever stands beside it and whichever kernel runs.
+#include "cuda/linear.h"
+
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <limits>
-#include <random>
 #include <vector>
 
-#include "base/dtype.h"
-#include "cuda/linear.h"
+#include "weights.h"
 
 namespace {
 
 using namespace parley;
 using namespace parley::cuda;
-
-int failures = 0;
-unsigned seed = std::random_device{}();
-std::mt19937 random_bits(seed);
-
-template <class... Arguments>
-void expect(bool condition, const char* format, Arguments... arguments) {
-  if (condition) return;
-  if (++failures > 20) return;
-  std::printf("linear: FAILED (seed %u): ", seed);
-  std::printf(format, arguments...);
-  std::printf("\n");
-}
-
-int64_t below(int64_t n) { return static_cast<int64_t>(random_bits() % static_cast<uint32_t>(n)); }
-float normal() {
-  static std::normal_distribution<float> distribution;
-  return distribution(random_bits);
-}
-float rounded(float x, DType dtype) {
-  float result;
-  uint32_t memory;
-  store_number(&memory, 0, dtype, x);
-  result = load_number(&memory, 0, dtype);
-  return result;
-}
-
-// A host array and its copy on the device.
-template <class Number>
-struct Both {
-  std::vector<Number> host;
-  Number* device = nullptr;
-  explicit Both(std::vector<Number> numbers) : host(std::move(numbers)) {
-    if (host.empty()) return;
-    check(cudaMalloc(&device, bytes()), "memory");
-    write();
-  }
-  ~Both() { cudaFree(device); }
-  Both(const Both&) = delete;
-  size_t bytes() const { return host.size() * sizeof(Number); }
-  void write() { check(cudaMemcpy(device, host.data(), bytes(), cudaMemcpyHostToDevice), "upload"); }
-  void read() { check(cudaMemcpy(host.data(), device, bytes(), cudaMemcpyDeviceToHost), "download"); }
-};
-
-struct Weight {
-  int64_t rows, cols;
-  DType dtype;
-  std::vector<float> numbers;
-  Both<uint8_t> packed;
-  Weight(int64_t rows, int64_t cols, DType dtype) : rows(rows), cols(cols), dtype(dtype), packed(pack()) {}
-  PackedWeight view() const { return {packed.device, dtype, rows, cols}; }
-
- private:
-  std::vector<uint8_t> pack() {
-    std::vector<uint8_t> bytes(static_cast<size_t>(packed_weight_bytes(rows, cols, dtype)));
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t k = 0; k < cols; ++k) {
-        numbers.push_back(rounded(normal(), dtype));
-        store_number(bytes.data(), i * row_pitch(cols) + k, dtype, numbers.back());
-      }
-    }
-    return bytes;
-  }
-};
-
-std::vector<float> normals(int64_t count) {
-  std::vector<float> numbers(static_cast<size_t>(count));
-  for (float& number : numbers) number = normal();
-  return numbers;
-}
 
 double activation(double y, Epilogue epilogue) {
   switch (epilogue) {
@@ -142,10 +71,6 @@ std::vector<float> run(Linear& linear, const Weight& weight, const Both<float>& 
   out.read();
   return out.host;
 }
-
-bool same(const std::vector<float>& a, const float* b) { return std::memcmp(a.data(), b, a.size() * sizeof(float)) == 0; }
-
-constexpr DType kDTypes[] = {DType::float32, DType::float16, DType::bfloat16};
 
 void test_values(Linear& linear) {
   const auto any_epilogue = [] { return static_cast<Epilogue>(below(6)); };
