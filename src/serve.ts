@@ -103,7 +103,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     generation,
     engine,
     created: model.created,
-    fingerprint: `parley-${version}-${state.modelName}-${info.dtype}-${info.isa}`,
+    fingerprint: `parley-${version}-${state.modelName}-${info.dtype}-${info.isa}${info.tensor_parallel_size > 1 ? `-tp${info.tensor_parallel_size}` : ''}`,
   }
   state.batches?.start()
 

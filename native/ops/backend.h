@@ -25,6 +25,9 @@ class Backend {
   // Copies from the memory of ops into the host's, behind all ops that were called before. The bytes are there when it returns.
   virtual void download(void* to, const void* from, int64_t bytes) = 0;
 
+  // Returns when all ops that were called before are done. Where they are done when they return there is nothing to wait for.
+  virtual void wait() {}
+
   static constexpr int64_t kAlignment = 256;
 
   // Bytes of a packed weight [rows, cols].

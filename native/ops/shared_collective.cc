@@ -117,6 +117,7 @@ class SharedCollective final : public Collective {
       ~Waiting() { flag.store(false); }
       std::atomic<bool>& flag;
     } waiting(waiting_);
+    backend_.wait();  // what it shows is there, and what it was shown is read
     place_->wait();
   }
 

@@ -14,7 +14,7 @@ class MeetingPlace;
 
 std::shared_ptr<MeetingPlace> make_meeting_place(int64_t num_ranks);
 
-// `backend`: the rank's own, with which it sums and copies. Its ops are done when they return, as the CPU's are.
+// `backend`: the rank's own, with which it sums and copies.
 std::unique_ptr<Collective> make_shared_collective(std::shared_ptr<MeetingPlace> place, int64_t rank, Backend& backend);
 
 }  // namespace parley

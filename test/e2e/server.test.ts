@@ -162,6 +162,16 @@ describe('the bundled model', () => {
   })
 })
 
+test('two ranks say so, answer, and end in good order', async () => {
+  const server = Server.start('--port', '0', '--tensor-parallel-size', '2', '--threads', '2')
+  const client = new OpenAI({ baseURL: `${await server.ready()}/v1`, apiKey: 'none', maxRetries: 0 })
+  const answer = await client.completions.create({ model: 'tales', prompt: 'Once upon a time', max_tokens: 8, seed: 1 })
+  expect(answer.usage?.completion_tokens).toBeGreaterThan(0)
+  expect(answer.system_fingerprint).toMatch(/-tp2$/)
+  expect(server.output).toMatch(/ engine +\w+, 2 threads in 2 ranks\n/)
+  expect(await server.stop()).toBe(0)
+})
+
 test('SIGTERM ends the server with exit code 0, and its WebSockets with 1001', async () => {
   const server = Server.start('--port', '0')
   const socket = await SocketClient.connect(await server.ready(), '/v1/stream')
