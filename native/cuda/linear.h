@@ -34,6 +34,8 @@ class Linear {
                    int64_t max_tiles);
   static int64_t expert_tile_rows(DType dtype, int64_t tokens);
 
+  bool has_library() const { return library_ != nullptr; }
+
  private:
   const void* rounded(Matrix<const float> x, DType dtype);
 

@@ -22,3 +22,9 @@ test.each(programs)('%s', async (program) => {
   const { stdout } = await run(join(folder, '../../build/emulated', program))
   expect(stdout).toContain(`${program}: ok`)
 })
+
+test('the benchmark of kernels', async () => {
+  const quick = ['--bytes', '100000', '--size', '64', '--tokens', '1,16', '--models', '1', '--rows', '65536']
+  const { stdout } = await run(join(folder, '../../build/emulated/bench/kernels'), quick)
+  expect(stdout.match(/^Pythia-410M .*%/gm)).toHaveLength(5)
+})
