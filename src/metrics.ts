@@ -1,6 +1,7 @@
 // Every Prometheus series, declared once. Names and buckets are vLLM's where vLLM has the series, so that its boards, alerts and
 // routers work unchanged.
 
+import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
 /** What /metrics asks the engine once a scrape. */
@@ -60,6 +61,8 @@ export class Metrics {
   readonly #rejected
   readonly #disconnects
   readonly #sockets
+  readonly #lag: IntervalHistogram = monitorEventLoopDelay({ resolution: 10 })
+  #numBusy = 0
   readonly #ttft
   readonly #itl
   readonly #e2e
@@ -108,8 +111,37 @@ export class Metrics {
       registers,
     })
     this.#sockets = new Gauge({ name: 'parley_websockets_open', help: 'WebSockets that are open.', registers })
-    // process_* and nodejs_*, the event loop's lag among them.
-    collectDefaultMetrics({ register: this.#registry })
+    collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: 2 ** 31 - 1 }) // process_*, nodejs_*
+    this.#observeLag()
+  }
+
+  /** prom-client's series of the event loop's delays, without its 100 looks a second at a server that has nothing to do. */
+  #observeLag(): void {
+    const lag = this.#lag
+    const gauge = (which: string, help: string, nanoseconds: () => number) => {
+      const name = `nodejs_eventloop_lag_${which}_seconds`
+      this.#registry.removeSingleMetric(name)
+      const collect = () => series.set(lag.count === 0 ? 0 : nanoseconds() / 1e9)
+      const series: Gauge = new Gauge({ name, help, registers: [this.#registry], collect })
+    }
+    gauge('min', 'The minimum recorded event loop delay.', () => lag.min)
+    gauge('max', 'The maximum recorded event loop delay.', () => lag.max)
+    gauge('mean', 'The mean of the recorded event loop delays.', () => lag.mean)
+    gauge('stddev', 'The standard deviation of the recorded event loop delays.', () => lag.stddev)
+    for (const percentile of [50, 90, 99]) {
+      const help = `The ${percentile}th percentile of the recorded event loop delays.`
+      gauge(`p${percentile}`, help, () => lag.percentile(percentile))
+    }
+  }
+
+  /** A request began, or a WebSocket was opened: from now on the event loop is watched. */
+  requestBegan(): void {
+    if (this.#numBusy++ === 0) this.#lag.enable()
+  }
+
+  /** It ended: when none is left nothing wakes the server. */
+  requestEnded(): void {
+    if (--this.#numBusy === 0) this.#lag.disable()
   }
 
   /** Facts that are known once the engine runs. */
@@ -168,10 +200,12 @@ export class Metrics {
 
   socketOpened(): void {
     this.#sockets.inc()
+    this.requestBegan()
   }
 
   socketClosed(): void {
     this.#sockets.dec()
+    this.requestEnded()
   }
 
   /** The text of /metrics. @param stats of the engine, or null while there is none */
@@ -185,7 +219,9 @@ export class Metrics {
     this.#follow(this.#preemptions, stats?.num_preemptions ?? 0)
     this.#follow(this.#prefixQueries, stats?.num_prefix_queries ?? 0)
     this.#follow(this.#prefixHits, stats?.num_prefix_hits ?? 0)
-    return { contentType: this.#registry.contentType, text: await this.#registry.metrics() }
+    const text = await this.#registry.metrics()
+    this.#lag.reset()
+    return { contentType: this.#registry.contentType, text }
   }
 
   /** The engine counts; the series shows its count. */

@@ -17,6 +17,7 @@ export function beginRequest(state: ServerState, id: string, method: string, pat
   const started = performance.now()
   let ended = false
   state.inFlight++
+  state.metrics.requestBegan()
   const record: RequestRecord = {
     id,
     started,
@@ -38,6 +39,7 @@ export function beginRequest(state: ServerState, id: string, method: string, pat
         finish_reason: record.finish_reason,
         duration_ms: Math.round((performance.now() - started) * 10) / 10,
       })
+      state.metrics.requestEnded()
       if (--state.inFlight === 0) state.onIdle?.()
     },
   }

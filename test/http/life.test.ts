@@ -253,7 +253,9 @@ test('/metrics speaks vLLM, with one series per gauge', async () => {
   ]) {
     expect(text.split('\n')).toContain(line)
   }
-  expect(text).toMatch(/^nodejs_eventloop_lag_seconds /m)
+  for (const which of ['', 'min_', 'max_', 'mean_', 'stddev_', 'p50_', 'p90_', 'p99_']) {
+    expect(text.match(new RegExp(`^nodejs_eventloop_lag_${which}seconds \\S+$`, 'gm'))).toHaveLength(1)
+  }
   for (const name of ['num_requests_running', 'num_requests_waiting', 'kv_cache_usage_perc']) {
     expect(text.match(new RegExp(`^vllm:${name}{`, 'gm'))).toHaveLength(1)
   }
