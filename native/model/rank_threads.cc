@@ -32,17 +32,18 @@ struct RankThreads::State {
       : look_every(std::max<int64_t>(stopped_after_ms / kLooks, 1)), ranks(static_cast<size_t>(num_ranks)) {}
 
   const std::chrono::milliseconds look_every;
-  mutable std::mutex mutex;  // guards what follows; task and ending are only written while no rank runs
+  mutable std::mutex mutex;  // guards what follows; task is only written while no rank runs
   std::condition_variable wake;
   std::condition_variable done;
   std::vector<Rank> ranks;
   std::function<void(int64_t)> task;
-  bool ending = false;
   int64_t num_running = 0;
   int64_t num_stopped = 0;
   std::exception_ptr failure;  // the first: the others are its consequences
   std::string stopped;
-  std::atomic<uint32_t> round{0};  // read without the mutex
+  // Read without the mutex, also by a rank that has stopped and goes on.
+  std::atomic<uint32_t> round{0};
+  std::atomic<bool> ending{false};
 
   void abort(const std::string& why) {
     for (const Rank& rank : ranks) {
