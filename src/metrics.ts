@@ -1,6 +1,7 @@
 // Every Prometheus series, declared once. Names and buckets are vLLM's where vLLM has the series, so that its boards, alerts and
 // routers work unchanged.
 
+import { readdirSync, statSync } from 'node:fs'
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
@@ -46,8 +47,9 @@ export interface EngineFacts {
 }
 
 export class Metrics {
+  /** what is of the engine, told with its labels */
+  readonly #engine = new Registry()
   readonly #registry = new Registry()
-  readonly #labels: { model_name: string; engine: string }
   readonly #running
   readonly #waiting
   readonly #paused
@@ -71,13 +73,13 @@ export class Metrics {
 
   /** @param modelName the label `model_name` of every series of the engine */
   constructor(modelName: string) {
-    const registers = [this.#registry]
-    this.#labels = { model_name: modelName, engine: '0' }
-    const labelNames = ['model_name', 'engine']
-    const gauge = (name: string, help: string) => new Gauge({ name, help, registers, labelNames }).labels(this.#labels)
-    const counter = (name: string, help: string) => new Counter({ name, help, registers, labelNames })
+    // Added while the text is made: labels that are given with each observation cost more than the observation.
+    this.#engine.setDefaultLabels({ model_name: modelName, engine: '0' })
+    const registers = [this.#engine]
+    const gauge = (name: string, help: string) => new Gauge({ name, help, registers })
+    const counter = (name: string, help: string) => new Counter({ name, help, registers })
     const histogram = (name: string, help: string, buckets: number[]) =>
-      new Histogram({ name, help, registers, labelNames, buckets }).labels(this.#labels)
+      new Histogram({ name, help, registers, buckets })
 
     this.#running = gauge('vllm:num_requests_running', 'Requests that have KV pages.')
     this.#waiting = gauge('vllm:num_requests_waiting', 'Requests in the queue.')
@@ -92,7 +94,7 @@ export class Metrics {
       name: 'vllm:request_success_total',
       help: 'Finished completions by reason.',
       registers,
-      labelNames: [...labelNames, 'finished_reason'],
+      labelNames: ['finished_reason'],
     })
     this.#ttft = histogram('vllm:time_to_first_token_seconds', 'From the request to its first token.', ttftBuckets)
     this.#itl = histogram('vllm:inter_token_latency_seconds', 'Between two tokens of a completion.', itlBuckets)
@@ -102,17 +104,39 @@ export class Metrics {
     this.#rejected = new Counter({
       name: 'parley_requests_rejected_total',
       help: 'Requests answered with an error, by kind.',
-      registers,
+      registers: [this.#registry],
       labelNames: ['code'],
     })
     this.#disconnects = new Counter({
       name: 'parley_client_disconnects_total',
       help: 'Clients that went away before their answer was complete.',
-      registers,
+      registers: [this.#registry],
     })
-    this.#sockets = new Gauge({ name: 'parley_websockets_open', help: 'WebSockets that are open.', registers })
-    collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: 2 ** 31 - 1 }) // process_*, nodejs_*
+    this.#sockets = new Gauge({
+      name: 'parley_websockets_open',
+      help: 'WebSockets that are open.',
+      registers: [this.#registry],
+    })
+    this.#collectOfProcess()
     this.#observeLag()
+  }
+
+  /** process_* and nodejs_*, but for those that look at each open socket. */
+  #collectOfProcess(): void {
+    collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: 2 ** 31 - 1 })
+    for (const name of ['nodejs_active_handles', 'nodejs_active_requests', 'nodejs_active_resources']) {
+      this.#registry.removeSingleMetric(name)
+      this.#registry.removeSingleMetric(`${name}_total`)
+    }
+    const name = 'process_open_fds'
+    this.#registry.removeSingleMetric(name)
+    new Gauge({
+      ...{ name, help: 'Number of open file descriptors.', registers: [this.#registry] },
+      collect() {
+        const count = openFiles()
+        if (count !== null) this.set(count)
+      },
+    })
   }
 
   /** prom-client's series of the event loop's delays, without its 100 looks a second at a server that has nothing to do. */
@@ -146,10 +170,9 @@ export class Metrics {
 
   /** Facts that are known once the engine runs. */
   engineReady(facts: EngineFacts): void {
-    const info = (name: string, help: string, labels: Record<string, string>) =>
-      new Gauge({ name, help, registers: [this.#registry], labelNames: Object.keys(labels) }).labels(labels).set(1)
-    info('vllm:cache_config_info', 'Configuration of the KV cache.', {
-      ...this.#labels,
+    const info = (registry: Registry, name: string, help: string, labels: Record<string, string>) =>
+      new Gauge({ name, help, registers: [registry], labelNames: Object.keys(labels) }).labels(labels).set(1)
+    info(this.#engine, 'vllm:cache_config_info', 'Configuration of the KV cache.', {
       block_size: String(facts.page_size),
       num_gpu_blocks: String(facts.num_pages),
       cache_dtype: facts.dtype,
@@ -163,7 +186,7 @@ export class Metrics {
     memory.set({ kind: 'weights' }, facts.weight_bytes)
     memory.set({ kind: 'kv_cache' }, facts.kv_cache_bytes)
     memory.set({ kind: 'workspace' }, facts.workspace_bytes)
-    info('parley_build_info', 'What is running.', {
+    info(this.#registry, 'parley_build_info', 'What is running.', {
       version: facts.version,
       dtype: facts.dtype,
       isa: facts.isa,
@@ -183,7 +206,7 @@ export class Metrics {
 
   /** One completion ended. @param seconds from the request's arrival */
   finished(reason: FinishedReason, seconds: number, promptTokens: number, generationTokens: number): void {
-    this.#success.inc({ ...this.#labels, finished_reason: reason })
+    this.#success.inc({ finished_reason: reason })
     this.#e2e.observe(seconds)
     this.#requestPromptTokens.observe(promptTokens)
     this.#requestGenerationTokens.observe(generationTokens)
@@ -219,14 +242,24 @@ export class Metrics {
     this.#follow(this.#preemptions, stats?.num_preemptions ?? 0)
     this.#follow(this.#prefixQueries, stats?.num_prefix_queries ?? 0)
     this.#follow(this.#prefixHits, stats?.num_prefix_hits ?? 0)
-    const text = await this.#registry.metrics()
+    const texts = [await this.#engine.metrics(), await this.#registry.metrics()]
     this.#lag.reset()
-    return { contentType: this.#registry.contentType, text }
+    return { contentType: this.#registry.contentType, text: texts.join('\n') }
   }
 
   /** The engine counts; the series shows its count. */
   #follow(counter: Counter, total: number): void {
     counter.reset()
-    counter.inc(this.#labels, total)
+    counter.inc(total)
+  }
+}
+
+/** File descriptors of this process; null where /proc does not tell. */
+function openFiles(): number | null {
+  try {
+    // Linux 6.2 and newer say how many there are; older ones say 0.
+    return statSync('/proc/self/fd').size || readdirSync('/proc/self/fd').length
+  } catch {
+    return null
   }
 }

@@ -294,7 +294,7 @@ test('every completion is counted once, with how it ended', async () => {
     break
   await new Promise((resolve) => setImmediate(resolve))
   const { text } = await metrics.render(null)
-  const ended = [...text.matchAll(/request_success_total\{.*finished_reason="(\w+)"\} (\d+)/g)].map(
+  const ended = [...text.matchAll(/request_success_total\{.*finished_reason="(\w+)".*\} (\d+)/g)].map(
     ([, reason, count]) => [reason, count],
   )
   expect(ended).toEqual([

@@ -237,14 +237,14 @@ test('/metrics speaks vLLM, with one series per gauge', async () => {
     `vllm:num_preemptions_total{${labels}} 0`,
     `vllm:prefix_cache_queries_total{${labels}} 0`,
     `vllm:prefix_cache_hits_total{${labels}} 0`,
-    `vllm:request_success_total{${labels},finished_reason="stop"} 1`,
-    `vllm:request_success_total{${labels},finished_reason="length"} 1`,
+    `vllm:request_success_total{finished_reason="stop",${labels}} 1`,
+    `vllm:request_success_total{finished_reason="length",${labels}} 1`,
     `vllm:time_to_first_token_seconds_count{${labels}} 2`,
     `vllm:inter_token_latency_seconds_count{${labels}} 2`,
     `vllm:e2e_request_latency_seconds_count{${labels}} 2`,
     `vllm:request_prompt_tokens_sum{${labels}} 5`,
     `vllm:request_generation_tokens_sum{${labels}} 4`,
-    `vllm:cache_config_info{${labels},block_size="16",num_gpu_blocks="64",cache_dtype="float16"} 1`,
+    `vllm:cache_config_info{block_size="16",num_gpu_blocks="64",cache_dtype="float16",${labels}} 1`,
     'parley_engine_memory_bytes{kind="workspace"} 4096',
     'parley_build_info{version="0",dtype="float16",isa="baseline",tensor_parallel_size="1"} 1',
     'parley_requests_rejected_total{code="invalid_type"} 1',
@@ -256,6 +256,8 @@ test('/metrics speaks vLLM, with one series per gauge', async () => {
   for (const which of ['', 'min_', 'max_', 'mean_', 'stddev_', 'p50_', 'p90_', 'p99_']) {
     expect(text.match(new RegExp(`^nodejs_eventloop_lag_${which}seconds \\S+$`, 'gm'))).toHaveLength(1)
   }
+  if (process.platform === 'linux') expect(text).toMatch(/^process_open_fds [1-9]/m)
+  expect(text).not.toContain('nodejs_active_') // they would go through all sockets, with 10,000 of them for 20 ms
   for (const name of ['num_requests_running', 'num_requests_waiting', 'kv_cache_usage_perc']) {
     expect(text.match(new RegExp(`^vllm:${name}{`, 'gm'))).toHaveLength(1)
   }
