@@ -68,6 +68,11 @@ export function shownOf(body: ValidCompletion | ValidChat, logprobs: boolean): S
   }
 }
 
+/** A delta of text alone is told by a chunk of text alone. */
+export function textOnly(shown: Shown): boolean {
+  return !shown.logprobs && !shown.tokenIds && shown.usage !== 'always'
+}
+
 /** Bytes as text where they are no whole characters: \x and two digits for each. */
 export function spelled({ bytes }: Pick<ShownToken, 'bytes'>): string {
   return Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('')

@@ -2,9 +2,10 @@
 
 import type { ShownChoice } from '../generation/logprobs.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
-import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, shownOf } from './answer.js'
+import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, shownOf, textOnly } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { type ChatTokenChoice, showTokens } from './chat_tokens.js'
+import { type Json, TextChunks } from './json.js'
 import { type PromptLogprobs, showPromptLogprobs } from './prompt_logprobs.js'
 import { checkModel, needModel } from './ready.js'
 import { parseChat, renderOptions } from './schema.js'
@@ -132,13 +133,17 @@ async function* chunks(
   head: AnswerHead<'chat.completion.chunk'>,
   prepared: PreparedRequest,
   shown: Shown,
-): AsyncGenerator<ChatChunk> {
+): AsyncGenerator<ChatChunk | Json> {
   const chunk = (choice: ChunkChoice, more: { prompt_token_ids?: number[] } = {}): ChatChunk => ({
     ...head,
     choices: [choice],
     ...more,
     ...(shown.usage === 'none' ? {} : { usage: shown.usage === 'always' ? count.usage : null }),
   })
+  const texts = new TextChunks((index, content) =>
+    chunk({ index, delta: { content }, logprobs: null, finish_reason: null }),
+  )
+  const plain = textOnly(shown)
   let begun = false
   for await (const delta of deltas) {
     if (!begun) {
@@ -154,7 +159,9 @@ async function* chunks(
     }
     count.add(delta)
     const { index, text, tokens, token_ids, finish_reason, stop_reason } = delta
-    if (text !== '' || tokens.length > 0 || shown.tokenIds) {
+    if (plain && text !== '') {
+      yield texts.of(index, text)
+    } else if (text !== '' || tokens.length > 0 || shown.tokenIds) {
       const logprobs = shown.logprobs ? showLogprobs(tokens, shown) : null
       yield chunk({
         ...{ index, delta: { content: text }, logprobs, finish_reason: null },

@@ -2,8 +2,9 @@
 
 import { countCodePoints } from '../generation/detokenizer.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
-import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, shownOf } from './answer.js'
+import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, shownOf, textOnly } from './answer.js'
 import type { Call, Reply } from './call.js'
+import { type Json, TextChunks } from './json.js'
 import { addNoToken, addTokens, emptyLogprobs, type LegacyLogprobs } from './legacy_logprobs.js'
 import { type PromptLogprobs, showPromptLogprobs } from './prompt_logprobs.js'
 import { checkModel, needModel } from './ready.js'
@@ -77,19 +78,29 @@ async function* chunks(
   head: AnswerHead<'text_completion'>,
   prepared: PreparedRequest,
   shown: CompletionShown,
-): AsyncGenerator<CompletionChunk> {
+): AsyncGenerator<CompletionChunk | Json> {
+  const chunk = (choice: Choice): CompletionChunk => ({
+    ...head,
+    choices: [choice],
+    ...(shown.usage === 'none' ? {} : { usage: shown.usage === 'always' ? count.usage : null }),
+  })
+  const texts = new TextChunks((index, text) => chunk({ ...emptyChoice(index, prepared, shown, false), text }))
+  const plain = textOnly(shown)
   const begun = new Set<number>()
   for await (const delta of deltas) {
     count.add(delta)
-    const first = !begun.has(delta.index)
-    const silent = delta.text === '' && delta.tokens.length === 0 && delta.finish_reason === null
+    const { index, text, tokens, finish_reason } = delta
+    const first = !begun.has(index)
+    const silent = text === '' && tokens.length === 0 && finish_reason === null
     if (silent && !shown.tokenIds && !(first && shown.echo)) continue
-    const choice = emptyChoice(delta.index, prepared, shown, first)
-    begun.add(delta.index)
+    begun.add(index)
+    if (plain && !delta.prompt && finish_reason === null) {
+      yield texts.of(index, text)
+      continue
+    }
+    const choice = emptyChoice(index, prepared, shown, first)
     addDelta(choice, delta, prepared, shown)
-    const chunk: CompletionChunk = { ...head, choices: [choice] }
-    if (shown.usage !== 'none') chunk.usage = shown.usage === 'always' ? count.usage : null
-    yield chunk
+    yield chunk(choice)
   }
   if (shown.usage !== 'none') yield { ...head, choices: [], usage: count.usage }
 }

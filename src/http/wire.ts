@@ -1,6 +1,7 @@
 // How a family of endpoints writes errors and events.
 
 import type { ApiError } from '../errors.js'
+import { toJson } from './json.js'
 
 export interface Wire {
   /** the body of an answer that is an error */
@@ -16,7 +17,7 @@ export interface Wire {
 /** `data:` lines and [DONE]: completions and chats. */
 export const openaiWire: Wire = {
   error: (error) => error.body(),
-  event: (value) => `data: ${JSON.stringify(value)}\n\n`,
+  event: (value) => `data: ${toJson(value)}\n\n`,
   end: 'data: [DONE]\n\n',
 }
 

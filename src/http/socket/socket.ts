@@ -6,12 +6,15 @@ import { ApiError } from '../../errors.js'
 import { parseJson } from '../body.js'
 import type { Call } from '../call.js'
 import type { ServerState } from '../context.js'
+import { toJson } from '../json.js'
 import { beginRequest, tell } from '../record.js'
 import { describe } from '../validate.js'
 import type { Message, Session } from './session.js'
 
 /** Requests of one WebSocket that run at the same time, at most. */
 const maxRequests = 256
+/** Bytes of frames that wait for the reader, before requests do: more than a step of 128 streams makes. */
+const maxWaiting = 64 * 1024
 /** Bytes of answers that a client has not read, at most. */
 const maxUnread = 128 * 1024
 
@@ -60,11 +63,11 @@ export class Socket {
   }
 
   /**
-   * Sends a frame when the reader has taken those before, so that never more waits than node's buffer and one frame.
+   * Sends a frame when the reader has taken those before, so that never more waits than `maxWaiting` and one frame.
    * A frame for a connection that is closed is dropped.
    */
   async send(frame: object): Promise<void> {
-    while (this.#connection.writableNeedDrain) await this.#drained()
+    while (this.#connection.writableNeedDrain && this.#connection.writableLength >= maxWaiting) await this.#drained()
     this.#write(frame)
   }
 
@@ -161,7 +164,7 @@ export class Socket {
         this.#connection.uncork()
       })
     }
-    this.#webSocket.send(JSON.stringify(frame))
+    this.#webSocket.send(toJson(frame))
   }
 
   /** Resolves when the reader has taken all that was sent, or is gone. */

@@ -4,6 +4,7 @@ import { ApiError } from '../../errors.js'
 import type { Call, Endpoint } from '../call.js'
 import { createChatCompletion } from '../chat.js'
 import { createCompletion } from '../completions.js'
+import { Json, toJson } from '../json.js'
 import { describe, missing } from '../validate.js'
 import type { Message, Session } from './session.js'
 import type { Socket } from './socket.js'
@@ -97,6 +98,7 @@ export class StreamSession implements Session {
     const body =
       typeof params === 'object' && params !== null && !Array.isArray(params) ? { stream: true, ...params } : params
     const reply = await endpoint(call, body)
+    const before = `{"id":${JSON.stringify(id)},"chunk":`
     for await (const chunk of 'json' in reply ? [reply.json] : reply.events) {
       while (running.credit === 0 && !call.signal.aborted) {
         await new Promise<void>((resolve) => {
@@ -105,7 +107,7 @@ export class StreamSession implements Session {
       }
       if (call.signal.aborted) return
       running.credit--
-      await this.#socket.send({ id, chunk })
+      await this.#socket.send(new Json(`${before}${toJson(chunk)}}`))
     }
   }
 }
