@@ -155,6 +155,13 @@ describe('chart', () => {
     }
   })
 
+  test('a value that says no is set too', () => {
+    // `with` and `if` alone would take 0 and false for nothing.
+    for (const key of ['maxQueue', 'maxQueueSeconds', 'enablePrefixCaching']) {
+      expect(template('deployment.yaml')).toContain(`{{- if ne (.Values.options.${key} | toString) "" }}`)
+    }
+  })
+
   test('its choices are the choices of the server', () => {
     const choices = { dtype: 'PARLEY_DTYPE', logLevel: 'PARLEY_LOG_LEVEL' }
     for (const [key, variable] of Object.entries(choices)) {
@@ -195,6 +202,8 @@ describe('chart', () => {
   test('values.yaml keeps to its schema, which refuses what it does not know', () => {
     expect(schemaCheck.safeParse(values).error).toBeUndefined()
     expect(accepts({ options: { ...options, dtype: 'float32', threads: 4, maxModelLen: 2048 } })).toBe(true)
+    expect(accepts({ options: { ...options, maxQueue: 0, enablePrefixCaching: false } })).toBe(true)
+    expect(accepts({ options: { ...options, enablePrefixCaching: 'no' } })).toBe(false)
     expect(accepts({ modle: {} })).toBe(false)
     expect(accepts({ options: { ...options, gpu: 1 } })).toBe(false)
     expect(accepts({ options: { ...options, dtype: 'int8' } })).toBe(false)
