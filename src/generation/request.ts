@@ -103,6 +103,8 @@ export interface Delta {
   logprob: number
   /** on a choice's first delta, if the prefix cache spared some of its prompt: how many tokens */
   cached_tokens?: number
+  /** on a prompt's first delta: tokens of completions that best_of has not chosen */
+  discarded_tokens?: number
   /** on a choice's first delta, if the prompt is echoed or its log-probabilities were asked for */
   prompt?: ShownPrompt
   /** on a choice's last delta, and only there */

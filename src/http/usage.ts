@@ -11,7 +11,10 @@ export interface Usage {
   completion_tokens_details: { reasoning_tokens: number }
 }
 
-/** Counts on, and keeps the log's record of the request up to date. */
+/**
+ * All that was generated, as OpenAI counts it: what `best_of` did not choose too. Counts on, and keeps the log's record of the request
+ * up to date.
+ */
 export class UsageCount {
   readonly #record: RequestRecord
   readonly #promptTokens: number
@@ -28,7 +31,7 @@ export class UsageCount {
   }
 
   add(delta: Delta): void {
-    this.#completionTokens += delta.token_ids.length
+    this.#completionTokens += delta.token_ids.length + (delta.discarded_tokens ?? 0)
     // A prompt counts once, whatever n is.
     if (delta.index % this.#choices === 0) this.#cachedTokens += delta.cached_tokens ?? 0
     this.#record.completion_tokens = this.#completionTokens

@@ -41,6 +41,19 @@ test('each prompt has its own best, and the indices are those of n completions',
   expect(await select(deltas, 2, 2)).toEqual(['b', 'a', 'c', 'd'])
 })
 
+test('the tokens of what is not given out are counted once, on the first delta of the prompt', async () => {
+  const deltas = [
+    delta(0, 'a', -3),
+    delta(0, 'a', -3, true),
+    delta(1, 'b', -1, true),
+    delta(2, 'c', -1),
+    delta(2, 'c', -0.5, true),
+  ]
+  const discarded: (number | undefined)[] = []
+  for await (const { discarded_tokens } of selectBest(given(deltas), 3, 1)) discarded.push(discarded_tokens)
+  expect(discarded).toEqual([3, undefined])
+})
+
 test('of equals the earlier one comes first', async () => {
   expect(await select([delta(1, 'b', -1, true), delta(0, 'a', -1, true)], 2, 1)).toEqual(['a'])
 })

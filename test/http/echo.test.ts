@@ -127,6 +127,7 @@ describe('the bundled model', () => {
     const found = await create({ ...body, n: 2, best_of: 6 })
     expect(found.choices.map(({ text }) => text)).toEqual(best.map(({ text }) => text))
     expect(found.choices.map(({ index }) => index)).toEqual([0, 1])
+    expect(found.usage).toEqual(all.usage) // what was not chosen was generated too
   })
 
   test('a prompt that fills the context, and one that is a token longer', async () => {
