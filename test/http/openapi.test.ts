@@ -128,6 +128,16 @@ test('real answers have the shapes of the document, and no other keys', async ()
       expect([path, chunk.safeParse(found).error?.issues]).toEqual([path, undefined])
     }
   }
+  for (const [path, body, event] of [
+    ['/v1/responses', { input: 'a', include: ['message.output_text.logprobs'] }, answers.responseEvent],
+    ['/v1/messages', { messages, max_tokens: 5 }, answers.messageEvent],
+  ] as const) {
+    const text = await (await post(path, { ...body, stream: true })).text()
+    const found = [...text.matchAll(/^data: (.*)$/gm)].map(([, data = '']) => JSON.parse(data))
+    expect(found.length).toBeGreaterThan(5)
+    for (const one of found)
+      expect([path, one.type, event.safeParse(one).error?.issues]).toEqual([path, one.type, undefined])
+  }
   for (const [path, answer] of [
     ['/v1/models', answers.modelsAnswer],
     ['/v1/models/org/fake', answers.modelAnswer],

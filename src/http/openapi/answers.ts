@@ -201,6 +201,44 @@ export const responseAnswer = z.strictObject({
   user: z.string().optional(),
 })
 
+const numbered = { sequence_number: z.int().describe('from 0 up, without a gap') }
+const place = { item_id: z.string(), output_index: z.int(), content_index: z.int() }
+
+export const responseEvent = z.discriminatedUnion('type', [
+  z.strictObject({
+    type: z.enum([
+      ...['response.created', 'response.in_progress', 'response.completed'],
+      ...['response.incomplete', 'response.failed'],
+    ] as const),
+    response: responseAnswer,
+    ...numbered,
+  }),
+  z.strictObject({
+    type: z.enum(['response.output_item.added', 'response.output_item.done']),
+    output_index: z.int(),
+    item: outputMessage,
+    ...numbered,
+  }),
+  z.strictObject({
+    type: z.enum(['response.content_part.added', 'response.content_part.done']),
+    ...place,
+    part: outputText,
+    ...numbered,
+  }),
+  z.strictObject({
+    ...{ type: z.literal('response.output_text.delta'), ...place, delta: z.string(), logprobs: chatTokens },
+    ...numbered,
+  }),
+  z.strictObject({
+    ...{ type: z.literal('response.output_text.done'), ...place, text: z.string(), logprobs: chatTokens },
+    ...numbered,
+  }),
+  z.strictObject({
+    ...{ type: z.literal('error'), code: z.string().nullable(), message: z.string(), param: z.string().nullable() },
+    ...numbered,
+  }),
+])
+
 export const inputTokensAnswer = z.strictObject({
   object: z.literal('response.input_tokens'),
   input_tokens: z.int(),
@@ -234,6 +272,27 @@ export const messageAnswer = z.strictObject({
     speed: nothing,
   }),
 })
+
+const textBlock = messageAnswer.shape.content.element
+const { stop_reason, stop_sequence, stop_details, container, usage: messageUsage } = messageAnswer.shape
+
+export const messageEvent = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('message_start'), message: messageAnswer }),
+  z.strictObject({ type: z.literal('content_block_start'), index: z.int(), content_block: textBlock }),
+  z.strictObject({ type: z.literal('ping') }),
+  z.strictObject({
+    type: z.literal('content_block_delta'),
+    index: z.int(),
+    delta: z.strictObject({ type: z.literal('text_delta'), text: z.string() }),
+  }),
+  z.strictObject({ type: z.literal('content_block_stop'), index: z.int() }),
+  z.strictObject({
+    type: z.literal('message_delta'),
+    delta: z.strictObject({ stop_reason, stop_sequence, stop_details, container }),
+    usage: messageUsage,
+  }),
+  z.strictObject({ type: z.literal('message_stop') }),
+])
 
 export const countAnswer = z.strictObject({ input_tokens: z.int() })
 

@@ -98,7 +98,7 @@ function describe(path: string, operation: Operation, open: boolean): DocumentOp
     answer === 'websocket'
       ? { 101: { description: 'The connection is a WebSocket now.' } }
       : { 200: { description: 'The answer.', content: good } }
-  if (chunk !== undefined) good['text/event-stream'] = { schema: chunk === null ? {} : output(chunk) }
+  if (chunk !== undefined) good['text/event-stream'] = { schema: output(chunk) }
   const wrong = output(anthropic ? anthropicErrorAnswer : errorAnswer)
   return {
     summary,

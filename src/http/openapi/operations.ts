@@ -17,7 +17,7 @@ export interface Operation {
   /** of a JSON answer; a content type, or what the connection becomes */
   answer: z.ZodType | 'application/json' | 'application/octet-stream' | 'text/plain' | 'text/html' | 'websocket'
   /** of the events of a stream; absent where there is none */
-  chunk?: z.ZodType | null
+  chunk?: z.ZodType
   /** parameters of the query: name → meaning */
   query?: Readonly<Record<string, string>>
   /** errors have Anthropic's shape */
@@ -52,7 +52,7 @@ export const operations: Readonly<Record<string, Operation>> = {
     summary: "OpenAI's responses.",
     body: responseSchema,
     answer: answers.responseAnswer,
-    chunk: null,
+    chunk: answers.responseEvent,
   },
   'GET /v1/responses': { summary: 'A WebSocket: response.create in, its events out.', answer: 'websocket' },
   'POST /v1/responses/input_tokens': {
@@ -72,7 +72,7 @@ export const operations: Readonly<Record<string, Operation>> = {
     summary: "Anthropic's messages.",
     body: messageSchema,
     answer: answers.messageAnswer,
-    chunk: null,
+    chunk: answers.messageEvent,
     anthropic: true,
   },
   'POST /v1/messages/count_tokens': {
