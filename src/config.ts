@@ -128,6 +128,11 @@ export const serveOptions = {
     defaultText: "the model's own",
     doc: 'how chats become text: a file with a template in Jinja, or builtin:plain or builtin:chatml for a model that has none',
   }),
+  trust_request_chat_template: row({
+    kind: onOff,
+    default: false,
+    doc: "requests may bring a chat template of their own in chat_template, whose special tokens count as the model's own template's do",
+  }),
   host: row({
     kind: text,
     default: '127.0.0.1',

@@ -88,7 +88,14 @@ export async function serve(options: ServeOptions): Promise<void> {
   const { Encoder } = await import('./generation/encoder.js')
   const encoder = new Encoder(model.tokenizer, new URL('./generation/encode_thread.js', import.meta.url))
   const renderThread = new URL('./generation/render_thread.js', import.meta.url)
-  const generation = new Generation(model, engine, encoder, state.metrics, renderThread)
+  const generation = new Generation(
+    model,
+    engine,
+    encoder,
+    state.metrics,
+    renderThread,
+    options.trust_request_chat_template,
+  )
   const { templateProblem, hasTemplate } = generation.prompts
   if (templateProblem !== null) state.log('warn', 'chat_template', { warning: templateProblem })
   if (state.phase.name !== 'loading') {

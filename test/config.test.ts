@@ -45,7 +45,10 @@ test('memory: bytes, units and fractions', () => {
 test('an option that is true or false has a flag for each', () => {
   const value = (given?: string) => readOptions({ enable_prefix_caching: given }, {}).enable_prefix_caching
   expect([value(), value('true'), value('1'), value('false'), value('0')]).toEqual([true, true, true, false, false])
-  expect(optionHelp().flatMap(({ no }) => no ?? [])).toEqual(['--no-enable-prefix-caching'])
+  expect(optionHelp().flatMap(({ no }) => no ?? [])).toEqual([
+    '--no-trust-request-chat-template',
+    '--no-enable-prefix-caching',
+  ])
 })
 
 test('bytes as text', () => {

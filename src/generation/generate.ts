@@ -38,12 +38,22 @@ export class Generation {
   /** text → token ids and back */
   readonly prompts: Prompts
 
-  /** @param renderThread compiled render_thread.js, or null to render every chat in this thread */
-  constructor(model: Model, engine: Engine, encoder: Encoder, metrics: Metrics, renderThread: URL | null = null) {
+  /**
+   * @param renderThread compiled render_thread.js, or null to render every chat in this thread
+   * @param trustsTemplates requests may bring a chat template of their own
+   */
+  constructor(
+    model: Model,
+    engine: Engine,
+    encoder: Encoder,
+    metrics: Metrics,
+    renderThread: URL | null = null,
+    trustsTemplates = false,
+  ) {
     this.#model = model
     this.#engine = engine
     this.#metrics = metrics
-    this.prompts = new Prompts(model, encoder, engine.info.max_model_len, renderThread)
+    this.prompts = new Prompts(model, encoder, engine.info.max_model_len, renderThread, trustsTemplates)
   }
 
   /** The longest request in tokens, prompt and completion together. */

@@ -4,6 +4,7 @@ import { ApiError } from '../errors.js'
 import type { Model } from '../models/model.js'
 import { Detokenizer } from './detokenizer.js'
 import type { Encoder } from './encoder.js'
+import { TemplateError } from './jinja/jinja.js'
 import { type RenderedChat, renderChat, specialTexts } from './prompt.js'
 import { type ChatMessage, ChatTemplate, type RenderOptions } from './template.js'
 
@@ -15,12 +16,19 @@ export class Prompts {
   readonly #encoder: Encoder
   readonly #maxModelLen: number
   readonly #specials: string[]
+  readonly #renderThread: URL | null
+  readonly #trustsTemplates: boolean
   readonly #template: ChatTemplate | null = null
   /** Why the model's chat template cannot be used, or null when it can or the model has none. */
   readonly templateProblem: string | null = null
 
-  /** @param renderThread compiled render_thread.js, or null to render every chat in this thread */
-  constructor(model: Model, encoder: Encoder, maxModelLen: number, renderThread: URL | null) {
+  /**
+   * @param renderThread compiled render_thread.js, or null to render every chat in this thread
+   * @param trustsTemplates requests may bring their own
+   */
+  constructor(model: Model, encoder: Encoder, maxModelLen: number, renderThread: URL | null, trustsTemplates: boolean) {
+    this.#renderThread = renderThread
+    this.#trustsTemplates = trustsTemplates
     this.#model = model
     this.#encoder = encoder
     this.#maxModelLen = maxModelLen
@@ -159,7 +167,39 @@ export class Prompts {
   }
 
   async #render(messages: readonly ChatMessage[], options: RenderOptions): Promise<RenderedChat> {
-    if (this.#template === null) {
+    if (options.template === undefined) return this.#renderBy(this.#template, messages, options)
+    const template = this.#requestTemplate(options.template)
+    try {
+      return await this.#renderBy(template, messages, options)
+    } finally {
+      await template.close()
+    }
+  }
+
+  /** A template that came with a request. @throws ApiError when it may not, or is none */
+  #requestTemplate(source: string): ChatTemplate {
+    const param = 'chat_template'
+    if (!this.#trustsTemplates) {
+      throw new ApiError(
+        'unsupported_parameter',
+        "'chat_template' is only taken where the server was started with --trust-request-chat-template. Leave it out.",
+        param,
+      )
+    }
+    try {
+      return new ChatTemplate(source, this.#model.templateTokens, this.#renderThread)
+    } catch (error) {
+      if (!(error instanceof TemplateError)) throw error
+      throw new ApiError('chat_template_failed', `'chat_template' cannot be used: ${error.message}`, param)
+    }
+  }
+
+  #renderBy(
+    template: ChatTemplate | null,
+    messages: readonly ChatMessage[],
+    options: RenderOptions,
+  ): Promise<RenderedChat> {
+    if (template === null) {
       throw new ApiError(
         'chat_template_missing',
         `${
@@ -169,7 +209,7 @@ export class Prompts {
         } Start the server with --chat-template <file>, builtin:plain or builtin:chatml, or use /v1/completions.`,
       )
     }
-    const unknown = Object.keys(options.variables ?? {}).find((name) => !this.#template?.knows(name))
+    const unknown = Object.keys(options.variables ?? {}).find((name) => !template.knows(name))
     if (unknown === 'reasoning_effort') {
       throw new ApiError(
         'unsupported_parameter',
@@ -180,11 +220,11 @@ export class Prompts {
     if (unknown !== undefined) {
       throw new ApiError(
         'unsupported_value',
-        `'chat_template_kwargs' names '${unknown.slice(0, 60)}', which this model's chat template does not use.`,
+        `'chat_template_kwargs' names '${unknown.slice(0, 60)}', which ${options.template === undefined ? "this model's" : "the request's"} chat template does not use.`,
         'chat_template_kwargs',
       )
     }
-    return renderChat(this.#template, messages, this.#specials, options)
+    return renderChat(template, messages, this.#specials, options)
   }
 
   /** More tokens than these no request can have: one behind the context may be scored. */

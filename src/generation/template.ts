@@ -13,6 +13,8 @@ export interface ChatMessage {
 
 /** How a chat becomes text, apart from its messages. */
 export interface RenderOptions {
+  /** Jinja in place of the model's template */
+  template?: string | undefined
   /** the text ends where the assistant begins to speak; default true */
   addGenerationPrompt?: boolean
   /** the text ends with the last message's content, to be continued */
@@ -49,6 +51,11 @@ export class ChatTemplate {
     return this.#renderer.names.has(name) && !reserved.has(name) && !/_token$/.test(name)
   }
 
+  /** Ends the thread, if one has begun. */
+  close(): Promise<void> {
+    return this.#renderer.close()
+  }
+
   /** @throws ApiError with what the template complains of, such as roles that do not alternate, or why it was stopped */
   async render(messages: readonly ChatMessage[], options: RenderOptions = {}): Promise<string> {
     const variables = {
@@ -64,7 +71,11 @@ export class ChatTemplate {
     } catch (error) {
       if (!(error instanceof TemplateError)) throw error
       const what = error instanceof BudgetError ? 'was stopped' : 'refuses these messages'
-      throw new ApiError('chat_template_failed', `The model's chat template ${what}: ${error.message}`, 'messages')
+      throw new ApiError(
+        'chat_template_failed',
+        `The ${options.template === undefined ? "model's" : "request's"} chat template ${what}: ${error.message}`,
+        'messages',
+      )
     }
   }
 }

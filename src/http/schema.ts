@@ -108,6 +108,9 @@ export const completionSchema = z.object({
   logprobs: z.int().min(0).max(maxLogprobs).optional(),
 })
 
+/** Characters of a chat template that a request brings, at most. */
+const maxTemplate = 64 * 1024
+
 export const chatSchema = z.object({
   ...sharedFields,
   messages: z.array(z.object({ role: roleSchema, content: contentSchema, name: z.string().nullish() })).min(1),
@@ -116,6 +119,7 @@ export const chatSchema = z.object({
   top_logprobs: z.int().min(0).max(maxLogprobs).optional(),
   add_generation_prompt: z.boolean().optional(),
   continue_final_message: z.boolean().optional(),
+  chat_template: z.string().min(1).max(maxTemplate).optional(),
   chat_template_kwargs: templateVariablesSchema.optional(),
   reasoning_effort: z.string().max(64).optional(),
 })
@@ -232,6 +236,7 @@ function checkChoosing({
 export function renderOptions(body: ValidChat): RenderOptions {
   const { continue_final_message = false, add_generation_prompt, reasoning_effort } = body
   return {
+    template: body.chat_template,
     continueFinalMessage: continue_final_message,
     addGenerationPrompt: add_generation_prompt ?? !continue_final_message,
     // Not to reason is what a model does that cannot.

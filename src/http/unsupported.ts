@@ -57,7 +57,6 @@ const chat: Record<string, Test> = {
   audio: anything,
   modalities: onlyText,
   echo: only(false),
-  chat_template: anything,
   documents: emptyOr(),
   thinking_token_budget: anything,
 }

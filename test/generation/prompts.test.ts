@@ -16,7 +16,7 @@ test.each([
   ['neox', ' the king  x', '<|padding|> the king  x'],
 ])('ids become text as a whole, for %s', async (name, text, behindSpecial) => {
   const tokenizer = await loadTokenizer(folder(name))
-  const prompts = new Prompts(fakeModel({ tokenizer }), new Encoder(tokenizer, null), 256, null)
+  const prompts = new Prompts(fakeModel({ tokenizer }), new Encoder(tokenizer, null), 256, null, false)
   const ids = await prompts.encode(' the king  x', false)
   expect(prompts.decode(ids)).toBe(text)
   expect(prompts.decode([1, ...ids])).toBe(behindSpecial)

@@ -636,7 +636,6 @@ test('what is not built is refused by name, and its default is not', async () =>
     guided_regex: ['a', null],
     guided_choice: [['a'], null],
     guided_grammar: ['a', null],
-    chat_template: ['{{ 1 }}', null],
     documents: [[{}], []],
     thinking_token_budget: [5, null],
   }

@@ -58,6 +58,8 @@ interface Options {
   allowedOrigins?: string[]
   storage?: { folder: string; limit: number }
   modelName?: string
+  /** requests may bring their chat template */
+  trustsTemplates?: boolean
   phase?: 'loading' | 'ready'
   /** between two pings of a WebSocket */
   heartbeatMs?: number
@@ -86,7 +88,9 @@ export async function startFakeServer(options: Options = {}): Promise<FakeServer
       : {
           name: 'ready',
           engine,
-          generation: new Generation(model, engine, new Encoder(model.tokenizer, null), metrics),
+          generation: new Generation(
+            ...([model, engine, new Encoder(model.tokenizer, null), metrics, null, options.trustsTemplates] as const),
+          ),
           created: model.created,
           fingerprint: 'parley-test',
         }

@@ -68,7 +68,7 @@ const rows: Row[] = [
   ['add_special_tokens', honoured, honoured, false, 'x'],
   ['add_generation_prompt', unknown, honoured, true, 'x'],
   ['continue_final_message', unknown, honoured, false, 'x'],
-  ['chat_template', unknown, refused, 'x'],
+  ['chat_template', unknown, refused, 'x'], // unless the server was started for it
   ['chat_template_kwargs', unknown, honoured, {}, 'x'],
   ['documents', unknown, refused, [{}]],
   ['return_full_text', unknown, unknown, true],

@@ -47,6 +47,7 @@ export const meanings: Readonly<Record<string, string>> = {
   return_tokens_as_token_ids: 'tokens are called token_id:<id>',
   add_generation_prompt: 'the prompt ends where an answer begins',
   continue_final_message: 'the answer goes on with the last message',
+  chat_template: "Jinja in place of the model's template; only with --trust-request-chat-template",
   chat_template_kwargs: "values for names that the model's chat template uses",
   reasoning_effort: 'for chat templates that use it',
   encoding_format: 'numbers, or base64 of little-endian float32',
