@@ -62,7 +62,7 @@ struct Ranks {
     for (int64_t rank = 0; rank < num_ranks; ++rank) {
       backends.push_back(make_cpu_backend(isa, 1));
       collectives.push_back(make_shared_collective(place, rank, *backends.back()));
-      threads.set_collective(rank, collectives.back().get());
+      threads.watch(rank, collectives.back().get(), backends.back().get());
     }
   }
 

@@ -43,6 +43,8 @@ class CpuBackend final : public Backend {
   void upload(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, static_cast<size_t>(bytes)); }
   void download(void* to, const void* from, int64_t bytes) override { std::memcpy(to, from, static_cast<size_t>(bytes)); }
 
+  int64_t progress() const override { return pool_.time_ns(); }
+
   int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const override {
     return checked_mul(checked_mul(ceil_div(rows, kPanelRows) * kPanelRows, cols), dtype_bytes(dtype));
   }

@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/spin.h"
+#include "base/thread_time.h"
 
 namespace parley {
 
@@ -52,6 +53,12 @@ void ThreadPool::start(Call call, const void* context) {
   caller_asleep_.store(true);
   done_.wait(lock, done);
   caller_asleep_.store(false);
+}
+
+int64_t ThreadPool::time_ns() const {
+  int64_t sum = 0;
+  for (std::thread& thread : threads_) sum += thread_time_ns(thread.native_handle());
+  return sum;
 }
 
 void ThreadPool::work(int thread) {

@@ -21,6 +21,9 @@ class ThreadPool {
 
   int num_threads() const { return num_threads_; }
 
+  // Nanoseconds of the processor that all threads but the caller's have used. Any thread.
+  int64_t time_ns() const;
+
   // Calls function(thread) for every thread in 0..num_threads() - 1 and returns when all are done. The function must not throw.
   template <class Function>
   void run(const Function& function) {
@@ -51,7 +54,7 @@ class ThreadPool {
   std::mutex mutex_;
   std::condition_variable wake_;  // round_ moved on
   std::condition_variable done_;  // num_running_ is 0
-  std::vector<std::thread> threads_;
+  mutable std::vector<std::thread> threads_;  // native_handle() wants it so
 };
 
 }  // namespace parley

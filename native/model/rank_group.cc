@@ -35,7 +35,7 @@ void RankGroup::load(const ModelSource& source, const std::function<void(double)
     (*workers_)[static_cast<size_t>(rank)] = std::make_unique<Worker>(source, options_, rank, num_pages(), place, add_progress);
   });
   for (size_t rank = 0; threads_ != nullptr && rank < workers_->size(); ++rank) {
-    threads_->set_collective(static_cast<int64_t>(rank), (*workers_)[rank]->collective());
+    threads_->watch(static_cast<int64_t>(rank), (*workers_)[rank]->collective(), (*workers_)[rank]->backend());
   }
 }
 

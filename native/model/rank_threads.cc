@@ -21,10 +21,11 @@ constexpr int64_t kLooks = 8;
 
 struct RankThreads::State {
   struct Rank {
-    Collective* collective = nullptr;
+    Collective* collective = nullptr;  // null: not watched
+    const Backend* backend = nullptr;
     bool running = false;
     bool stopped = false;
-    int64_t time_ns = 0;     // of the processor, when it was looked at
+    int64_t progress = 0;  // when it was looked at
     int64_t looks_idle = 0;
   };
 
@@ -78,9 +79,10 @@ void RankThreads::end() {
   }
 }
 
-void RankThreads::set_collective(int64_t rank, Collective* collective) {
+void RankThreads::watch(int64_t rank, Collective* collective, const Backend* backend) {
   const std::lock_guard<std::mutex> lock(state_->mutex);
   state_->ranks[static_cast<size_t>(rank)].collective = collective;
+  state_->ranks[static_cast<size_t>(rank)].backend = backend;
 }
 
 std::string RankThreads::stopped() const {
@@ -114,9 +116,9 @@ void RankThreads::look_at_ranks() {
   for (size_t i = 0; i < state.ranks.size(); ++i) {
     State::Rank& rank = state.ranks[i];
     if (!rank.running || rank.stopped || rank.collective == nullptr) continue;
-    const int64_t time_ns = thread_time_ns(threads_[i].native_handle());
-    const bool idle = !rank.collective->waiting() && time_ns == rank.time_ns;
-    rank.time_ns = time_ns;
+    const int64_t progress = thread_time_ns(threads_[i].native_handle()) + rank.backend->progress();
+    const bool idle = !rank.collective->waiting() && progress == rank.progress;
+    rank.progress = progress;
     rank.looks_idle = idle ? rank.looks_idle + 1 : 0;
     if (rank.looks_idle < kLooks) continue;
     rank.stopped = true;

@@ -1,7 +1,8 @@
 // A thread for each rank of a model, all of which run one task together, again and again; and the watch over them.
 //
 // A rank that fails ends what the others wait for: the task fails on all of them, and the next one can run. A rank that has stopped - it
-// neither waits for others nor uses a processor - can neither be asked nor ended: the task fails, and there will be no other.
+// does not wait for others, and neither it nor its backend uses a processor - can neither be asked nor ended: the task fails, and there will
+// be no other.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "ops/backend.h"
 #include "ops/collective.h"
 
 namespace parley {
@@ -26,8 +28,9 @@ class RankThreads {
   RankThreads(const RankThreads&) = delete;
   RankThreads& operator=(const RankThreads&) = delete;
 
-  // Where the rank waits for others. A rank is watched from then on: to load weights it waits for a disk. Between two tasks.
-  void set_collective(int64_t rank, Collective* collective);
+  // Watches the rank from now on: with what it waits for others, and with what it computes. Not before: to load weights it waits for a
+  // disk. Between two tasks.
+  void watch(int64_t rank, Collective* collective, const Backend* backend);
 
   // Runs task(rank) on every rank's thread, and returns when none runs it any more. Throws what the first rank threw that failed, or Error
   // that a rank has stopped, which then every call throws.

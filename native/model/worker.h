@@ -37,6 +37,7 @@ class Worker {
   std::vector<float> hidden() const;
 
   Collective* collective() const { return collective_.get(); }
+  const Backend* backend() const { return backend_.get(); }
   const Weights& weights() const { return weights_; }
   int64_t num_threads() const { return num_threads_; }
   int64_t held_scratch_bytes() const { return backend_->held_scratch_bytes(); }

@@ -28,6 +28,9 @@ class Backend {
   // Returns when all ops that were called before are done. Where they are done when they return there is nothing to wait for.
   virtual void wait() {}
 
+  // A number that grows as long as an op goes on beside the thread that called it. Any thread.
+  virtual int64_t progress() const { return 0; }
+
   static constexpr int64_t kAlignment = 256;
 
   // Bytes of a packed weight [rows, cols].
