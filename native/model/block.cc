@@ -24,20 +24,20 @@ void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, M
 void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
              const LinearWeights& weights, Epilogue epilogue) {
   if (collective == nullptr) {
-    backend.linear(out, x, weights.weight, span(weights.bias), epilogue);
+    backend.linear(out, x, weights.weight, weights.bias, epilogue);
     return;
   }
-  backend.linear(part, x, weights.weight, span(weights.bias), Epilogue::store);
+  backend.linear(part, x, weights.weight, weights.bias, Epilogue::store);
   collective->all_reduce(out, part, epilogue);
 }
 
 void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,
              Matrix<float> hidden) {
   if (spec.gated_mlp) {
-    backend.linear(gate_up, input, layer.mlp_up.weight, span(layer.mlp_up.bias), Epilogue::store);
+    backend.linear(gate_up, input, layer.mlp_up.weight, layer.mlp_up.bias, Epilogue::store);
     backend.gate(hidden, gate_up, spec.activation);
   } else {
-    backend.linear(hidden, input, layer.mlp_up.weight, span(layer.mlp_up.bias), epilogue_of(spec.activation));
+    backend.linear(hidden, input, layer.mlp_up.weight, layer.mlp_up.bias, epilogue_of(spec.activation));
   }
 }
 

@@ -49,6 +49,12 @@ void take_workspace(Stack& stack, const std::vector<MatrixPlan<Stack>>& plans, A
   }
 }
 
+inline std::vector<float> downloaded(Backend& backend, Span<const float> numbers) {
+  std::vector<float> list(static_cast<size_t>(numbers.size));
+  backend.download(list.data(), numbers.data, numbers.size * static_cast<int64_t>(sizeof(float)));
+  return list;
+}
+
 // A table of the workspace that ops read: fill(Matrix<float>) makes it in the host's memory.
 template <class Fill>
 void upload_table(Backend& backend, Matrix<float> table, const Fill& fill) {

@@ -120,7 +120,7 @@ Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& 
   });
   upload_table(backend, local_cos_sin_, [&](auto table) { fill_cos_sin(table, spec.local_rope_frequencies, 1); });
   upload_table(backend, position_bias_, [&](auto table) { fill_alibi(table, spec); });
-  upload_table(backend, relative_bias_, [&](auto table) { fill_relative_bias(table, spec, weights.relative_bias, false); });
+  upload_table(backend, relative_bias_, [&](auto table) { fill_relative_bias(table, spec, downloaded(backend, weights.relative_bias), false); });
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     AttentionRule rule;
     rule.scale = static_cast<float>(spec.attention_scale / (spec.attention_scale_by_layer ? static_cast<double>(layer + 1) : 1.0));
@@ -166,7 +166,7 @@ void Decoder::forward(const Step& step) {
     if (spec_.topology == Topology::parallel) mlp_input = input_of(layer.mlp_norm);
     const auto attention = first_rows(attention_, num_rows_);
     if (adds_together) {
-      backend_.linear(part(spec_.hidden_size), attention, layer.attention_out.weight, span(layer.attention_out.bias), Epilogue::store);
+      backend_.linear(part(spec_.hidden_size), attention, layer.attention_out.weight, layer.attention_out.bias, Epilogue::store);
     } else {
       add_branch(attention, layer.attention_out, layer.attention_norm, layer.attention_output_norm);
     }
@@ -179,7 +179,7 @@ void Decoder::forward(const Step& step) {
     const auto mlp = first_rows(mlp_, num_rows_);
     run_mlp(spec_, backend_, layer, mlp_input, gate_up_.rows > 0 ? first_rows(gate_up_, num_rows_) : gate_up_, mlp);
     if (adds_together) {
-      backend_.linear(part(spec_.hidden_size), mlp, layer.mlp_down.weight, span(layer.mlp_down.bias), Epilogue::accumulate);
+      backend_.linear(part(spec_.hidden_size), mlp, layer.mlp_down.weight, layer.mlp_down.bias, Epilogue::accumulate);
       collective_->all_reduce(hidden, part(spec_.hidden_size), Epilogue::accumulate);
     } else {
       add_branch(mlp, layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
@@ -216,7 +216,7 @@ void Decoder::attend(int64_t index, Matrix<const float> input) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const KvLayer& kv = kv_cache_.layer(index);
   const auto qkv = first_rows(qkv_, num_rows_);
-  backend_.linear(qkv, input, layer.qkv.weight, span(layer.qkv.bias), Epilogue::store);
+  backend_.linear(qkv, input, layer.qkv.weight, layer.qkv.bias, Epilogue::store);
   if (spec_.qk_norm != QkNorm::none) {
     norm_heads({qkv.data, num_rows_, heads_.query_size(), qkv.stride}, layer.query_norm, query_columns_);
     norm_heads({qkv.data + heads_.query_size(), num_rows_, heads_.kv_size(), qkv.stride}, layer.key_norm, key_columns_);
@@ -267,9 +267,9 @@ Matrix<float> Decoder::part(int64_t cols) const { return {part_.data, num_rows_,
 void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights) {
   const float eps = static_cast<float>(spec_.norm_eps);
   if (spec_.norm == Norm::rms) {
-    backend_.rms_norm(out, x, span(weights.weight), x.cols, eps);
+    backend_.rms_norm(out, x, weights.weight, x.cols, eps);
   } else {
-    backend_.layer_norm(out, x, span(weights.weight), span(weights.bias), x.cols, eps);
+    backend_.layer_norm(out, x, weights.weight, weights.bias, x.cols, eps);
   }
 }
 
@@ -288,9 +288,9 @@ void Decoder::norm_heads(Matrix<float> heads, const NormWeights& weights, const 
   const float eps = static_cast<float>(spec_.norm_eps);
   const int64_t width = spec_.qk_norm == QkNorm::whole ? heads.cols : spec_.head_dim;
   if (spec_.norm == Norm::rms) {
-    backend_.rms_norm(heads, heads, span(weights.weight), width, eps);
+    backend_.rms_norm(heads, heads, weights.weight, width, eps);
   } else {
-    backend_.layer_norm(heads, heads, span(weights.weight), span(weights.bias), width, eps);
+    backend_.layer_norm(heads, heads, weights.weight, weights.bias, width, eps);
   }
 }
 
@@ -326,7 +326,7 @@ Matrix<float> Decoder::unembed(Span<const int32_t> rows) {
     backend_.linear(projected, features, weights_.output_projection, {}, Epilogue::store);
     features = projected;
   }
-  backend_.linear(logits, features, weights_.unembedding.weight, span(weights_.unembedding.bias), Epilogue::store);
+  backend_.linear(logits, features, weights_.unembedding.weight, weights_.unembedding.bias, Epilogue::store);
   if (spec_.logit_softcap > 0) backend_.softcap(logits, static_cast<float>(spec_.logit_softcap));
   if (collective_ == nullptr) return logits;
   const Range own = own_rows(rows.size);

@@ -72,7 +72,7 @@ Encoder::Encoder(const RankModel& model, Collective* collective, const Weights& 
   const int64_t num_pages = ceil_div(limits.positions, kPageSize);
   void* keys = workspace_.take(kv_bytes(spec, dtype, limits));
   kv_ = {keys, workspace_.take(kv_bytes(spec, dtype, limits)), dtype, num_pages};
-  upload_table(backend, bias_, [&](auto table) { fill_relative_bias(table, spec, weights.encoder_relative_bias, true); });
+  upload_table(backend, bias_, [&](auto table) { fill_relative_bias(table, spec, downloaded(backend, weights.encoder_relative_bias), true); });
 
   host_positions_.resize(static_cast<size_t>(limits.positions));
   std::iota(host_positions_.begin(), host_positions_.end(), 0);
@@ -134,7 +134,7 @@ void Encoder::run_block(const LayerWeights& layer) {
     const int64_t count = std::min(max_rows_, num_tokens_ - first);
     const auto normed = rows_of(normed_, 0, count);
     const auto qkv = rows_of(qkv_, first, count);
-    backend_.rms_norm(normed, rows_of(hidden_, first, count), span(layer.attention_norm.weight), spec_.hidden_size, eps);
+    backend_.rms_norm(normed, rows_of(hidden_, first, count), layer.attention_norm.weight, spec_.hidden_size, eps);
     backend_.linear(qkv, normed, layer.qkv.weight, {}, Epilogue::store);
     backend_.write_kv(kv_, qkv, part_of(positions_, first, count), heads_);
   }
@@ -146,7 +146,7 @@ void Encoder::run_block(const LayerWeights& layer) {
     const auto mlp = rows_of(mlp_, 0, count);
     backend_.attention(attention, rows_of(qkv_, first, count), kv_, attention_rows(first, count), heads_, rule());
     project(backend_, collective_, hidden, part(count), attention, layer.attention_out, Epilogue::accumulate);
-    backend_.rms_norm(normed, hidden, span(layer.mlp_norm.weight), spec_.hidden_size, eps);
+    backend_.rms_norm(normed, hidden, layer.mlp_norm.weight, spec_.hidden_size, eps);
     run_mlp(spec_, backend_, layer, normed, rows_of(gate_up_, 0, gate_up_.rows > 0 ? count : 0), mlp);
     project(backend_, collective_, hidden, part(count), mlp, layer.mlp_down, Epilogue::accumulate);
   }
@@ -163,7 +163,7 @@ void Encoder::write_cross_kv(const EncoderJob& job) {
     const auto normed = rows_of(normed_, 0, count);
     const auto qkv = rows_of(qkv_, first, count);
     const Matrix<float> kv(qkv.data + heads_.query_size(), count, 2 * heads_.kv_size(), qkv.stride);
-    backend_.rms_norm(normed, rows_of(hidden_, first, count), span(weights_.encoder_final_norm.weight), spec_.hidden_size,
+    backend_.rms_norm(normed, rows_of(hidden_, first, count), weights_.encoder_final_norm.weight, spec_.hidden_size,
                       static_cast<float>(spec_.norm_eps));
     for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
       backend_.linear(kv, normed, weights_.layers[static_cast<size_t>(layer)].cross_kv.weight, {}, Epilogue::store);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -18,7 +19,7 @@ struct Destination {
   int64_t rows = 0;  // of the whole model
   int64_t cols = 1;
   PackedWeight* matrix = nullptr;
-  std::vector<float>* vector = nullptr;
+  Span<const float>* vector = nullptr;
   int64_t first_row = 0;
   int64_t total_rows = 0;  // 0: the slice's
   int64_t num_parts = 1;   // tensors that share the role
@@ -31,7 +32,7 @@ bool outside_blocks(TensorRole role) { return role < TensorRole::attention_norm_
 bool of_cross_attention(TensorRole role) { return role >= TensorRole::cross_norm_weight; }
 
 // A table of biases by bucket and head, kept row by row.
-Destination relative_bias(const ModelSpec& spec, std::vector<float>& to) {
+Destination relative_bias(const ModelSpec& spec, Span<const float>& to) {
   return {"relative_bias", spec.relative_buckets, spec.num_heads, nullptr, spec.relative_buckets > 0 ? &to : nullptr};
 }
 
@@ -54,11 +55,11 @@ Destination destination(const RankModel& model, TensorRole role, Weights& weight
   const auto matrix = [](const char* name, int64_t rows, int64_t cols, PackedWeight& to, bool used = true, int64_t first_row = 0) {
     return Destination{name, rows, cols, used ? &to : nullptr, nullptr, first_row};
   };
-  const auto vector = [](const char* name, int64_t rows, std::vector<float>& to, bool used = true, int64_t first_row = 0,
+  const auto vector = [](const char* name, int64_t rows, Span<const float>& to, bool used = true, int64_t first_row = 0,
                          int64_t total_rows = 0) {
     return Destination{name, rows, 1, nullptr, used ? &to : nullptr, first_row, total_rows};
   };
-  const auto qk_norm = [&](const char* name, int64_t heads, int64_t own_heads, std::vector<float>& to) {
+  const auto qk_norm = [&](const char* name, int64_t heads, int64_t own_heads, Span<const float>& to) {
     if (spec.qk_norm == QkNorm::whole) return vector(name, heads * spec.head_dim, to);
     if (spec.qk_norm == QkNorm::each_head) {
       return Destination{name, spec.head_dim, 1, nullptr, &to, 0, own_heads * spec.head_dim, heads};
@@ -161,18 +162,39 @@ void check_source(const TensorSource& source, const Destination& to, const std::
   check(to.vector == nullptr || !source.transposed, file.path(), ": ", name, ": expected a vector that is not transposed");
 }
 
-void copy_vector(const TensorSource& source, const Destination& to, const char* stored) {
+// Vectors in the host's memory, on their way to the backend's. What no source fills is 0.
+using HostVectors = std::map<Span<const float>*, std::vector<float>>;
+
+void copy_vector(const TensorSource& source, const Destination& to, const char* stored, HostVectors& vectors) {
   const Slice& slice = to.slice;
   if (!slice.parts.has(source.part)) return;
   const int64_t total_rows = to.total_rows > 0 ? to.total_rows : slice.rows.count;
-  to.vector->resize(static_cast<size_t>(checked_mul(total_rows, slice.cols.count)), 0.0f);
+  std::vector<float>& vector = vectors[to.vector];
+  vector.resize(static_cast<size_t>(checked_mul(total_rows, slice.cols.count)), 0.0f);
   const int64_t first_row = to.first_row + (source.part - slice.parts.first) * slice.rows.count;
-  float* numbers = to.vector->data() + first_row * slice.cols.count;
+  float* numbers = vector.data() + first_row * slice.cols.count;
   for (int64_t i = slice.rows.first; i < slice.rows.end(); ++i) {
     const int64_t stored_row = source.first_row + (i / source.group_rows) * source.group_stride + i % source.group_rows;
     for (int64_t k = slice.cols.first; k < slice.cols.end(); ++k) {
       *numbers++ = static_cast<float>(source.addend) + load_number(stored, stored_row * to.cols + k, source.dtype);
     }
+  }
+}
+
+// One arena for all of them.
+void upload_vectors(const HostVectors& vectors, Backend& backend, Weights& weights) {
+  int64_t arena_bytes = 0;
+  for (const auto& entry : vectors) {
+    const int64_t bytes = static_cast<int64_t>(entry.second.size() * sizeof(float));
+    weights.num_bytes += bytes;
+    arena_bytes += bytes + Arena::kAlignment;
+  }
+  weights.vectors = std::make_unique<Arena>(backend, arena_bytes);
+  for (const auto& [vector, numbers] : vectors) {
+    const int64_t bytes = static_cast<int64_t>(numbers.size() * sizeof(float));
+    void* data = weights.vectors->take(bytes);
+    backend.upload(data, numbers.data(), bytes);
+    *vector = {static_cast<const float*>(data), static_cast<int64_t>(numbers.size())};
   }
 }
 
@@ -284,8 +306,8 @@ int64_t sum_bytes(const std::vector<PackedWeight*>& matrices, const Backend& bac
 void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Weights& weights) {
   const std::vector<PackedWeight*> matrices = shape_matrices(spec, dtype, weights);
   weights.num_bytes = sum_bytes(matrices, backend);
-  weights.arena = std::make_unique<Arena>(backend, weights.num_bytes);
-  for (PackedWeight* weight : matrices) weight->data = weights.arena->take(backend.packed_bytes(weight->rows, weight->cols, dtype));
+  weights.matrices = std::make_unique<Arena>(backend, weights.num_bytes);
+  for (PackedWeight* weight : matrices) weight->data = weights.matrices->take(backend.packed_bytes(weight->rows, weight->cols, dtype));
   if (spec.tie_word_embeddings) weights.unembedding.weight = weights.embedding;
 }
 
@@ -352,6 +374,7 @@ Weights load_weights(const RankModel& model, const std::vector<TensorSource>& so
   // are in this process's memory too until they are forgotten.
   constexpr int64_t kPartBytes = 64 << 20;
   std::vector<StoredRows> runs;
+  HostVectors vectors;
   size_t first = 0;  // source of the part
   int64_t part_bytes = 0, done_bytes = 0;
   for (size_t i = 0; i < sources.size(); ++i) {
@@ -361,9 +384,7 @@ Weights load_weights(const RankModel& model, const std::vector<TensorSource>& so
     if (to.matrix != nullptr) {
       pack_matrix(source, to, stored, backend, runs);
     } else {
-      const size_t before = to.vector->size();
-      copy_vector(source, to, stored);
-      weights.num_bytes += static_cast<int64_t>((to.vector->size() - before) * sizeof(float));
+      copy_vector(source, to, stored, vectors);
     }
     weights.num_parameters += to.rows * to.cols;
     part_bytes += to.rows * to.cols * dtype_bytes(source.dtype);
@@ -378,6 +399,7 @@ Weights load_weights(const RankModel& model, const std::vector<TensorSource>& so
     done_bytes += std::exchange(part_bytes, 0);
     progress(static_cast<double>(done_bytes) / static_cast<double>(total_bytes));
   }
+  upload_vectors(vectors, backend, weights);
   return weights;
 }
 

@@ -12,16 +12,16 @@
 
 namespace parley {
 
-// A norm's numbers; empty ones count as 1 and 0.
+// A norm's numbers, in the backend's memory as all that follows; empty ones count as 1 and 0.
 struct NormWeights {
-  std::vector<float> weight;
-  std::vector<float> bias;
+  Span<const float> weight;
+  Span<const float> bias;
 };
 
 // y = x W^T + bias; the bias may be empty.
 struct LinearWeights {
   PackedWeight weight;
-  std::vector<float> bias;
+  Span<const float> bias;
 };
 
 // One decoder block. H hidden, Q = num_heads head_dim, KV = num_kv_heads head_dim, F intermediate; of several ranks, each has its own part
@@ -53,14 +53,15 @@ struct Weights {
   NormWeights embedding_norm;         // [H]
   NormWeights final_norm;             // [H]
   LinearWeights unembedding;          // [V, E]; the embedding's memory when tied
-  std::vector<float> relative_bias;  // [relative_buckets, num_heads] or nothing
+  Span<const float> relative_bias;    // [relative_buckets, num_heads] or nothing
   std::vector<LayerWeights> layers;
-  NormWeights encoder_final_norm;            // [H]
-  std::vector<float> encoder_relative_bias;  // as the decoder's
+  NormWeights encoder_final_norm;           // [H]
+  Span<const float> encoder_relative_bias;  // as the decoder's
   std::vector<LayerWeights> encoder_layers;
-  int64_t num_parameters = 0;    // of the whole model
-  int64_t num_bytes = 0;         // the rank's matrices and vectors
-  std::unique_ptr<Arena> arena;  // owns the packed memory of the matrices
+  int64_t num_parameters = 0;       // of the whole model
+  int64_t num_bytes = 0;            // the rank's matrices and vectors
+  std::unique_ptr<Arena> matrices;  // own their memory
+  std::unique_ptr<Arena> vectors;
 };
 
 // Width of the embedding: its own, or the residual stream's.

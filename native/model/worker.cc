@@ -2,17 +2,28 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "cpu/cpu_backend.h"
 #include "model/memory.h"
+#include "ops/guarded_backend.h"
 
 namespace parley {
+namespace {
+
+std::unique_ptr<Backend> make_backend(const EngineOptions& options, int num_threads) {
+  std::unique_ptr<Backend> backend = make_cpu_backend(options.isa, num_threads);
+  if (options.guard_memory) backend = std::make_unique<GuardedBackend>(std::move(backend));
+  return backend;
+}
+
+}  // namespace
 
 Worker::Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages,
                std::shared_ptr<MeetingPlace> place, const std::function<void(double)>& progress)
     : model_(source.spec, rank, options.tensor_parallel_size),
       num_threads_(threads_of_rank(options, rank)),
-      backend_(make_cpu_backend(options.isa, static_cast<int>(num_threads_))),
+      backend_(make_backend(options, static_cast<int>(num_threads_))),
       collective_(place == nullptr ? nullptr : make_shared_collective(std::move(place), rank, *backend_)),
       weights_(load_weights(model_, source.tensors, source.files, options.dtype, *backend_, progress)),
       kv_cache_(model_.own, options.dtype, num_pages, *backend_) {

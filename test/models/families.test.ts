@@ -27,7 +27,13 @@ const goldens = fileURLToPath(new URL('goldens/families', import.meta.url))
 const readme = fileURLToPath(new URL('../../README.md', import.meta.url))
 const names = readdirSync(fixtures).toSorted()
 
-const options: StartOptions = { dtype: 'float32', num_threads: 1, max_model_len: 304, kv_cache_bytes: 1 << 24 }
+const options: StartOptions = {
+  dtype: 'float32',
+  num_threads: 1,
+  max_model_len: 304,
+  kv_cache_bytes: 1 << 24,
+  guard_memory: true,
+}
 
 /** Encoder-decoders have goldens of their own: t5.test.ts. */
 const decoders = Object.keys(architectures).filter((name) => !name.includes('T5'))

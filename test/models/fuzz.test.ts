@@ -14,7 +14,13 @@ import { Random } from '../ops/addon.js'
 import { emptyFolder, fixture, type Json } from './scratch.js'
 
 const seed = Number(process.env.PARLEY_TEST_SEED ?? 1)
-const options = { dtype: 'float32', num_threads: 1, max_model_len: 16, kv_cache_bytes: 1 << 20 } as const
+const options = {
+  dtype: 'float32',
+  num_threads: 1,
+  max_model_len: 16,
+  kv_cache_bytes: 1 << 20,
+  guard_memory: true,
+} as const
 
 /** Files of a model by their names: bytes, or a path to link to. */
 type Files = Record<string, Buffer | string>

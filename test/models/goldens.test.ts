@@ -26,7 +26,13 @@ const names = readdirSync(folder)
   .filter((name) => name.endsWith('.bin'))
   .map((name) => name.slice(0, -'.bin'.length))
 
-const options: StartOptions = { dtype: 'float32', num_threads: 1, max_model_len: 256, kv_cache_bytes: 1 << 24 }
+const options: StartOptions = {
+  dtype: 'float32',
+  num_threads: 1,
+  max_model_len: 256,
+  kv_cache_bytes: 1 << 24,
+  guard_memory: true,
+}
 
 function readGolden(name: string): Golden {
   return JSON.parse(readFileSync(join(folder, `${name}.json`), 'utf8'))

@@ -32,6 +32,7 @@ const options: StartOptions = {
   num_threads: 1,
   max_model_len: 512,
   kv_cache_bytes: 1 << 24,
+  guard_memory: true,
   pace_prompts: false, // how many run together would depend on the time that they take
 }
 

@@ -1,0 +1,98 @@
+// For tests: memory of ops that is as far away as a device's. Between the methods of a backend nobody can read or write what it allocated
+// (who tries is stopped by the system), and what is in it at first is NaN.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "base/check.h"
+#include "ops/backend.h"
+
+namespace parley {
+
+// Everything but the ops.
+class GuardedMemory : public Backend {
+ public:
+  // backend: gives out whole pages of memory of its own, as the CPU's does.
+  explicit GuardedMemory(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+
+  void* allocate(int64_t bytes) override {
+    void* memory = backend_->allocate(bytes);
+    std::memset(memory, 0xff, static_cast<size_t>(bytes));
+    memory_[memory] = bytes;
+    protect(PROT_NONE);
+    return memory;
+  }
+  void release(void* memory, int64_t bytes) noexcept override {
+    memory_.erase(memory);
+    backend_->release(memory, bytes);
+  }
+  void upload(void* to, const void* from, int64_t bytes) override {
+    const Open open(*this);
+    backend_->upload(to, from, bytes);
+  }
+  void download(void* to, const void* from, int64_t bytes) override {
+    const Open open(*this);
+    backend_->download(to, from, bytes);
+  }
+  int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const override { return backend_->packed_bytes(rows, cols, dtype); }
+  void pack_rows(Span<const StoredRows> runs) override {
+    const Open open(*this);
+    backend_->pack_rows(runs);
+  }
+  int64_t scratch_bytes(const ScratchLimits& limits) const override { return backend_->scratch_bytes(limits); }
+  int64_t held_scratch_bytes() const override { return backend_->held_scratch_bytes(); }
+  void reserve_scratch(const ScratchLimits& limits) override { backend_->reserve_scratch(limits); }
+  void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) override {
+    backend_->plan_attention(rows, heads, rule);
+  }
+
+ protected:
+  // While there is one, the memory is open.
+  struct Open {
+    explicit Open(GuardedMemory& memory) : memory(memory) { memory.protect(PROT_READ | PROT_WRITE); }
+    ~Open() { memory.protect(PROT_NONE); }
+    Open(const Open&) = delete;
+    Open& operator=(const Open&) = delete;
+    GuardedMemory& memory;
+  };
+
+  const std::unique_ptr<Backend> backend_;
+
+ private:
+  void protect(int access) {
+    for (const auto& [memory, bytes] : memory_) mprotect(memory, static_cast<size_t>(bytes), access);
+  }
+
+  std::map<void*, int64_t> memory_;  // what is allocated
+};
+
+// One class for each op, of which the backend is put together: so an op is forwarded with whatever arguments ops.def gives it.
+#define OP(name, arguments)                                                         \
+  template <class Method>                                                           \
+  class Guarded_##name;                                                             \
+  template <class... Args>                                                          \
+  class Guarded_##name<void (Backend::*)(Args...)> : public virtual GuardedMemory { \
+    void name(Args... args) final {                                                 \
+      const Open open(*this);                                                       \
+      backend_->name(args...);                                                      \
+    }                                                                               \
+  };
+#include "ops/ops.def"
+#undef OP
+
+#define OP(name, arguments) , Guarded_##name<decltype(&Backend::name)>
+class GuardedBackend final : public virtual GuardedMemory
+#include "ops/ops.def"
+{
+ public:
+  explicit GuardedBackend(std::unique_ptr<Backend> backend) : GuardedMemory(std::move(backend)) {}
+};
+#undef OP
+
+}  // namespace parley
