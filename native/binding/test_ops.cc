@@ -423,7 +423,7 @@ struct Checks {
     pages(info[0], kv, heads);
     same(qkv.cols, heads.qkv_size(), "columns of qkv and heads");
     same(qkv.rows, slots.size, "rows of qkv and slots");
-    all(slots, kv.num_pages * kPageSize, "slots");
+    for (const int32_t slot : slots) check(slot >= -1 && slot < kv.num_pages * kPageSize, "slots: ", slot, " is not in -1..", kv.num_pages * kPageSize - 1);
   }
   static void copy_page(const Napi::CallbackInfo& info, const KvLayer& kv, int64_t from, int64_t to, HeadLayout heads) {
     pages(info[0], kv, heads);

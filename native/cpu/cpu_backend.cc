@@ -231,6 +231,7 @@ class CpuBackend final : public Backend {
   void write_kv(const KvLayer& kv, Matrix<const float> qkv, Span<const int32_t> slots, HeadLayout heads) override {
     share(qkv.rows, qkv.rows * heads.kv_size() < kSmallNumbers, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
+        if (slots[t] < 0) continue;
         const float* key = qkv.row(t) + heads.query_size();
         kernels_.write_kv(kv.keys, kv.values, number_type(kv.dtype), key, key + heads.kv_size(), heads.num_kv_heads,
                           heads.head_dim, slots[t]);

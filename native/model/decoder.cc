@@ -137,14 +137,36 @@ Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& 
     plans_.push_back(first == layer ? num_plans_++ : plans_[static_cast<size_t>(first)]);
     layer_cos_sin_.push_back(rule.window > 0 && local_cos_sin_.rows > 0 ? local_cos_sin_ : cos_sin_);
   }
+  const int64_t max_pages = ceil_div(limits.positions, kPageSize);
+  max_shape_ = {std::min(limits.rows, limits.sequences), max_pages, spec.num_encoder_layers > 0 ? max_pages : 0};
   encoder_rule_.scale = static_cast<float>(spec.attention_scale);
 }
 
 void Decoder::forward(const Step& step) {
-  num_rows_ = step.num_rows();
+  // Ranks wait for each other in between, which is no op.
+  has_logits_ = collective_ == nullptr && step.only_decodes();
+  const StepShape shape = has_logits_ ? padded(step.shape()) : step.shape();
+  num_rows_ = shape.rows;
+  num_samples_ = static_cast<int64_t>(step.samples.size());
   check(num_rows_ <= hidden_.rows, "step of ", num_rows_, " rows: expected at most ", hidden_.rows);
-  lists_.upload(step);
+  lists_.upload(step, shape);
   plan_attention();
+  if (!has_logits_) return run_blocks();
+  backend_.record(shape, [this] {
+    run_blocks();
+    unembed(lists_.sample_rows());
+  });
+}
+
+// The shape that the backend wants, as far as there is room.
+StepShape Decoder::padded(const StepShape& shape) const {
+  const StepShape wanted = backend_.padded(shape);
+  const auto fit = [](int64_t count, int64_t wish, int64_t most) { return std::max(count, std::min(wish, most)); };
+  return {fit(shape.rows, wanted.rows, max_shape_.rows), fit(shape.max_pages, wanted.max_pages, max_shape_.max_pages),
+          fit(shape.max_encoder_pages, wanted.max_encoder_pages, max_shape_.max_encoder_pages)};
+}
+
+void Decoder::run_blocks() {
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto normed = first_rows(normed_, num_rows_);
   // What a branch reads: the normalised residual stream, or the stream itself.
@@ -307,6 +329,10 @@ void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const 
   }
   project(backend_, collective_, hidden, part(spec_.hidden_size), x, out, Epilogue::accumulate);
   if (spec_.norm_placement == NormPlacement::residual) norm(hidden, hidden, residual_norm);
+}
+
+Matrix<float> Decoder::sample_logits() {
+  return has_logits_ ? first_rows(logits_, num_samples_) : unembed(lists_.sample_rows());
 }
 
 Matrix<float> Decoder::final_hidden(Span<const int32_t> rows) {

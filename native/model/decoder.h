@@ -23,6 +23,9 @@ class Decoder {
   // Runs all the blocks over the step's rows and writes their keys and values.
   void forward(const Step& step);
 
+  // Logits [own_rows(num_samples), vocab] of the rows of forward()'s step that choose a token. Ops may write into them.
+  Matrix<float> sample_logits();
+
   // The lists of the last forward()'s step.
   const StepLists& lists() const { return lists_; }
 
@@ -43,7 +46,9 @@ class Decoder {
 
  private:
   static std::vector<MatrixPlan<Decoder>> plan(const RankModel& model, const StackLimits& limits);
+  StepShape padded(const StepShape& shape) const;
   void plan_attention();
+  void run_blocks();
   void embed();
   void attend(int64_t layer, Matrix<const float> input);
   void attend_encoder(int64_t layer);
@@ -71,7 +76,10 @@ class Decoder {
   std::vector<Matrix<const float>> layer_cos_sin_;  // of each layer: cos_sin_ or local_cos_sin_
   StepLists lists_;
   Arena workspace_;
-  int64_t num_rows_ = 0;
+  StepShape max_shape_;        // that there is room for
+  int64_t num_rows_ = 0;       // of the step, filled up
+  int64_t num_samples_ = 0;    // of its rows that choose a token
+  bool has_logits_ = false;    // forward() computed theirs too
   // Workspace. T is limits.rows, R logit_rows, P positions; a matrix that the model has no use for has no rows.
   Matrix<float> hidden_;         // [T, H] the residual stream; every rank has all of it
   Matrix<float> normed_;         // [T, H]

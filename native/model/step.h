@@ -58,6 +58,14 @@ struct Step {
   std::vector<int32_t> pool_rows;
   std::vector<std::vector<double>*> pool_sums;
 
+  StepShape shape() const { return {num_rows(), max_pages, max_encoder_pages}; }
+
+  // Whether it has the form that StepShape tells of: nothing but the next token of some sequences.
+  bool only_decodes() const {
+    return encoder_jobs.empty() && num_rows() == num_sequences && sample_rows.size() == tokens.size() && scores.empty() &&
+           pool_rows.empty();
+  }
+
   bool empty() const { return tokens.empty() && encoder_jobs.empty(); }
   int64_t num_rows() const { return static_cast<int64_t>(tokens.size()); }
 

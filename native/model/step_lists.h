@@ -17,8 +17,9 @@ class StepLists {
   // Memory of the block.
   static int64_t bytes(const ModelSpec& spec, const StackLimits& limits);
 
-  // The lists of a step, until the next one. Throws Error if the step is larger than the limits.
-  void upload(const Step& step);
+  // The lists of a step, until the next one. Throws Error if the step is larger than the limits. shape: the step's, or a larger one if it
+  // only decodes: then it is filled up with rows that have a sequence of their own, write nowhere and choose nothing.
+  void upload(const Step& step, const StepShape& shape);
 
   int64_t num_rows() const { return tokens_.size; }
   Span<const int32_t> tokens() const { return tokens_; }
@@ -30,9 +31,9 @@ class StepLists {
   Span<const int32_t> pool_rows() const { return pool_rows_; }
 
  private:
-  Span<const int32_t> add(const std::vector<int32_t>& list);
-  AttentionRows attention_rows(Span<const int32_t> positions, Span<const int32_t> sequences, Span<const int32_t> page_table,
-                               int64_t num_sequences, int64_t max_pages) const;
+  Span<const int32_t> add(const std::vector<int32_t>& list, int64_t padding = 0, int32_t value = 0);
+  Matrix<const int32_t> add_table(const std::vector<int32_t>& table, int64_t rows, int64_t cols, int64_t padded_rows, int64_t padded_cols);
+  AttentionRows attention_rows(Span<const int32_t> positions, Span<const int32_t> sequences, Matrix<const int32_t> page_table) const;
 
   Backend& backend_;
   int32_t first_token_;

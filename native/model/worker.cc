@@ -54,7 +54,7 @@ void Worker::copy_pages(const Step& step) {
 
 void Worker::sample(const Step& step, StepResult& result) {
   if (step.samples.empty()) return;
-  const Matrix<float> logits = decoder_->unembed(decoder_->lists().sample_rows());
+  const Matrix<float> logits = decoder_->sample_logits();
   const auto [first, count] = decoder_->own_rows(static_cast<int64_t>(step.samples.size()));
   if (count == 0) return;
   backend_->sample(logits, {step.samples.data() + first, count}, model_.whole.num_sampled_ids, {result.tokens.data() + first, count},

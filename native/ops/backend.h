@@ -1,6 +1,7 @@
 // The small interface where the model meets a device. One implementation a device: cpu/, cuda/.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -51,6 +52,13 @@ class Backend {
   // Said before a step's ops: attention() will be called with these rows, and with rules that have the window and num_keys of `rule`. What a
   // backend plans by the rows it plans here, once for all layers, and keeps until the plan with this number is made anew.
   virtual void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) = 0;
+
+  // What a step of this shape is filled up to with rows that belong to nobody, so that few shapes come to record().
+  virtual StepShape padded(const StepShape& shape) const { return shape; }
+
+  // Runs `ops`, which calls ops and nothing else of this backend. With the same shape they are the same ops with the same arguments every
+  // time, and only the numbers in their memory differ: a backend may repeat what it saw before without calling it.
+  virtual void record(const StepShape&, const std::function<void()>& ops) { ops(); }
 
 #define OP(name, arguments) virtual void name arguments = 0;
 #include "ops/ops.def"

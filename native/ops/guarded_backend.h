@@ -1,5 +1,5 @@
 // For tests: memory of ops that is as far away as a device's. Between the methods of a backend nobody can read or write what it allocated
-// (who tries is stopped by the system), and what is in it at first is NaN.
+// (who tries is stopped by the system), and what is in it at first is NaN. Steps that only decode are filled up.
 #pragma once
 
 #include <sys/mman.h>
@@ -8,8 +8,11 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <tuple>
 #include <utility>
+#include <vector>
 
+#include "base/arithmetic.h"
 #include "base/check.h"
 #include "ops/backend.h"
 
@@ -48,6 +51,17 @@ class GuardedMemory : public Backend {
   int64_t scratch_bytes(const ScratchLimits& limits) const override { return backend_->scratch_bytes(limits); }
   int64_t held_scratch_bytes() const override { return backend_->held_scratch_bytes(); }
   void reserve_scratch(const ScratchLimits& limits) override { backend_->reserve_scratch(limits); }
+  StepShape padded(const StepShape& shape) const override {
+    const auto up = [](int64_t count) { return ceil_div(count, 3) * 3; };
+    return {up(shape.rows), up(shape.max_pages), up(shape.max_encoder_pages)};
+  }
+  // Throws Error if a replay of what was recorded would be something else.
+  void record(const StepShape& shape, const std::function<void()>& ops) override {
+    calls_.clear();
+    ops();
+    const auto& known = recorded_.emplace(std::make_tuple(shape.rows, shape.max_pages, shape.max_encoder_pages), calls_).first->second;
+    check(known == calls_, "ops of a step of ", shape.rows, " rows: expected the same with the same arguments each time");
+  }
   void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) override {
     backend_->plan_attention(rows, heads, rule);
   }
@@ -62,14 +76,42 @@ class GuardedMemory : public Backend {
     GuardedMemory& memory;
   };
 
+  // A call, for record(): where its numbers lie.
+  template <class... Args>
+  void note(const char* op, const Args&... args) {
+    calls_.push_back(reinterpret_cast<intptr_t>(op));
+    (note(args), ...);
+  }
+
   const std::unique_ptr<Backend> backend_;
 
  private:
+  template <class T>
+  void note(const Span<T>& span) {
+    calls_.insert(calls_.end(), {reinterpret_cast<intptr_t>(span.data), span.size});
+  }
+  template <class T>
+  void note(const Matrix<T>& matrix) {
+    calls_.insert(calls_.end(), {reinterpret_cast<intptr_t>(matrix.data), matrix.rows, matrix.cols, matrix.stride});
+  }
+  void note(const PackedWeight& weight) { calls_.push_back(reinterpret_cast<intptr_t>(weight.data)); }
+  void note(const KvLayer& kv) { calls_.push_back(reinterpret_cast<intptr_t>(kv.keys)); }
+  void note(const AttentionRows& rows) {
+    note(rows.positions);
+    note(rows.sequences);
+    note(rows.page_table);
+    calls_.push_back(rows.plan);
+  }
+  template <class T>
+  void note(const T&) {}  // what the model decides
+
   void protect(int access) {
     for (const auto& [memory, bytes] : memory_) mprotect(memory, static_cast<size_t>(bytes), access);
   }
 
   std::map<void*, int64_t> memory_;  // what is allocated
+  std::vector<intptr_t> calls_;      // of ops since the last record() began
+  std::map<std::tuple<int64_t, int64_t, int64_t>, std::vector<intptr_t>> recorded_;  // by shape
 };
 
 // One class for each op, of which the backend is put together: so an op is forwarded with whatever arguments ops.def gives it.
@@ -80,6 +122,7 @@ class GuardedMemory : public Backend {
   class Guarded_##name<void (Backend::*)(Args...)> : public virtual GuardedMemory { \
     void name(Args... args) final {                                                 \
       const Open open(*this);                                                       \
+      note(#name, args...);                                                         \
       backend_->name(args...);                                                      \
     }                                                                               \
   };

@@ -75,6 +75,13 @@ struct AttentionRows {
   int64_t plan = 0;                          // number, from 0 on, of the plan that these calls have
 };
 
+// The shape of a step in which each row is the last one of a sequence of its own and chooses a token.
+struct StepShape {
+  int64_t rows = 0;
+  int64_t max_pages = 0;
+  int64_t max_encoder_pages = 0;
+};
+
 // What attention does with the product of a query and a key.
 struct AttentionRule {
   float scale = 1;    // score = product * scale

@@ -68,6 +68,7 @@ describe.each(['float32', 'float16', 'bfloat16'] as const)(
       ['with one token a step', { max_num_batched_tokens: 1 }],
       ['with prompts read in slices between the tokens of others', { pace_prompts: true }],
       ['without the prefix cache', { prefix_caching: false }],
+      ['with steps filled up as for a GPU', { guard_memory: true }],
       ['with at most 3 requests at a time', { max_num_seqs: 3 }],
       ['with so few pages that requests are preempted', { kv_cache_bytes: 9 * bytes, max_model_len: 80 }],
     ])('%s', async (_name, options) => {

@@ -331,8 +331,8 @@ describeBackends('write_kv', (ops) => {
     for (const heads of layouts) {
       for (const dtype of dtypes) {
         const kv = poisonedPages(3, heads, dtype)
-        const qkv = random.matrix(4, qkvSize(heads))
-        const slots = Int32Array.of(0, 17, 47, 20)
+        const qkv = random.matrix(5, qkvSize(heads))
+        const slots = Int32Array.of(0, 17, -1, 47, 20) // one row belongs to nobody
         ops.write_kv(kv, qkv, slots, heads)
         const number = (values: Float32Array | Uint16Array, i: number) =>
           dtype === 'float32' ? at(values, i) : decode16(at(values, i), dtype)
