@@ -6,19 +6,21 @@
 #include <new>
 
 #include "base/arithmetic.h"
+#include "base/check.h"
 
 namespace parley {
 
 class Scratch {
  public:
-  // At least `count` numbers at a 64-byte boundary. What was there before is lost when it grows.
+  // At least `count` numbers at a 64-byte boundary. What was there before is lost when it grows. Throws Error if there is no room.
   template <class Number>
   Number* reserve(int64_t count) {
     const int64_t bytes = checked_mul(count, sizeof(Number));
     if (bytes > capacity_) {
       data_.reset();
       capacity_ = 0;
-      data_.reset(::operator new(static_cast<size_t>(bytes), kAlignment));
+      data_.reset(::operator new(static_cast<size_t>(bytes), kAlignment, std::nothrow));
+      check(data_ != nullptr, "cannot reserve ", bytes, " bytes of memory for the ops' own use");
       capacity_ = bytes;
     }
     return static_cast<Number*>(data_.get());

@@ -1,5 +1,6 @@
 // The engine in C++: what a request gets must not depend on anything but the request.
 
+import { existsSync, readFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
 import { type ModelSource, type StartOptions, startEngine } from '../../src/engine/addon.js'
 import {
@@ -449,4 +450,17 @@ describe('what cannot run is refused with what was expected and what came', () =
   ])('a model with %s', async (_name, source, options, message) => {
     await expect(startEngine(source, { ...defaults, ...options })).rejects.toThrow(message)
   })
+})
+
+// With overcommit_memory 1 the system promises any memory, and stops the process when it is used.
+const overcommit = '/proc/sys/vm/overcommit_memory'
+const promisesAll = !existsSync(overcommit) || readFileSync(overcommit, 'utf8').trim() === '1'
+
+test.skipIf(promisesAll)('memory that is not to be had is refused, and nothing of the model stays', async () => {
+  const mappedBytes = () => Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[0]) * 4096
+  const load = () => startEngine(model, { ...defaults, kv_cache_bytes: 2 ** 45 })
+  await expect(load()).rejects.toThrow(/^cannot reserve \d+ bytes of memory: Cannot allocate memory$/)
+  const before = mappedBytes()
+  for (let i = 0; i < 50; i++) await load().catch(() => {})
+  expect(mappedBytes() - before).toBeLessThan(50 * 2 ** 20) // each has weights, and two megabytes beside them
 })
