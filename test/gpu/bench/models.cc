@@ -1,0 +1,277 @@
+// Steps of whole models with random weights, without Node: what a worker takes for them on this machine, beside the floors of its memory
+// and its arithmetic.
+//
+//   models --gbps N --tflops N [--kv-gb N] [--threads N] [--folder PATH] [--models Pythia-410M,...]
+//
+// --gbps and --tflops: what the machine reads and multiplies, as measured in the same hour (`kernels` says it of a GPU); --kv-gb: memory for
+// KV pages (8); what does not fit is left out. Weights are loaded as those of a checkpoint are, from one file of random float16 numbers in
+// --folder (/tmp), which all matrices of a model read from different places on.
+//
+// Floors, with W the bytes of the matrices that a step reads, g the operations of a token in them, kv the bytes of a token's keys and
+// values, B sequences of L tokens: max(W / rate, B g / operations) + B L kv / rate for a decode step, and for a prompt of T tokens
+// max((T g' + 2 layers hidden T^2 + 2 vocab hidden) / operations, W / rate), g' without the unembedding. A step includes the choice of its
+// tokens and ends when the host has them.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/arithmetic.h"
+#include "base/check.h"
+#include "model/worker.h"
+
+namespace {
+
+using namespace parley;
+using Clock = std::chrono::steady_clock;
+
+struct Shape {
+  const char* name;
+  int64_t hidden, layers, heads, head_dim, rope_dims, vocab;
+  bool gpt_j;  // one norm for both branches, interleaved rotation, tanh in GELU
+};
+constexpr Shape kShapes[] = {{"Pythia-410M", 1024, 24, 16, 64, 16, 50304, false},
+                             {"Pythia-1.4B", 2048, 24, 16, 128, 32, 50304, false},
+                             {"Pythia-6.9B", 4096, 32, 32, 128, 32, 50432, false},
+                             {"GPT-J-6B", 4096, 28, 16, 256, 64, 50400, true},
+                             {"GPT-NeoX-20B", 6144, 44, 64, 96, 24, 50432, false}};
+
+struct Settings {
+  double bytes_a_second = 0;
+  double operations_a_second = 0;
+  double kv_bytes = 8e9;
+  int64_t threads = 1;
+  std::string folder = "/tmp";
+  std::string models;  // empty: all
+};
+
+Settings read_settings(int argc, char** argv) {
+  Settings settings;
+  for (int i = 1; i < argc; i += 2) {
+    const std::string name = argv[i];
+    check(i + 1 < argc, name, ": expected a value behind it");
+    const std::string value = argv[i + 1];
+    const auto number = [&] {
+      char* rest = nullptr;
+      const double parsed = std::strtod(value.c_str(), &rest);
+      check(*rest == 0 && parsed > 0 && std::isfinite(parsed), name, ": expected a positive number, got ", value);
+      return parsed;
+    };
+    if (name == "--gbps") settings.bytes_a_second = number() * 1e9;
+    else if (name == "--tflops") settings.operations_a_second = number() * 1e12;
+    else if (name == "--kv-gb") settings.kv_bytes = number() * 1e9;
+    else if (name == "--threads") settings.threads = static_cast<int64_t>(number());
+    else if (name == "--folder") settings.folder = value;
+    else if (name == "--models") settings.models = "," + value + ",";
+    else fail(name, ": expected --gbps, --tflops, --kv-gb, --threads, --folder or --models");
+  }
+  check(settings.bytes_a_second > 0 && settings.operations_a_second > 0, "expected --gbps and --tflops: floors are made of them");
+  return settings;
+}
+
+ModelSpec spec_of(const Shape& shape) {
+  ModelSpec spec;
+  spec.vocab_size = spec.num_sampled_ids = shape.vocab;
+  spec.hidden_size = shape.hidden;
+  spec.num_layers = shape.layers;
+  spec.num_heads = spec.num_kv_heads = shape.heads;
+  spec.head_dim = shape.head_dim;
+  spec.intermediate_size = 4 * shape.hidden;
+  spec.max_position = 2048;
+  for (int64_t i = 0; i < shape.rope_dims; i += 2) {
+    spec.rope_frequencies.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(shape.rope_dims)));
+  }
+  spec.rope_layout = shape.gpt_j ? RopeLayout::interleaved : RopeLayout::half_split;
+  spec.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
+  spec.topology = shape.gpt_j ? Topology::parallel_shared : Topology::parallel;
+  spec.activation = shape.gpt_j ? Activation::gelu_tanh : Activation::gelu;
+  return spec;
+}
+
+constexpr int64_t kOffsets = 64 << 20;  // bytes by which tensors' places in the file differ, at most
+
+// The largest matrix of all shapes, and room to begin at different places.
+int64_t file_bytes(const Shape& shape) { return 2 * shape.hidden * std::max(shape.vocab, 4 * shape.hidden) + kOffsets; }
+
+// Float16 numbers of both signs with magnitudes from 2^-7 to 2^-3, from a counter (splitmix64).
+class RandomFile {
+ public:
+  RandomFile(const std::string& folder, int64_t bytes) : path_(folder + "/parley-bench-XXXXXX") {
+    const int descriptor = mkstemp(path_.data());
+    check(descriptor >= 0, path_, ": cannot be made");
+    FILE* file = fdopen(descriptor, "wb");
+    std::vector<uint16_t> numbers(1 << 20);
+    uint64_t counter = 0;
+    bool written = file != nullptr;
+    for (int64_t done = 0; written && done < bytes; done += static_cast<int64_t>(numbers.size()) * 2) {
+      for (uint16_t& number : numbers) {
+        uint64_t bits = ++counter * 0x9e3779b97f4a7c15u;
+        bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9u;
+        bits = (bits ^ bits >> 27) * 0x94d049bb133111ebu;
+        bits ^= bits >> 31;
+        number = static_cast<uint16_t>((bits & 0x83ffu) | (8u + (bits >> 16 & 3u)) << 10);
+      }
+      written = std::fwrite(numbers.data(), 2, numbers.size(), file) == numbers.size();
+    }
+    if (file != nullptr) written &= std::fclose(file) == 0;
+    if (!written) {
+      unlink(path_.c_str());
+      fail(path_, ": cannot be written");
+    }
+  }
+  ~RandomFile() { unlink(path_.c_str()); }
+  RandomFile(const RandomFile&) = delete;
+  RandomFile& operator=(const RandomFile&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+ModelSource source_of(const Shape& shape, const RandomFile& file) {
+  ModelSource source{spec_of(shape), {}, {file.path()}};
+  const auto tensor = [&](TensorRole role, int64_t layer, int64_t rows, int64_t cols) {
+    TensorSource tensor;
+    tensor.role = role;
+    tensor.layer = layer;
+    tensor.dtype = DType::float16;
+    tensor.file = 0;
+    tensor.offset = static_cast<int64_t>(source.tensors.size()) * (4096 + 128) % kOffsets;
+    tensor.stored_rows = tensor.group_rows = tensor.group_stride = rows;
+    tensor.cols = cols;
+    source.tensors.push_back(tensor);
+  };
+  const int64_t h = shape.hidden;
+  tensor(TensorRole::embedding, 0, shape.vocab, h);
+  tensor(TensorRole::unembedding, 0, shape.vocab, h);
+  for (int64_t layer = 0; layer < shape.layers; ++layer) {
+    tensor(TensorRole::query_weight, layer, h, h);
+    tensor(TensorRole::key_weight, layer, h, h);
+    tensor(TensorRole::value_weight, layer, h, h);
+    tensor(TensorRole::attention_out_weight, layer, h, h);
+    tensor(TensorRole::mlp_up_weight, layer, 4 * h, h);
+    tensor(TensorRole::mlp_up_bias, layer, 4 * h, 1);
+    tensor(TensorRole::mlp_down_weight, layer, h, 4 * h);
+    tensor(TensorRole::mlp_down_bias, layer, h, 1);
+  }
+  return source;
+}
+
+// `count` sequences, each with `length` tokens behind it in pages of its own; of its last `rows` tokens one step is made, which chooses
+// one token a sequence.
+Step step_of(const SamplingParams& greedy, int64_t count, int64_t length, int64_t rows, int64_t vocab) {
+  Step step;
+  step.num_sequences = count;
+  step.max_pages = ceil_div(length, kPageSize);
+  for (int64_t s = 0; s < count; ++s) {
+    for (int64_t page = 0; page < step.max_pages; ++page) step.page_table.push_back(static_cast<int32_t>(s * step.max_pages + page));
+    for (int64_t position = length - rows; position < length; ++position) {
+      step.tokens.push_back(static_cast<int32_t>((s * 7919 + position * 104729) % vocab));
+      step.positions.push_back(static_cast<int32_t>(position));
+      step.slots.push_back(static_cast<int32_t>(s * step.max_pages * kPageSize + position));
+      step.sequences.push_back(static_cast<int32_t>(s));
+    }
+    step.sample_rows.push_back(static_cast<int32_t>(step.tokens.size() - 1));
+    SampleRow row;
+    row.params = &greedy;
+    row.position = length;
+    step.samples.push_back(row);
+  }
+  return step;
+}
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// The median of at least 3 runs behind one that warms up, and of as many as half a second has room for.
+double median_seconds(Worker& worker, const Step& step) {
+  StepResult result;
+  result.resize(step.samples.size(), 0);
+  worker.run(step, result);
+  std::vector<double> times;
+  const Clock::time_point start = Clock::now();
+  do {
+    const Clock::time_point begin = Clock::now();
+    worker.run(step, result);
+    times.push_back(seconds_since(begin));
+  } while (times.size() < 3 || (seconds_since(start) < 0.5 && times.size() < 200));
+  std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size() / 2), times.end());
+  return times[times.size() / 2];
+}
+
+void run_model(const Shape& shape, const Settings& settings) {
+  const double h = static_cast<double>(shape.hidden), layers = static_cast<double>(shape.layers), vocab = static_cast<double>(shape.vocab);
+  const double block_numbers = 12 * h * h * layers;
+  const double weight_bytes = 2 * (block_numbers + vocab * h);
+  const double kv_bytes = 4 * layers * h;
+  const SamplingParams greedy = [] {
+    SamplingParams params;
+    params.temperature = 0;
+    return params;
+  }();
+
+  EngineOptions options;
+  options.dtype = DType::float16;
+  options.num_threads = settings.threads;
+  options.max_model_len = 2048;
+  options.max_num_seqs = 128;
+  options.max_num_batched_tokens = 2048;
+  const int64_t num_pages = static_cast<int64_t>(settings.kv_bytes / (kv_bytes * kPageSize));
+  check(num_pages * kPageSize >= 512, shape.name, ": expected --kv-gb of at least ", kv_bytes * 512e-9, " for 512 tokens");
+
+  const RandomFile file(settings.folder, file_bytes(shape));
+  const Clock::time_point start = Clock::now();
+  Worker worker(source_of(shape, file), options, 0, num_pages, nullptr, [](double) {});
+  const double loaded = seconds_since(start);
+  const Step first = step_of(greedy, 1, 16, 16, shape.vocab);
+  StepResult result;
+  result.resize(1, 0);
+  worker.run(first, result);
+  std::printf("\n%s: loaded in %.2f s from the page cache, a first token after %.2f s, %lld KV pages\n", shape.name, loaded,
+              seconds_since(start), static_cast<long long>(num_pages));
+
+  const auto fits = [&](int64_t count, int64_t length) { return count * ceil_div(length, kPageSize) <= num_pages; };
+  for (const int64_t length : {256, 1024}) {
+    for (const int64_t batch : {1, 8, 32, 64, 128}) {
+      if (!fits(batch, length)) continue;
+      const double seconds = median_seconds(worker, step_of(greedy, batch, length, 1, shape.vocab));
+      const double b = static_cast<double>(batch);
+      const double floor = std::max(weight_bytes / settings.bytes_a_second, b * weight_bytes / settings.operations_a_second) +
+                           b * static_cast<double>(length) * kv_bytes / settings.bytes_a_second;
+      std::printf("  decode, %4lld tokens of context, batch %3lld: %9.3f ms, %9.1f tokens/s, %3.0f%% of the floor\n",
+                  static_cast<long long>(length), static_cast<long long>(batch), seconds * 1e3, b / seconds, 100 * floor / seconds);
+      std::fflush(stdout);
+    }
+  }
+  for (const int64_t tokens : {512, 2048}) {
+    if (!fits(1, tokens)) continue;
+    const double seconds = median_seconds(worker, step_of(greedy, 1, tokens, tokens, shape.vocab));
+    const double t = static_cast<double>(tokens);
+    const double operations = 2 * block_numbers * t + 2 * layers * h * t * t + 2 * vocab * h;
+    const double floor = std::max(operations / settings.operations_a_second, weight_bytes / settings.bytes_a_second);
+    std::printf("  prompt of %4lld tokens: %9.3f ms, %9.1f tokens/s, %3.0f%% of the floor\n", static_cast<long long>(tokens), seconds * 1e3,
+                t / seconds, 100 * floor / seconds);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const Settings settings = read_settings(argc, argv);
+    for (const Shape& shape : kShapes) {
+      if (settings.models.empty() || settings.models.find(std::string(",") + shape.name + ",") != std::string::npos) {
+        run_model(shape, settings);
+      }
+    }
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
