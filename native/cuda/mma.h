@@ -57,6 +57,9 @@ __device__ __forceinline__ void cp_async_commit();
 template <int groups_left>
 __device__ __forceinline__ void cp_async_wait();
 
+// 2^x to 2 ulp of float32; 0 below the smallest normal number.
+__device__ __forceinline__ float exp2_approximate(float x);
+
 #ifdef PARLEY_CUDA_EMULATED
 
 template <class Number>
@@ -72,6 +75,10 @@ inline void cp_async_commit() { emulator::commit_copies(); }
 template <int groups_left>
 void cp_async_wait() {
   emulator::wait_for_copies(groups_left);
+}
+inline float exp2_approximate(float x) {
+  const float result = std::exp2(x);
+  return result < 0x1p-126f ? 0 : result;
 }
 
 #else
@@ -129,6 +136,12 @@ __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commi
 template <int groups_left>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(groups_left) : "memory");
+}
+
+__device__ __forceinline__ float exp2_approximate(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));
+  return result;
 }
 
 #endif

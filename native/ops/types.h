@@ -56,8 +56,8 @@ struct HeadLayout {
   int64_t qkv_size() const { return query_size() + 2 * kv_size(); }
 };
 
-// One layer's pages. keys [num_pages, num_kv_heads, head_dim, kPageSize]: 16 keys side by side, so that scores need no horizontal
-// sum. values [num_pages, num_kv_heads, kPageSize, head_dim].
+// One layer's pages, in the backend's own layout. On the CPU: keys [num_pages, num_kv_heads, head_dim, kPageSize], 16 keys side by side,
+// so that scores need no horizontal sum; values [num_pages, num_kv_heads, kPageSize, head_dim]. On CUDA: cuda/kv_layout.h.
 struct KvLayer {
   void* keys = nullptr;
   void* values = nullptr;

@@ -1,0 +1,139 @@
+#include "cuda/attention.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/arithmetic.h"
+
+namespace parley {
+namespace cuda {
+namespace {
+
+// Sums that the splits of a step's tiles leave in memory: 32 MiB. A plan cuts no more tiles than have room.
+constexpr int64_t kMostPartialNumbers = int64_t{8} << 20;
+constexpr int64_t kMostSplitTasks = 8192;
+
+// Blocks that a kernel is started with, at most, for each multiprocessor: enough that those which end early make room for others.
+constexpr int64_t kBlocksPerMultiprocessor = 16;
+
+// Plans that scratch is reserved for: of layers with a window and without, of cross-attention, of the encoder.
+constexpr int64_t kReservedPlans = 4;
+
+int64_t partial_stride(int64_t head_dim) { return kPartialHeader + ceil_div(head_dim, 4) * 4; }
+
+// Blocks for each key/value head, for at most `tasks` tasks; a block takes several if there are more.
+int64_t num_blocks(int64_t tasks, int64_t num_kv_heads, int64_t multiprocessors) {
+  return std::min(tasks, ceil_div(kBlocksPerMultiprocessor * multiprocessors, num_kv_heads));
+}
+
+}  // namespace
+
+Attention::Sizes Attention::sizes(const ScratchLimits& limits) {
+  const int64_t splits = ceil_div(limits.context, kSplitKeys) + 1;
+  const int64_t pairs = checked_mul(limits.rows, limits.num_heads);
+  Sizes sizes;
+  sizes.tasks = 1 + kMostSplitTasks + checked_add(limits.rows, ceil_div(pairs, kNarrowPairs));
+  sizes.partials = std::min(kMostPartialNumbers, checked_mul(checked_mul(pairs, splits), partial_stride(limits.head_dim)));
+  sizes.arrived = checked_mul(kMostSplitTasks / 2, limits.num_heads);
+  return sizes;
+}
+
+int64_t Attention::scratch_bytes(const ScratchLimits& limits) const {
+  const Sizes size = sizes(limits);
+  return checked_mul(size.tasks, kReservedPlans * static_cast<int64_t>(sizeof(AttentionTask))) + 4 * (size.partials + size.arrived);
+}
+
+int64_t Attention::held_bytes() const {
+  int64_t bytes = partials_.bytes() + arrived_.bytes();
+  for (const Planned& planned : plans_) bytes += planned.memory.bytes();
+  return bytes;
+}
+
+void Attention::reserve(const ScratchLimits& limits) {
+  const Sizes size = sizes(limits);
+  while (static_cast<int64_t>(plans_.size()) < kReservedPlans) plans_.emplace_back();
+  for (Planned& planned : plans_) planned.memory.reserve<AttentionTask>(size.tasks);
+  reserve(size);
+}
+
+Attention::Planned& Attention::plan_of(const AttentionRows& rows) {
+  const auto number = static_cast<size_t>(rows.plan);
+  while (plans_.size() <= number) plans_.emplace_back();
+  return plans_[number];
+}
+
+void Attention::reserve(const Sizes& size) {
+  partials_.reserve<float>(size.partials);
+  const int64_t before = arrived_.bytes();
+  unsigned* arrived = arrived_.reserve<unsigned>(size.arrived);
+  if (arrived_.bytes() == before) return;
+  check(cudaMemsetAsync(arrived, 0, static_cast<size_t>(arrived_.bytes()), stream_), "memory set to 0");
+}
+
+void Attention::plan(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, const Upload& upload) {
+  check(heads.head_dim <= kMaxHeadDim, "attention on CUDA: heads of ", heads.head_dim, " dims, expected at most ", kMaxHeadDim);
+  if (rows.positions.size == 0) return;
+  const int64_t pair_numbers = heads.num_kv_heads * partial_stride(heads.head_dim);
+  const AttentionLimits limits{multiprocessors_, kMostPartialNumbers / pair_numbers, kMostSplitTasks};
+  const AttentionPlan plan = plan_attention(rows, heads, rule, limits);
+  reserve(Sizes{0, plan.num_partials * pair_numbers, plan.num_split_tiles * heads.num_kv_heads});
+
+  host_.assign(1, {});
+  PlanHeader header{};
+  header.num_narrow = static_cast<int32_t>(plan.narrow.size());
+  header.num_wide = static_cast<int32_t>(plan.wide.size());
+  std::memcpy(host_.data(), &header, sizeof header);
+  host_.insert(host_.end(), plan.narrow.begin(), plan.narrow.end());
+  host_.insert(host_.end(), plan.wide.begin(), plan.wide.end());
+  const auto count = static_cast<int64_t>(host_.size());
+  Planned& planned = plan_of(rows);
+  upload(planned.memory.reserve<AttentionTask>(count), host_.data(), count * static_cast<int64_t>(sizeof(AttentionTask)));
+
+  planned.num_narrow = header.num_narrow;
+  planned.num_wide = header.num_wide;
+  const int32_t* sequences = rows.host_sequences;
+  if (std::adjacent_find(sequences, sequences + rows.positions.size) == sequences + rows.positions.size) {
+    // Every row has a sequence of its own: not as many tasks as there are now, but as there can be.
+    const RowTiles tiles = tiles_of_row(heads);
+    const int64_t splits = ceil_div(rows.page_table.cols * kPageSize, kSplitKeys);
+    planned.num_narrow = tiles.narrow * rows.positions.size * splits;
+    planned.num_wide = tiles.wide * rows.positions.size * splits;
+  }
+}
+
+void Attention::run(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
+                    const AttentionRule& rule) {
+  if (out.rows == 0) return;
+  AttentionCall call{};
+  call.out = out;
+  call.qkv = qkv;
+  call.keys = kv.keys;
+  call.values = kv.values;
+  call.positions = rows.positions.data;
+  call.sequences = rows.sequences.data;
+  call.page_table = rows.page_table;
+  call.num_kv_heads = static_cast<int32_t>(heads.num_kv_heads);
+  call.heads_per_kv = static_cast<int32_t>(heads.num_heads / heads.num_kv_heads);
+  call.head_dim = static_cast<int32_t>(heads.head_dim);
+  call.whole_pieces = heads.head_dim % 8 == 0;
+  call.scale = rule.scale;
+  call.softcap = rule.softcap;
+  call.bias = rule.bias;
+  call.bias_by_key = rule.bias_by_key;
+  call.window = static_cast<int32_t>(rule.window);
+  call.num_keys = static_cast<int32_t>(rule.num_keys);
+  if (kv.dtype == DType::float32) return attend_float32(call, stream_);
+
+  Planned& planned = plan_of(rows);
+  call.plan = planned.memory.reserve<PlanHeader>(0);
+  call.partials = partials_.reserve<float>(0);
+  call.partial_stride = partial_stride(heads.head_dim);
+  call.arrived = arrived_.reserve<unsigned>(0);
+  const int64_t narrow = num_blocks(planned.num_narrow, heads.num_kv_heads, multiprocessors_);
+  const int64_t wide = num_blocks(planned.num_wide, heads.num_kv_heads, multiprocessors_);
+  if (narrow > 0) attend_narrow(call, kv.dtype, narrow, stream_);
+  if (wide > 0) attend_wide(call, kv.dtype, wide, stream_);
+}
+
+}  // namespace cuda
+}  // namespace parley

@@ -1,0 +1,54 @@
+// What the attention kernels get, and who starts them.
+#pragma once
+
+#include "cuda/attention_plan.h"
+#include "cuda/status.h"
+
+namespace parley {
+namespace cuda {
+
+// A plan in the device's memory: this header, then the tasks.
+struct PlanHeader {
+  int32_t num_narrow;
+  int32_t num_wide;
+  int32_t unused[8];
+};
+static_assert(sizeof(PlanHeader) == sizeof(AttentionTask), "the tasks lie behind it in the same array");
+
+struct AttentionCall {
+  Matrix<float> out;        // [T, num_heads head_dim]
+  Matrix<const float> qkv;  // [T, (num_heads + 2 num_kv_heads) head_dim]
+  const void* keys;
+  const void* values;
+  const int32_t* positions;  // [T]
+  const int32_t* sequences;  // [T]
+  Matrix<const int32_t> page_table;
+  int32_t num_kv_heads;
+  int32_t heads_per_kv;
+  int32_t head_dim;
+  bool whole_pieces;  // keys and values start at multiples of 16 bytes
+  float scale;
+  float softcap;
+  Matrix<const float> bias;
+  bool bias_by_key;
+  int32_t window;
+  int32_t num_keys;
+
+  const PlanHeader* plan;
+  float* partials;       // [num_partials, num_kv_heads, partial_stride]: largest exponent, sum of the weights, 2 unused, weighted values
+  int64_t partial_stride;
+  unsigned* arrived;     // [num_split_tiles, num_kv_heads]: splits that are done; 0 before and after every call
+};
+
+// Largest exponent, sum of the weights, and two that keep what follows at a multiple of 16 bytes.
+constexpr int64_t kPartialHeader = 4;
+
+// Start the decode and the prefill kernel for a plan's tasks with `blocks` blocks for each key/value head.
+void attend_narrow(const AttentionCall& call, DType dtype, int64_t blocks, cudaStream_t stream);
+void attend_wide(const AttentionCall& call, DType dtype, int64_t blocks, cudaStream_t stream);
+
+// Float32 keys and values; needs no plan.
+void attend_float32(const AttentionCall& call, cudaStream_t stream);
+
+}  // namespace cuda
+}  // namespace parley

@@ -1,0 +1,110 @@
+#include "cuda/attention_plan.h"
+
+#include <algorithm>
+
+#include "base/arithmetic.h"
+
+namespace parley {
+namespace cuda {
+namespace {
+
+// Blocks of a kernel that a multiprocessor runs side by side, about.
+constexpr int64_t kNarrowBlocks = 2;
+constexpr int64_t kWideBlocks = 1;
+
+int64_t num_splits(const AttentionTask& tile) { return ceil_div(tile.last_key, kSplitKeys) - tile.first_key / kSplitKeys; }
+
+class Planner {
+ public:
+  Planner(AttentionPlan& plan, const AttentionLimits& limits, int64_t num_kv_heads)
+      : plan_(plan), limits_(limits), num_kv_heads_(num_kv_heads) {}
+
+  // Tiles in any order → tasks. A tile is cut into its splits if it alone would keep a block busy for more than half of the time that all
+  // of them need. Whole tiles, the long ones, come first: the short tasks fill up what they leave.
+  void add(std::vector<AttentionTask>& tiles, int64_t blocks) {
+    std::stable_sort(tiles.begin(), tiles.end(), [](const AttentionTask& a, const AttentionTask& b) {
+      return a.last_key - a.first_key > b.last_key - b.first_key;
+    });
+    int64_t total = 0;
+    for (const AttentionTask& tile : tiles) total += num_splits(tile) * num_kv_heads_;
+    std::vector<AttentionTask> whole, cut;
+    for (const AttentionTask& tile : tiles) {
+      const int64_t splits = num_splits(tile);
+      const int64_t split_tasks = split_tasks_ + splits;
+      const int64_t partials = plan_.num_partials + splits * tile.num_pairs;
+      if (splits > 1 && 2 * splits * blocks > total && split_tasks <= limits_.split_tasks && partials <= limits_.partials) {
+        add_splits(tile, static_cast<int32_t>(splits), cut);
+        split_tasks_ = split_tasks;
+        plan_.num_partials = partials;
+        ++plan_.num_split_tiles;
+      } else {
+        whole.push_back(tile);
+      }
+    }
+    tiles = std::move(whole);
+    tiles.insert(tiles.end(), cut.begin(), cut.end());
+  }
+
+ private:
+  void add_splits(AttentionTask task, int32_t splits, std::vector<AttentionTask>& tasks) const {
+    const AttentionTask tile = task;
+    task.num_splits = splits;
+    task.partial = static_cast<int32_t>(plan_.num_partials);
+    task.tile = static_cast<int32_t>(plan_.num_split_tiles);
+    for (task.split = 0; task.split < splits; ++task.split) {
+      const auto start = static_cast<int32_t>((tile.first_key / kSplitKeys + task.split) * kSplitKeys);
+      task.first_key = std::max(tile.first_key, start);
+      task.last_key = std::min(tile.last_key, static_cast<int32_t>(start + kSplitKeys));
+      tasks.push_back(task);
+    }
+  }
+
+  AttentionPlan& plan_;
+  const AttentionLimits& limits_;
+  int64_t num_kv_heads_;
+  int64_t split_tasks_ = 0;
+};
+
+}  // namespace
+
+AttentionPlan plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, const AttentionLimits& limits) {
+  AttentionPlan plan;
+  const int64_t sharing = heads.num_heads / heads.num_kv_heads;
+  const int64_t num_rows = rows.positions.size;
+  for (int64_t first = 0; first < num_rows;) {
+    int64_t last = first + 1;
+    while (last < num_rows && rows.host_sequences[last] == rows.host_sequences[first]) ++last;
+    const int64_t pairs = (last - first) * sharing;
+    for (int64_t pair = 0; pair < pairs;) {
+      const int64_t count = std::min(pairs - pair, wide_pairs(heads.head_dim));
+      // Positions rise from row to row: the first row's window starts first, the last row sees farthest.
+      const int64_t start = rows.host_positions[first + pair / sharing];
+      const int64_t end = rows.host_positions[first + (pair + count - 1) / sharing];
+      AttentionTask tile{};
+      tile.row = static_cast<int32_t>(first);
+      tile.sequence = rows.host_sequences[first];
+      tile.first_pair = static_cast<int32_t>(pair);
+      tile.num_pairs = static_cast<int32_t>(count);
+      tile.first_key = static_cast<int32_t>(rule.window > 0 ? std::max<int64_t>(start - rule.window + 1, 0) : 0);
+      tile.last_key = static_cast<int32_t>(rule.num_keys > 0 ? rule.num_keys : end + 1);
+      tile.num_splits = 1;
+      (count <= kNarrowPairs ? plan.narrow : plan.wide).push_back(tile);
+      pair += count;
+    }
+    first = last;
+  }
+  Planner planner(plan, limits, heads.num_kv_heads);
+  planner.add(plan.narrow, kNarrowBlocks * limits.multiprocessors);
+  planner.add(plan.wide, kWideBlocks * limits.multiprocessors);
+  return plan;
+}
+
+RowTiles tiles_of_row(HeadLayout heads) {
+  const int64_t pairs = heads.num_heads / heads.num_kv_heads;
+  const int64_t rest = pairs % wide_pairs(heads.head_dim);
+  const int64_t narrow = rest > 0 && rest <= kNarrowPairs ? 1 : 0;
+  return {narrow, ceil_div(pairs, wide_pairs(heads.head_dim)) - narrow};
+}
+
+}  // namespace cuda
+}  // namespace parley

@@ -1,0 +1,594 @@
+// Attention of a tile of query pairs (attention_plan.h) on tensor cores: the one body of the decode and of the prefill kernel.
+//
+// Flash attention (Dao, 2023, "FlashAttention-2", algorithm 1) over blocks of kKeys keys, with FlashDecoding's splits: within a split
+// the running largest exponent, sum and weighted values are rescaled from block to block; splits are merged in order (attention_merge.h).
+//
+// A pair's bits follow from its own query, keys and values alone, whatever tile it is in, whatever the tile's shape, and whether one
+// block has all splits or each split its own:
+//   - a score is mma's sum over the head's dims, 16 at a time in order; a weight is rounded to the keys' type;
+//   - a sum of weighted values, and the sum of the weights (mma with ones), is mma's over a block's keys, 16 at a time in order;
+//   - blocks and splits start at multiples of kKeys and kSplitKeys; one that a pair does not see changes nothing: its weights are 0, so
+//     that 1 * x + 0 is computed;
+//   - what a pair does not see never reaches it, not even an infinite value: see multiply_seen_values.
+// Here mma is taken to compute each row of D from its row of A alone, and a product with 0 not to change a sum. Both hold in the
+// emulator; they are how every GPU so far behaves, and test/gpu checks it where there is one.
+#pragma once
+
+#include <cmath>
+#include <type_traits>
+
+#include "cuda/attention_call.h"
+#include "cuda/attention_merge.h"
+#include "cuda/kv_layout.h"
+#include "cuda/launch.h"
+#include "cuda/mma.h"
+
+namespace parley {
+namespace cuda {
+
+// Rows of `columns` 16-bit numbers in shared memory, in pieces of 16 bytes, placed so that the 8 rows of an ldmatrix lie in different banks.
+template <int columns>
+struct SharedRows {
+  static constexpr int kPieces = columns / 8;
+  static constexpr bool kSwizzled = kPieces % 8 == 0;
+  static constexpr int kPitch = kSwizzled ? kPieces : kPieces | 1;
+  static constexpr int numbers(int rows) { return rows * kPitch * 8; }
+
+  // Where piece `piece` of `row` starts, in numbers.
+  static __device__ __forceinline__ int at(int row, int piece) { return (row * kPitch + (kSwizzled ? piece ^ (row % 8) : piece)) * 8; }
+};
+
+// Warps stand in kRowWarps x kColumnWarps: those of a row have the same 16 pairs, and share out the keys of their scores and then the
+// dims of their values. kHeadDim: a multiple of 16, at least the heads' own.
+template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStages>
+struct Tile {
+  static constexpr int kThreads = 32 * kRowWarps * kColumnWarps;
+  static constexpr int kPairs = 16 * kRowWarps;
+  static constexpr int kKeys = kHeadDim <= 128 ? 64 : 32;  // of a block: the same in every tile of these heads
+  static constexpr int kWarpKeys = kKeys / kColumnWarps;
+  static constexpr int kKeyTiles = kWarpKeys / 8;
+  static constexpr int kDimTiles = (kHeadDim / 16 + kColumnWarps - 1) / kColumnWarps;  // of 16 dims; the last may be one too many
+  static_assert(kSplitKeys % kKeys == 0 && kWarpKeys % 8 == 0, "a split is whole blocks, a warp has whole columns of tiles");
+
+  using Rows = SharedRows<kHeadDim>;
+  using WeightRows = SharedRows<kKeys>;
+
+  // Shared memory: queries, keys and values of kStages blocks, the row warps' weights and maxima if several warps need them, what each
+  // pair sees.
+  static constexpr int kQueryNumbers = Rows::numbers(kPairs);
+  static constexpr int kStageNumbers = Rows::numbers(kKeys);
+  static constexpr int kWeightNumbers = kColumnWarps > 1 ? WeightRows::numbers(kPairs) : 0;
+  static constexpr int kMaxima = kColumnWarps > 1 ? kPairs * kColumnWarps : 0;
+  static constexpr int64_t kSharedBytes = 2 * (kQueryNumbers + 2 * kStages * kStageNumbers + kWeightNumbers) + 4 * kMaxima + 16 * (kPairs + 1);
+  static_assert(kSharedBytes <= kMaxSharedBytes, "");
+
+  // The keys that a pair sees, and where key 0 stands in its row of the bias table.
+  struct Sight {
+    int32_t first_key;
+    int32_t last_key;
+    int32_t bias_column;
+    int32_t head;
+  };
+
+  // Of two rows of D, lane / 4 and lane / 4 + 8: what is known of the keys so far.
+  struct Sums {
+    float top[2];
+    float total[2];
+    float values[kDimTiles][2][4];
+  };
+
+  const AttentionCall& call;
+  const AttentionTask& task;
+  const int kv_head;
+  int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row_warp = static_cast<int>(threadIdx.x) / 32 / kColumnWarps;
+  const int column_warp = static_cast<int>(threadIdx.x) / 32 % kColumnWarps;
+  Number* const queries = dynamic_shared<Number>();
+  Number* const keys = queries + kQueryNumbers;
+  Number* const values = keys + kStages * kStageNumbers;
+  Number* const weights = values + kStages * kStageNumbers;
+  Sight* const sights = reinterpret_cast<Sight*>(weights + kWeightNumbers);
+  int32_t* const is_last = reinterpret_cast<int32_t*>(sights + kPairs);
+  float* const maxima = reinterpret_cast<float*>(sights + kPairs + 1);  // [kColumnWarps, kPairs]
+
+  __device__ __forceinline__ Tile(const AttentionCall& call, const AttentionTask& task, int kv_head)
+      : call(call), task(task), kv_head(kv_head) {}
+
+  // Makes the compiler compute anew what depends on the lane. It would keep all addresses of ldmatrix from block to block, and then has too
+  // few registers for the sums.
+  __device__ __forceinline__ void forget_lane() { asm volatile("" : "+r"(lane)); }
+
+  __device__ __forceinline__ int row_of(int pair) const { return task.row + (task.first_pair + pair) / call.heads_per_kv; }
+  __device__ __forceinline__ int head_of(int pair) const {
+    return kv_head * call.heads_per_kv + (task.first_pair + pair) % call.heads_per_kv;
+  }
+
+  // Pairs behind the last are zeros that see what the last one sees.
+  __device__ __forceinline__ void load_queries() const {
+    for (int i = static_cast<int>(threadIdx.x); i < kPairs * Rows::kPieces; i += kThreads) {
+      const int pair = i / Rows::kPieces, piece = i % Rows::kPieces;
+      uint32_t packed[4] = {0, 0, 0, 0};
+      if (pair < task.num_pairs) {
+        const float* query = call.qkv.row(row_of(pair)) + static_cast<int64_t>(head_of(pair)) * call.head_dim;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int dim = piece * 8 + 2 * j;
+          packed[j] = pack_pair<Number>(dim < call.head_dim ? query[dim] : 0.0f, dim + 1 < call.head_dim ? query[dim + 1] : 0.0f);
+        }
+      }
+      *reinterpret_cast<uint4*>(queries + Rows::at(pair, piece)) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+    }
+    for (int pair = static_cast<int>(threadIdx.x); pair < kPairs; pair += kThreads) {
+      const int known = min(pair, task.num_pairs - 1);
+      const int position = call.positions[row_of(known)];
+      Sight sight;
+      sight.first_key = call.window > 0 ? max(position - call.window + 1, 0) : 0;
+      sight.last_key = call.num_keys > 0 ? call.num_keys : position + 1;
+      const int columns = static_cast<int>(call.bias.cols);
+      sight.bias_column = call.bias_by_key ? 0 : (call.num_keys > 0 ? columns / 2 : columns - 1) - position;
+      sight.head = head_of(known);
+      sights[pair] = sight;
+    }
+  }
+
+  // The keys or values of the block that starts at `first`; zeros for those that the task does not see.
+  __device__ __forceinline__ void request(Number* to, const void* from, int first) const {
+    const int32_t* pages = call.page_table.row(task.sequence);
+    const Number* numbers = static_cast<const Number*>(from);
+    constexpr int kAll = kKeys * Rows::kPieces;
+#pragma unroll
+    for (int i = 0; i < (kAll + kThreads - 1) / kThreads; ++i) {
+      const int index = i * kThreads + static_cast<int>(threadIdx.x);
+      if (kAll % kThreads != 0 && index >= kAll) break;
+      const int row = index / Rows::kPieces, piece = index % Rows::kPieces;
+      const int key = first + row;
+      const bool visible = key >= task.first_key && key < task.last_key && piece * 8 < call.head_dim;
+      const Number* source = numbers;
+      if (visible) {
+        source += kv_index(pages[key / kPageSize], kv_head, key % kPageSize, piece * 8, call.num_kv_heads, call.head_dim);
+      }
+      Number* target = to + Rows::at(row, piece);
+      if (call.whole_pieces) {
+        cp_async_16(target, source, visible);
+      } else {
+        for (int j = 0; j < 8; ++j) {
+          const bool exists = visible && piece * 8 + j < call.head_dim;
+          reinterpret_cast<uint16_t*>(target)[j] = exists ? reinterpret_cast<const uint16_t*>(source)[j] : 0;
+        }
+      }
+    }
+  }
+
+  // scores[n]: the warp's pairs with its keys 8 n .. 8 n + 7.
+  __device__ __forceinline__ void multiply_keys(float (&scores)[kKeyTiles][4], const Number* block) const {
+#pragma unroll
+    for (int n = 0; n < kKeyTiles; ++n) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) scores[n][r] = 0;
+    }
+    const int first = column_warp * kWarpKeys;
+#pragma unroll
+    for (int k = 0; k < kHeadDim / 16; ++k) {
+      uint32_t a[4];
+      ldmatrix_x4(a, queries + Rows::at(row_warp * 16 + lane % 16, 2 * k + lane / 16));
+      if constexpr (kKeyTiles % 2 == 0) {
+#pragma unroll
+        for (int n = 0; n < kKeyTiles; n += 2) {
+          uint32_t b[4];
+          ldmatrix_x4(b, block + Rows::at(first + n * 8 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+          const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+          mma_m16n8k16<Number>(scores[n], a, low);
+          mma_m16n8k16<Number>(scores[n + 1], a, high);
+        }
+      } else {
+#pragma unroll
+        for (int n = 0; n < kKeyTiles; ++n) {
+          uint32_t b[2];
+          ldmatrix_x2(b, block + Rows::at(first + n * 8 + lane % 8, 2 * k + lane / 8 % 2));
+          mma_m16n8k16<Number>(scores[n], a, b);
+        }
+      }
+    }
+  }
+
+  // Scores → exponents of 2, -inf where a pair does not see the key. first: the block's first key; masked: some pair does not see some key.
+  __device__ __forceinline__ void apply_rule(float (&scores)[kKeyTiles][4], int first, bool masked) const {
+    constexpr float kLog2e = 1.44269504f;
+    const Sight* sight = sights + row_warp * 16 + lane / 4;  // and 8 behind it
+    const int warp_first = first + column_warp * kWarpKeys + 2 * (lane % 4);
+    if (call.softcap == 0 && !call.bias.data) {
+      const float scale = call.scale * kLog2e;
+#pragma unroll
+      for (int n = 0; n < kKeyTiles; ++n) {
+#pragma unroll
+        for (int r = 0; r < 4; ++r) scores[n][r] *= scale;
+      }
+    } else {
+      // One after the other, by way of memory: unrolled, this takes registers that the hot loop needs.
+      const float cap = call.softcap, inverse_cap = cap == 0 ? 0 : 1 / cap;
+      float copies[kKeyTiles * 4];
+#pragma unroll
+      for (int i = 0; i < kKeyTiles * 4; ++i) copies[i] = scores[i / 4][i % 4];
+#pragma unroll 1
+      for (int i = 0; i < kKeyTiles * 4; ++i) {
+        float score = copies[i] * call.scale;
+        if (cap != 0) score = cap * tanhf(score * inverse_cap);
+        if (call.bias.data) {
+          const Sight& pair = sight[i % 4 / 2 * 8];
+          const int column = pair.bias_column + warp_first + i / 4 * 8 + i % 2;
+          score += call.bias.row(pair.head)[min(max(column, 0), static_cast<int>(call.bias.cols) - 1)];
+        }
+        copies[i] = score * kLog2e;
+      }
+#pragma unroll
+      for (int i = 0; i < kKeyTiles * 4; ++i) scores[i / 4][i % 4] = copies[i];
+    }
+    if (!masked) return;
+    const int first_key[2] = {sight[0].first_key, sight[8].first_key}, last_key[2] = {sight[0].last_key, sight[8].last_key};
+#pragma unroll
+    for (int n = 0; n < kKeyTiles; ++n) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const int key = warp_first + n * 8 + r % 2;
+        if (key < first_key[r / 2] || key >= last_key[r / 2]) scores[n][r] = -INFINITY;
+      }
+    }
+  }
+
+  // The weights of keys 16 k .. 16 k + 15 of a block as A of mma. own: what the thread computed, if its warp has the weights of all keys.
+  __device__ __forceinline__ void load_weights(uint32_t (&a)[4], const uint32_t (&own)[kKeyTiles][2], int k) const {
+    if constexpr (kColumnWarps == 1) {
+      a[0] = own[2 * k][0];
+      a[1] = own[2 * k][1];
+      a[2] = own[2 * k + 1][0];
+      a[3] = own[2 * k + 1][1];
+    } else {
+      ldmatrix_x4(a, weights + WeightRows::at(row_warp * 16 + lane % 16, 2 * k + lane / 16));
+    }
+  }
+
+  // Values of keys 16 k .. 16 k + 15 of a block as B of two mma: of the dims 0-7 and 8-15 of the warp's j-th tile.
+  __device__ __forceinline__ void load_values(uint32_t (&b)[4], const Number* block, int k, int j) const {
+    ldmatrix_x4_trans(b, block + Rows::at(k * 16 + lane % 16, 2 * (column_warp + j * kColumnWarps) + lane / 16));
+  }
+
+  // Whether the warp has a j-th tile of dims.
+  __device__ __forceinline__ bool has_dims(int j) const {
+    return kHeadDim / 16 % kColumnWarps == 0 || column_warp + j * kColumnWarps < kHeadDim / 16;
+  }
+
+  // sums += weights * values of a block.
+  __device__ __forceinline__ void multiply_values(Sums& sums, const uint32_t (&own)[kKeyTiles][2], const Number* block) const {
+    const uint32_t one = pack_pair<Number>(1, 1);
+    const uint32_t ones[2] = {one, one};
+    float total[4] = {sums.total[0], 0, sums.total[1], 0};
+#pragma unroll
+    for (int k = 0; k < kKeys / 16; ++k) {
+      uint32_t a[4];
+      load_weights(a, own, k);
+      mma_m16n8k16<Number>(total, a, ones);
+#pragma unroll
+      for (int j = 0; j < kDimTiles; ++j) {
+        if (!has_dims(j)) break;
+        uint32_t b[4];
+        load_values(b, block, k, j);
+        const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+        mma_m16n8k16<Number>(sums.values[j][0], a, low);
+        mma_m16n8k16<Number>(sums.values[j][1], a, high);
+      }
+    }
+    sums.total[0] = total[0];
+    sums.total[1] = total[2];
+  }
+
+  // Whether an infinity or NaN is among the warp's part of a block's values.
+  __device__ __forceinline__ bool has_special(const Number* block) const {
+    constexpr uint32_t kExponent = std::is_same<Number, __half>::value ? 0x7c00u : 0x7f80u;
+    bool found = false;
+#pragma unroll 1
+    for (int k = 0; k < kKeys / 16; ++k) {
+      for (int j = 0; j < kDimTiles && has_dims(j); ++j) {
+        uint32_t b[4];
+        load_values(b, block, k, j);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) found = found || (b[i] & kExponent) == kExponent || (b[i] >> 16 & kExponent) == kExponent;
+      }
+    }
+    return __any_sync(0xffffffffu, found);
+  }
+
+  // multiply_values for a block in which some pair does not see some key whose value is not finite: 0 * infinity is not 0. One mma a pair,
+  // without the keys that it does not see, of which its row of D is kept. So rare that speed does not matter: the copies lie in memory.
+  __device__ __forceinline__ void multiply_seen_values(Sums& sums, const uint32_t (&own)[kKeyTiles][2], const Number* block,
+                                                       int first) const {
+    const uint32_t one = pack_pair<Number>(1, 1);
+    const uint32_t ones[2] = {one, one};
+    float total[4] = {sums.total[0], 0, sums.total[1], 0};
+    uint32_t a[kKeys / 16][4];
+    float d[2 * kDimTiles][4];
+#pragma unroll
+    for (int k = 0; k < kKeys / 16; ++k) load_weights(a[k], own, k);
+#pragma unroll
+    for (int n = 0; n < 2 * kDimTiles; ++n) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) d[n][r] = sums.values[n / 2][n % 2][r];
+    }
+#pragma unroll 1
+    for (int k = 0; k < kKeys / 16; ++k) {
+      mma_m16n8k16<Number>(total, a[k], ones);
+#pragma unroll 1
+      for (int n = 0; n < 2 * kDimTiles && has_dims(n / 2); ++n) {
+        uint32_t b[4];
+        load_values(b, block, k, n / 2);
+        float result[4] = {d[n][0], d[n][1], d[n][2], d[n][3]};
+#pragma unroll 1
+        for (int row = 0; row < 16; ++row) {
+          const Sight sight = sights[row_warp * 16 + row];
+          const auto seen = [&](uint32_t two, int key) {
+            return (key >= sight.first_key && key < sight.last_key ? two & 0xffffu : 0) |
+                   (key + 1 >= sight.first_key && key + 1 < sight.last_key ? two & 0xffff0000u : 0);
+          };
+          const int key = first + k * 16 + 2 * (lane % 4);
+          const uint32_t rest[2] = {seen(n % 2 == 0 ? b[0] : b[2], key), seen(n % 2 == 0 ? b[1] : b[3], key + 8)};
+          float sum[4] = {d[n][0], d[n][1], d[n][2], d[n][3]};
+          mma_m16n8k16<Number>(sum, a[k], rest);
+#pragma unroll
+          for (int r = 0; r < 4; ++r) {
+            if (row == lane / 4 + r / 2 * 8) result[r] = sum[r];
+          }
+        }
+#pragma unroll
+        for (int r = 0; r < 4; ++r) d[n][r] = result[r];
+      }
+    }
+    sums.total[0] = total[0];
+    sums.total[1] = total[2];
+#pragma unroll
+    for (int n = 0; n < 2 * kDimTiles; ++n) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) sums.values[n / 2][n % 2][r] = d[n][r];
+    }
+  }
+
+  static __device__ __forceinline__ void clear(Sums& sums) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sums.top[r] = -INFINITY;
+      sums.total[r] = 0;
+    }
+#pragma unroll
+    for (int j = 0; j < kDimTiles; ++j) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) sums.values[j][0][r] = sums.values[j][1][r] = 0;
+    }
+  }
+
+  // Merges a split, behind those that are in `all`.
+  static __device__ __forceinline__ void merge(Sums& all, const Sums& split) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const MergeFactors factors(all.top[r], split.top[r]);
+      all.top[r] = factors.top;
+      all.total[r] = factors.merged(all.total[r], split.total[r]);
+#pragma unroll
+      for (int j = 0; j < kDimTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float& number = all.values[j][i / 2][2 * r + i % 2];
+          number = factors.merged(number, split.values[j][i / 2][2 * r + i % 2]);
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ float* output(int pair) const {
+    return call.out.row(row_of(pair)) + static_cast<int64_t>(head_of(pair)) * call.head_dim;
+  }
+
+  // Where a pair's sums of a split lie.
+  __device__ __forceinline__ float* partial(int split, int pair) const {
+    return call.partials + ((task.partial + static_cast<int64_t>(split) * task.num_pairs + pair) * call.num_kv_heads + kv_head) * call.partial_stride;
+  }
+
+  // Writes a whole tile's outputs, or a split's sums.
+  __device__ __forceinline__ void store(const Sums& sums) const {
+    const bool whole = task.num_splits == 1;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int pair = row_warp * 16 + lane / 4 + 8 * r;
+      if (pair >= task.num_pairs) continue;
+      float* to = whole ? output(pair) : partial(task.split, pair);
+      if (!whole) {
+        if (column_warp == 0 && lane % 4 == 0) {
+          to[0] = sums.top[r];
+          to[1] = sums.total[r];
+        }
+        to += kPartialHeader;
+      }
+      const float factor = whole ? 1 / sums.total[r] : 1;
+      const int first = column_warp * 16 + 2 * (lane % 4);
+#pragma unroll
+      for (int j = 0; j < kDimTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int dim = first + j * kColumnWarps * 16 + i / 2 * 8 + i % 2;
+          if (dim < call.head_dim) to[dim] = sums.values[j][i / 2][2 * r + i % 2] * factor;
+        }
+      }
+    }
+  }
+
+  // Behind the store of a split's sums: the block that comes last merges all.
+  __device__ __forceinline__ void merge_partials() const {
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      unsigned* arrived = call.arrived + static_cast<int64_t>(task.tile) * call.num_kv_heads + kv_head;
+      *is_last = atomicAdd(arrived, 1u) + 1 == static_cast<unsigned>(task.num_splits);
+      if (*is_last) *arrived = 0;
+    }
+    __syncthreads();
+    if (!*is_last) return;
+    __threadfence();
+    for (int index = static_cast<int>(threadIdx.x); index < task.num_pairs * call.head_dim; index += kThreads) {
+      const int pair = index / call.head_dim, dim = index % call.head_dim;
+      float top = -INFINITY, total = 0, number = 0;
+#pragma unroll 4
+      for (int split = 0; split < task.num_splits; ++split) {
+        const float* from = partial(split, pair);  // other blocks wrote it: past the first-level cache
+        const MergeFactors factors(top, __ldcg(from));
+        top = factors.top;
+        total = factors.merged(total, __ldcg(from + 1));
+        number = factors.merged(number, __ldcg(from + kPartialHeader + dim));
+      }
+      output(pair)[dim] = number * (1 / total);
+    }
+  }
+
+  __device__ __forceinline__ void run() {
+    load_queries();
+    const int first_block = task.first_key / kKeys;
+    const int last_block = (task.last_key + kKeys - 1) / kKeys;
+    // Copies come in one order: keys, values, keys, values, …; kStages blocks of keys and kStages - 1 of values before the first is used.
+    const auto request_keys = [&](int block) {
+      if (block < last_block) request(keys + block % kStages * kStageNumbers, call.keys, block * kKeys);
+      cp_async_commit();
+    };
+    const auto request_values = [&](int block) {
+      if (block < last_block) request(values + block % kStages * kStageNumbers, call.values, block * kKeys);
+      cp_async_commit();
+    };
+    request_keys(first_block);
+#pragma unroll
+    for (int i = 1; i < kStages; ++i) {
+      request_values(first_block + i - 1);
+      request_keys(first_block + i);
+    }
+
+    Sums all, split;
+    clear(all);
+    clear(split);
+    for (int block = first_block; block < last_block; ++block) {
+      forget_lane();
+      const int first = block * kKeys;
+      cp_async_wait<2 * kStages - 2>();
+      __syncthreads();  // the keys are there for all; all are done with the block before
+      request_values(block + kStages - 1);
+
+      // Of the warp's 16 pairs: pair 0 sees least of what lies ahead, pair 15 least of what lies behind.
+      const Sight* lowest = sights + row_warp * 16;
+      const Sight* highest = lowest + 15;
+      const bool active = row_warp * 16 < task.num_pairs && first < highest->last_key && first + kKeys > lowest->first_key;
+      const bool masked = first < highest->first_key || first + kKeys > lowest->last_key;
+      float scores[kKeyTiles][4];
+      float top[2] = {-INFINITY, -INFINITY};
+      if (active) {
+        multiply_keys(scores, keys + block % kStages * kStageNumbers);
+        apply_rule(scores, first, masked);
+#pragma unroll
+        for (int n = 0; n < kKeyTiles; ++n) {
+#pragma unroll
+          for (int r = 0; r < 4; ++r) top[r / 2] = fmaxf(top[r / 2], scores[n][r]);
+        }
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 1));
+          top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
+        }
+      }
+      if constexpr (kColumnWarps > 1) {
+        const int pair = row_warp * 16 + lane / 4;
+        if (active && lane % 4 == 0) {
+          maxima[column_warp * kPairs + pair] = top[0];
+          maxima[column_warp * kPairs + pair + 8] = top[1];
+        }
+        __syncthreads();
+        if (active) {
+#pragma unroll
+          for (int warp = 0; warp < kColumnWarps; ++warp) {
+            top[0] = fmaxf(top[0], maxima[warp * kPairs + pair]);
+            top[1] = fmaxf(top[1], maxima[warp * kPairs + pair + 8]);
+          }
+        }
+      }
+
+      uint32_t own[kKeyTiles][2];  // weights of rows lane / 4 and lane / 4 + 8, two keys each
+      if (active) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const float before = split.top[r];
+          split.top[r] = fmaxf(before, top[r]);
+          const float base = split.top[r] == -INFINITY ? 0 : split.top[r];
+          const float shrink = exp2_approximate(before - base);
+          split.total[r] *= shrink;
+#pragma unroll
+          for (int j = 0; j < kDimTiles; ++j) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) split.values[j][i / 2][2 * r + i % 2] *= shrink;
+          }
+#pragma unroll
+          for (int n = 0; n < kKeyTiles; ++n) {
+            own[n][r] = pack_pair<Number>(exp2_approximate(scores[n][2 * r] - base), exp2_approximate(scores[n][2 * r + 1] - base));
+            if constexpr (kColumnWarps > 1) {
+              const int pair = row_warp * 16 + lane / 4 + 8 * r;
+              const int piece = column_warp * kKeyTiles + n;
+              *reinterpret_cast<uint32_t*>(weights + WeightRows::at(pair, piece) + 2 * (lane % 4)) = own[n][r];
+            }
+          }
+        }
+      }
+
+      forget_lane();
+      cp_async_wait<2 * kStages - 2>();
+      __syncthreads();  // the values are there for all, and the weights; all are done with the keys
+      request_keys(block + kStages);
+      if (active) {
+        const Number* block_values = values + block % kStages * kStageNumbers;
+        if (masked && has_special(block_values)) {
+          multiply_seen_values(split, own, block_values, first);
+        } else {
+          multiply_values(split, own, block_values);
+        }
+      }
+
+      if ((first + kKeys) % kSplitKeys == 0 || block + 1 == last_block) {
+        merge(all, split);
+        clear(split);
+      }
+    }
+    cp_async_wait<0>();
+    store(all);
+    if (task.num_splits > 1) merge_partials();
+    __syncthreads();  // the next task's
+  }
+};
+
+template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStages, int kBlocks>
+__global__ void __launch_bounds__(32 * kRowWarps * kColumnWarps, kBlocks) attend_tiles(const AttentionCall call, bool wide) {
+  using Tiles = Tile<Number, kHeadDim, kRowWarps, kColumnWarps, kStages>;
+  const AttentionTask* tasks = reinterpret_cast<const AttentionTask*>(call.plan + 1) + (wide ? call.plan->num_narrow : 0);
+  const int num_tasks = wide ? call.plan->num_wide : call.plan->num_narrow;
+  for (int task = static_cast<int>(blockIdx.x); task < num_tasks; task += static_cast<int>(gridDim.x)) {
+    Tiles(call, tasks[task], static_cast<int>(blockIdx.y)).run();
+  }
+}
+
+// function(null pointer of the keys' type, the dims that a tile has for heads of head_dim, as a std::integral_constant). Only compute is
+// lost to dims behind a head's own, which are not read.
+template <class Function>
+void with_tile_type(DType dtype, int head_dim, const Function& function) {
+  const auto with_dims = [&](auto* number) {
+    if (head_dim <= 32) return function(number, std::integral_constant<int, 32>());
+    if (head_dim <= 64) return function(number, std::integral_constant<int, 64>());
+    if (head_dim <= 80) return function(number, std::integral_constant<int, 80>());
+    if (head_dim <= 96) return function(number, std::integral_constant<int, 96>());
+    if (head_dim <= 128) return function(number, std::integral_constant<int, 128>());
+    if (head_dim <= 192) return function(number, std::integral_constant<int, 192>());
+    return function(number, std::integral_constant<int, kMaxHeadDim>());
+  };
+  if (dtype == DType::float16) return with_dims(static_cast<__half*>(nullptr));
+  with_dims(static_cast<__nv_bfloat16*>(nullptr));
+}
+
+}  // namespace cuda
+}  // namespace parley
