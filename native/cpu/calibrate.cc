@@ -23,7 +23,6 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 constexpr int64_t kHugePage = 2 << 20;
-constexpr int64_t kStep = 128;  // read_sum takes multiples of this many numbers
 
 struct Free {
   void operator()(void* data) const { std::free(data); }
@@ -48,9 +47,9 @@ double measure_read_bandwidth(int num_threads, int64_t bytes, double seconds) {
   madvise(buffer.get(), static_cast<size_t>(bytes), MADV_HUGEPAGE);  // if there are none, small pages are what the engine gets too
 #endif
   float* data = static_cast<float*>(buffer.get());
-  const int64_t steps = bytes / static_cast<int64_t>(sizeof(float)) / kStep;
+  const int64_t steps = bytes / static_cast<int64_t>(sizeof(float)) / kReadStep;
   std::vector<Result> results(static_cast<size_t>(num_threads));
-  const auto share = [&](int thread) { return steps * thread / num_threads * kStep; };
+  const auto share = [&](int thread) { return steps * thread / num_threads * kReadStep; };
   pool.run([&](int thread) { std::fill(data + share(thread), data + share(thread + 1), 1.0f); });
   double best = 0;
   const auto start = Clock::now();
@@ -59,7 +58,7 @@ double measure_read_bandwidth(int num_threads, int64_t bytes, double seconds) {
     pool.run([&](int thread) {
       results[static_cast<size_t>(thread)].numbers[2] = kernels.read_sum(data + share(thread), share(thread + 1) - share(thread));
     });
-    best = std::max(best, static_cast<double>(steps * kStep) * sizeof(float) / seconds_since(pass) * 1e-9);
+    best = std::max(best, static_cast<double>(steps * kReadStep) * sizeof(float) / seconds_since(pass) * 1e-9);
   } while (seconds_since(start) < seconds);
   return best;
 }

@@ -123,16 +123,18 @@ async function waste(engine: Engine): Promise<void> {
   console.log(`  KV pages in use without a token: ${(100 * median(wastes)).toFixed(1)}%`)
 }
 
-/** Gaps between the tokens of some streams while a long prompt arrives, until its first token. */
+/** Gaps between the tokens of some streams while a long prompt arrives, until its first token, and before: some are the machine's. */
 async function gaps(engine: Engine, streams: number, name: string, rounds: number): Promise<void> {
   const p50: number[] = []
   const p99: number[] = []
   const most: number[] = []
   const first: number[] = []
   const alone: number[] = []
+  const ratios: number[] = []
+  const before: number[] = []
   for (let round = 0; round < rounds; round++) {
     const controller = new AbortController()
-    const all: number[] = []
+    const gaps = { before: [] as number[], during: [] as number[] }
     let during = false
     let tokens = 0
     const stream = async () => {
@@ -140,29 +142,32 @@ async function gaps(engine: Engine, streams: number, name: string, rounds: numbe
       let last = 0
       for await (const _ of engine.submit({ prompt: freshPrompt(32), sampling }, controller.signal)) {
         const now = performance.now()
-        if (during) all.push(now - last)
-        last = now
         tokens++
+        if (last > 0) gaps[during ? 'during' : 'before'].push(now - last)
+        last = now
       }
     }
     const running = Array.from({ length: streams }, stream)
-    while (tokens < streams * 30) await new Promise((resolve) => setTimeout(resolve, 5))
+    while (tokens < streams * 130) await new Promise((resolve) => setTimeout(resolve, 5))
     during = true
     first.push(await timeToFirstToken(engine, freshPrompt(longPrompt)))
     controller.abort()
     await Promise.all(running)
-    const sorted = all.toSorted((a, b) => a - b)
-    const quantile = (q: number) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? 0
-    p50.push(quantile(0.5))
-    p99.push(quantile(0.99))
-    most.push(quantile(1))
+    p50.push(quantile(gaps.during, 0.5))
+    p99.push(quantile(gaps.during, 0.99))
+    ratios.push(quantile(gaps.during, 0.99) / quantile(gaps.during, 0.5))
+    before.push(quantile(gaps.before, 0.99) / quantile(gaps.before, 0.5))
+    most.push(quantile(gaps.during, 1))
     alone.push(await timeToFirstToken(engine, freshPrompt(longPrompt)))
   }
-  const ratio = median(p99.map((ms, i) => ms / (p50[i] ?? 1)))
   console.log(
-    `  ${streams} streams while ${longPrompt} tokens arrive, ${name}: gaps p50 ${median(p50).toFixed(1)} ms, p99 ${median(p99).toFixed(1)} ms (${ratio.toFixed(2)} x), ` +
+    `  ${streams} streams while ${longPrompt} tokens arrive, ${name}: gaps p50 ${median(p50).toFixed(1)} ms, p99 ${median(p99).toFixed(1)} ms (${median(ratios).toFixed(2)} x; before it came ${median(before).toFixed(2)} x), ` +
       `most ${median(most).toFixed(1)} ms; the prompt's first token after ${median(first).toFixed(0)} ms, alone ${median(alone).toFixed(0)} ms`,
   )
+}
+
+function quantile(values: number[], q: number): number {
+  return values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(q * values.length))] ?? Number.NaN
 }
 
 function median(values: number[]): number {

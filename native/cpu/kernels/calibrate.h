@@ -8,16 +8,21 @@ namespace parley {
 namespace PARLEY_ISA {
 namespace {
 
+// Several runs of memory at once, as `linear` walks several panels: one alone keeps too few reads in flight.
 float read_sum(const float* data, int64_t n) {
   constexpr int accumulators = PARLEY_LEVEL >= 2 ? 8 : PARLEY_LEVEL == 1 ? 4 : 2;
   Vec acc[accumulators];
 #pragma GCC unroll 8
   for (int j = 0; j < accumulators; ++j) acc[j] = zero();
-  for (int64_t i = 0; i < n; i += accumulators * kLanes) {
+  const int64_t run = n / kReadRuns;
+  for (int64_t i = 0; i < run; i += accumulators * kLanes) {
+    for (int64_t r = 0; r < kReadRuns; ++r) {
+      const float* numbers = data + r * run + i;
 #pragma GCC unroll 8
-    for (int j = 0; j < accumulators; ++j) {
-      __builtin_prefetch(data + i + j * kLanes + 1024);
-      acc[j] = acc[j] + load(data + i + j * kLanes);
+      for (int j = 0; j < accumulators; ++j) {
+        __builtin_prefetch(numbers + j * kLanes + 1024);
+        acc[j] = acc[j] + load(numbers + j * kLanes);
+      }
     }
   }
   Vec total = zero();

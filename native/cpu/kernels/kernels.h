@@ -129,6 +129,10 @@ struct ScoreCall {
   float* top_logprobs;
 };
 
+// Of read_sum: runs of memory that it walks at once, and a multiple of what it takes of all of them in one go.
+constexpr int64_t kReadRuns = 4;
+constexpr int64_t kReadStep = kReadRuns * 8 * kLanes;
+
 struct Kernels {
   // The plan for weights of `dtype`.
   LinearPlan (*plan_linear)(NumberType dtype, int64_t num_tokens, int64_t cols);
@@ -168,7 +172,7 @@ struct Kernels {
   void (*sample)(SampleCall& call);
   void (*score)(ScoreCall& call);
 
-  // For calibration: the sum of n numbers (n a multiple of 128, 64-byte aligned), and a loop of FMAs in registers that returns how
+  // For calibration: the sum of n numbers (n a multiple of kReadStep, 64-byte aligned), and a loop of FMAs in registers that returns how
   // many floating-point operations it did (an FMA is two).
   float (*read_sum)(const float* data, int64_t n);
   int64_t (*fma_loop)(int64_t iterations, float* sink);
