@@ -221,6 +221,15 @@ describeBackends('sample', (ops) => {
     for (const params of [{ seed: 1 }, { seed: 2, top_p: 0.8 }, { seed: 3, top_k: 100 }]) {
       expectDistribution(draws(ops, logits, params, 1500), truncated(logits, params), JSON.stringify(params))
     }
+    // Where a bound spares looking at most of the ids; coarse logits have ties at it, and some ids no weight.
+    const coarse = fixed.normals(9000, 2).map((x) => (x < -2 ? Number.NEGATIVE_INFINITY : Math.round(x * 4) / 4))
+    for (const params of [
+      { seed: 4, top_k: 7 },
+      { seed: 5, top_k: 300, temperature: 3 },
+      { seed: 6, top_p: 0.1, temperature: 0.3 },
+    ]) {
+      expectDistribution(draws(ops, coarse, params, 600), truncated(coarse, params), JSON.stringify(params))
+    }
   })
 
   test('never chooses an id without a tokenizer entry, however probable', () => {

@@ -201,6 +201,13 @@ PARLEY_INLINE uint32_t order_of(float x) {
   return key ^ (key >> 31 ? 0xffffffffu : 0x80000000u);
 }
 
+PARLEY_INLINE float value_of(uint32_t key) {
+  const uint32_t word = key ^ (key >> 31 ? 0x80000000u : 0xffffffffu);
+  float x;
+  __builtin_memcpy(&x, &word, 4);
+  return x;
+}
+
 // Keeps the tokens above `key`, and the first `ties` of those at it.
 struct Cut {
   uint32_t key;
@@ -278,6 +285,45 @@ int64_t apply_cut(const float* logits, int32_t* ids, int64_t n, Cut cut) {
   return kept;
 }
 
+// A logit that at least k of the n have or exceed, and not many more: the k-th largest among the maxima of some groups of them.
+// -infinity where looking for one is not worth it.
+float bound_by_count(const float* logits, int64_t n, int64_t k) {
+  constexpr int64_t kMostGroups = 2048;
+  constexpr int64_t kChunks = kMostGroups / kLanes;  // each lane of each chunk is a group
+  if (4 * k > kMostGroups || n < 4 * kMostGroups) return -__builtin_inff();
+  float maxima[kMostGroups];
+  int32_t groups[kMostGroups];
+  const int64_t chunk = (n + kMostGroups - 1) / kMostGroups * kLanes;
+  for (int64_t c = 0; c < kChunks; ++c) {
+    Vec top = broadcast(-__builtin_inff());
+    for (int64_t i = c * chunk; i < n && i < (c + 1) * chunk; i += kLanes) {
+      top = max(load_filled(logits + i, n - i, -__builtin_inff()), top);
+    }
+    store(maxima + c * kLanes, top);
+  }
+  for (int32_t g = 0; g < kMostGroups; ++g) groups[g] = g;
+  return value_of(cut_by_count(maxima, groups, kMostGroups, k).key);
+}
+
+// A weight such that those of at least so much reach `target` together for certain: the largest of some powers of two; else 0.
+float bound_by_weight(const float* weights, int64_t n, double target) {
+  // A lane's float32 sum of n / 16 weights is off by n / 16 roundings of 2^-24 at most, the lanes' sum by a few more.
+  const double enough = target * (1 + 1e-6 + static_cast<double>(n) * 0x1p-27);
+  for (float least = 0.25f; least > 1e-8f; least *= 0x1p-8f) {
+    const float bounds[4] = {least, least * 0x1p-2f, least * 0x1p-4f, least * 0x1p-6f};
+    Vec totals[4] = {zero(), zero(), zero(), zero()};
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const Vec weight = load_filled(weights + i, n - i, 0);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) totals[j] = totals[j] + select(less_equal(broadcast(bounds[j]), weight), weight, zero());
+    }
+    for (int j = 0; j < 4; ++j) {
+      if (static_cast<double>(sum(totals[j])) > enough) return bounds[j];
+    }
+  }
+  return 0;
+}
+
 double sum_of(const float* weights, const int32_t* ids, int64_t n) {
   double total = 0;
   for (int64_t i = 0; i < n; ++i) total += static_cast<double>(weights[ids[i]]);
@@ -348,12 +394,16 @@ int32_t draw(const SampleCall& call, int64_t n, float top, float temperature) {
   if (by_mass && !by_count) {
     const float bound = static_cast<float>((1 - call.top_p) * total / static_cast<double>(n) * 0.5);
     if (bound > least) least = bound;
+    const float reached = bound_by_weight(weights, n, call.top_p * total);
+    if (reached > least) least = reached;
   }
   if (!by_count && static_cast<float>(call.min_p) > least && !by_mass) least = static_cast<float>(call.min_p);
+  const Vec lowest = broadcast(by_count ? bound_by_count(call.logits, n, call.top_k) : -__builtin_inff());
   int32_t* ids = call.candidates;
   int64_t count = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
     uint32_t heavy = bits(less_equal(broadcast(least), load_filled(weights + i, n - i, 0)));
+    if (by_count) heavy &= bits(less_equal(lowest, load_filled(call.logits + i, n - i, -__builtin_inff())));
     for (; heavy; heavy &= heavy - 1) ids[count++] = static_cast<int32_t>(i + __builtin_ctz(heavy));
   }
 
