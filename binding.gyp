@@ -65,11 +65,12 @@
         "native/cpu/isa.cc",
         "native/cpu/thread_pool.cc",
         "native/cpu/calibrate.cc",
+        "native/cuda/cuda_library.cc",
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_CPP_EXCEPTIONS"],
       "dependencies": ["kernels_baseline"],
-      "libraries": ["-lpthread"],
+      "libraries": ["-lpthread", "-ldl"],
       "conditions": [
         ["target_arch=='x64'", {"dependencies": ["kernels_avx2", "kernels_avx512"]}],
         ["target_arch=='x64' and amx=='yes'", {"dependencies": ["kernels_amx"], "defines": ["PARLEY_AMX"]}],

@@ -1,5 +1,6 @@
 #include "binding/test_ops.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <deque>
@@ -15,9 +16,27 @@
 #include "binding/read_contract.h"
 #include "cpu/calibrate.h"
 #include "cpu/cpu_backend.h"
+#include "cuda/cuda_library.h"
 
 namespace parley {
 namespace {
+
+// Memory of a backend's ops.
+class OpsMemory {
+ public:
+  OpsMemory(Backend& backend, int64_t bytes) : backend_(backend), bytes_(bytes), data_(static_cast<char*>(backend.allocate(bytes))) {}
+  ~OpsMemory() { backend_.release(data_, bytes_); }
+  OpsMemory(const OpsMemory&) = delete;
+  OpsMemory& operator=(const OpsMemory&) = delete;
+
+  char* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  Backend& backend_;
+  int64_t bytes_;
+  char* data_;
+};
 
 // What one call of an op lives on besides JavaScript's arrays.
 struct Call {
@@ -29,7 +48,7 @@ struct Call {
   std::deque<PackedWeight> weights;
   std::deque<std::vector<ExpertWeights>> experts;
   std::deque<std::vector<Matrix<const float>>> matrices;
-  std::deque<std::vector<char>> memory;
+  std::deque<OpsMemory> memory;
 };
 
 Napi::Value field(Napi::Value object, const char* name, const std::string& where) {
@@ -134,12 +153,11 @@ struct Argument<const PackedWeight&> {
     const Napi::Value split_value = value.As<Napi::Object>().Get("split");
     const int64_t split = split_value.IsUndefined() ? rows : read_int(split_value, 0, rows, where + ".split");
 
-    constexpr int64_t kAlignment = 64;
     // Filled with ones' bits (NaN), so that padding that is not written shows.
-    call.memory.emplace_back(static_cast<size_t>(checked_add(call.backend.packed_bytes(rows, cols, dtype), kAlignment)), '\xff');
-    char* start = call.memory.back().data();
-    start += (kAlignment - reinterpret_cast<uintptr_t>(start) % kAlignment) % kAlignment;
-    call.weights.push_back({start, dtype, rows, cols});
+    const std::vector<char> ones(static_cast<size_t>(call.backend.packed_bytes(rows, cols, dtype)), '\xff');
+    call.memory.emplace_back(call.backend, static_cast<int64_t>(ones.size()));
+    call.backend.upload(call.memory.back().data(), ones.data(), call.memory.back().bytes());
+    call.weights.push_back({call.memory.back().data(), dtype, rows, cols});
     const PackedWeight& weight = call.weights.back();
     const int64_t stride = cols * static_cast<int64_t>(sizeof(float));
     const StoredRows runs[] = {{weight, 0, split, data.data, DType::float32, stride},
@@ -166,12 +184,14 @@ struct Argument<Span<const ExpertWeights>> {
   }
 };
 
+bool read_flag(Napi::Value value, const std::string& where) {
+  check(value.IsBoolean(), where, ": expected true or false");
+  return value.As<Napi::Boolean>().Value();
+}
+
 template <>
 struct Argument<bool> {
-  static bool read(Napi::Value value, Call&, const std::string& where) {
-    check(value.IsBoolean(), where, ": expected true or false");
-    return value.As<Napi::Boolean>().Value();
-  }
+  static bool read(Napi::Value value, Call&, const std::string& where) { return read_flag(value, where); }
 };
 
 // {num_heads, num_kv_heads, head_dim, rope_dims}
@@ -475,6 +495,100 @@ struct Checks {
   }
 };
 
+// JavaScript's arrays in the memory of a backend that cannot read the host's: whole buffers, so that views of one stay views of one.
+class DeviceCopies {
+ public:
+  explicit DeviceCopies(Backend& backend) : backend_(backend) {}
+
+  // Notes the buffers of all arrays in an argument.
+  void note(Napi::Value value) {
+    if (value.IsTypedArray()) {
+      Napi::ArrayBuffer buffer = value.As<Napi::TypedArray>().ArrayBuffer();
+      char* start = static_cast<char*>(buffer.Data());
+      for (const Buffer& known : buffers_) {
+        if (known.host == start) return;
+      }
+      buffers_.push_back({start, static_cast<int64_t>(buffer.ByteLength()), nullptr});
+    } else if (value.IsObject() && !value.IsFunction()) {
+      const Napi::Object object = value.As<Napi::Object>();
+      const Napi::Array names = object.GetPropertyNames();
+      for (uint32_t i = 0; i < names.Length(); ++i) note(object.Get(names.Get(i)));
+    }
+  }
+
+  // An argument with its pointers into arrays turned into pointers into their copies.
+  template <class T>
+  T moved(const T& plain) {
+    return plain;
+  }
+  template <class Number>
+  Matrix<Number> moved(const Matrix<Number>& matrix) {
+    return {copy_of(matrix.data), matrix.rows, matrix.cols, matrix.stride};
+  }
+  template <class Number>
+  Span<Number> moved(const Span<Number>& span) {
+    return {copy_of(span.data), span.size};
+  }
+  // A list of what lies in the host's memory on every device.
+  Span<const ExpertWeights> moved(const Span<const ExpertWeights>& weights) { return weights; }
+  Span<const Matrix<const float>> moved(const Span<const Matrix<const float>>& list) {
+    lists_.emplace_back();
+    for (const Matrix<const float>& matrix : list) lists_.back().push_back(moved(matrix));
+    return {lists_.back().data(), list.size};
+  }
+  KvLayer moved(const KvLayer& kv) { return {copy_of(static_cast<char*>(kv.keys)), copy_of(static_cast<char*>(kv.values)), kv.dtype, kv.num_pages}; }
+  AttentionRows moved(const AttentionRows& rows) {
+    AttentionRows result = rows;
+    result.positions = moved(rows.positions);
+    result.sequences = moved(rows.sequences);
+    result.page_table = moved(rows.page_table);
+    return result;
+  }
+  AttentionRule moved(const AttentionRule& rule) {
+    AttentionRule result = rule;
+    result.bias = moved(rule.bias);
+    return result;
+  }
+
+  void bring_back() {
+    for (const Buffer& buffer : buffers_) {
+      if (buffer.copy) backend_.download(buffer.host, buffer.copy->data(), buffer.bytes);
+    }
+  }
+
+ private:
+  struct Buffer {
+    char* host;
+    int64_t bytes;
+    OpsMemory* copy;
+  };
+
+  template <class Number>
+  Number* copy_of(Number* at) {
+    if (!at) return nullptr;
+    const char* host = reinterpret_cast<const char*>(at);
+    for (Buffer& buffer : buffers_) {
+      if (host < buffer.host || host >= buffer.host + std::max<int64_t>(buffer.bytes, 1)) continue;
+      if (!buffer.copy) {
+        memory_.emplace_back(backend_, std::max<int64_t>(buffer.bytes, 1));
+        buffer.copy = &memory_.back();
+        backend_.upload(buffer.copy->data(), buffer.host, buffer.bytes);
+      }
+      return reinterpret_cast<Number*>(buffer.copy->data() + (host - buffer.host));
+    }
+    fail("an array that is no argument's");
+  }
+
+  Backend& backend_;
+  std::vector<Buffer> buffers_;
+  std::deque<OpsMemory> memory_;
+  std::deque<std::vector<Matrix<const float>>> lists_;
+};
+
+// `sample` and `score` read logits in the ops' memory and all else in the host's.
+template <class... Args>
+constexpr bool kReportsToHost = (std::is_same_v<Args, Span<const SampleRow>> || ...) || (std::is_same_v<Args, Span<const ScoreRow>> || ...);
+
 // What has to be called before an op.
 template <class... Args>
 void prepare(Backend&, const Args&...) {}
@@ -485,44 +599,65 @@ void prepare(Backend& backend, const Matrix<float>&, const Matrix<const float>&,
 
 // `Op` is Backend's method, `Check` the method of Checks with the same arguments.
 template <class... Args, class Check, size_t... I>
-void call_op(Backend& backend, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
+void call_op(Backend& backend, bool reads_host, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
              std::index_sequence<I...>) {
   Call call{backend, {}, {}, {}, {}, {}, {}, {}, {}};
   // Braces read the arguments in order.
   std::tuple<decltype(Argument<Args>::read(info[I], call, ""))...> arguments{
       Argument<Args>::read(info[I], call, "argument " + std::to_string(I))...};
   check_arguments(info, std::get<I>(arguments)...);
-  prepare(backend, std::get<I>(arguments)...);
-  (backend.*op)(std::get<I>(arguments)...);
+  const auto run = [&](const auto&... all) {
+    prepare(backend, all...);
+    (backend.*op)(all...);
+  };
+  if (reads_host) return run(std::get<I>(arguments)...);
+  DeviceCopies copies(backend);
+  for (size_t i = 0; i < sizeof...(Args); ++i) copies.note(info[i]);
+  const auto moved = [&](size_t index, const auto& argument) { return kReportsToHost<Args...> && index > 0 ? argument : copies.moved(argument); };
+  run(moved(I, std::get<I>(arguments))...);
+  copies.bring_back();
 }
 
 template <class... Args, class Check>
-Napi::Value run_op(Backend& backend, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info) {
+Napi::Value run_op(Backend& backend, bool reads_host, void (Backend::*op)(Args...), Check check_arguments,
+                   const Napi::CallbackInfo& info) {
   try {
-    call_op(backend, op, check_arguments, info, std::index_sequence_for<Args...>{});
+    call_op(backend, reads_host, op, check_arguments, info, std::index_sequence_for<Args...>{});
   } catch (const Error& error) {
     throw Napi::Error::New(info.Env(), error.what());
   }
   return info.Env().Undefined();
 }
 
-Napi::Value test_ops(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  std::shared_ptr<Backend> backend;
-  try {
-    const Isa isa = read_enum<Isa>(info[0], "isa");
-    backend = make_cpu_backend(isa, static_cast<int>(read_int(info[1], 1, 1024, "numThreads")));
-  } catch (const Error& error) {
-    throw Napi::Error::New(env, error.what());
-  }
+// The ops of a backend as functions.
+Napi::Object functions_of(Napi::Env env, std::shared_ptr<Backend> backend, bool reads_host) {
   Napi::Object ops = Napi::Object::New(env);
-#define OP(name, arguments)                                               \
-  ops.Set(#name, Napi::Function::New(env, [backend](const Napi::CallbackInfo& info) { \
-            return run_op(*backend, &Backend::name, &Checks::name, info);             \
+#define OP(name, arguments)                                                                       \
+  ops.Set(#name, Napi::Function::New(env, [backend, reads_host](const Napi::CallbackInfo& info) { \
+            return run_op(*backend, reads_host, &Backend::name, &Checks::name, info);             \
           }));
 #include "ops/ops.def"
 #undef OP
   return ops;
+}
+
+// (isa, numThreads)
+Napi::Value test_ops(const Napi::CallbackInfo& info) {
+  try {
+    const Isa isa = read_enum<Isa>(info[0], "isa");
+    return functions_of(info.Env(), make_cpu_backend(isa, static_cast<int>(read_int(info[1], 1, 1024, "numThreads"))), true);
+  } catch (const Error& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
+}
+
+// (deterministic): the same of the first GPU
+Napi::Value test_cuda_ops(const Napi::CallbackInfo& info) {
+  try {
+    return functions_of(info.Env(), cuda_library().make_backend(0, read_flag(info[0], "deterministic")), false);
+  } catch (const Error& error) {
+    throw Napi::Error::New(info.Env(), error.what());
+  }
 }
 
 Napi::Value has_isa_export(const Napi::CallbackInfo& info) {
@@ -554,6 +689,7 @@ Napi::Value calibrate(const Napi::CallbackInfo& info) {
 
 void register_test_ops(Napi::Env env, Napi::Object exports) {
   exports.Set("testOps", Napi::Function::New(env, test_ops));
+  exports.Set("testCudaOps", Napi::Function::New(env, test_cuda_ops));
   exports.Set("hasIsa", Napi::Function::New(env, has_isa_export));
   exports.Set("calibrate", Napi::Function::New(env, calibrate));
 }

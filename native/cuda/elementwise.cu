@@ -72,7 +72,7 @@ struct TakeRows {
 };
 
 struct Sum {
-  static constexpr int kMostParts = 8;
+  static constexpr int kMostParts = 64;
   Matrix<float> out;
   Matrix<const float> parts[kMostParts];
   int num_parts;

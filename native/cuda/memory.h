@@ -42,13 +42,17 @@ class GrowingMemory {
   Number* reserve(int64_t count) {
     const int64_t bytes = checked_mul(count, sizeof(Number));
     if (bytes > capacity_) {
-      Allocator::give(data_);
-      data_ = nullptr;
-      capacity_ = 0;
+      release();
       data_ = Allocator::take(bytes);
       capacity_ = bytes;
     }
     return static_cast<Number*>(data_);
+  }
+
+  void release() noexcept {
+    Allocator::give(data_);
+    data_ = nullptr;
+    capacity_ = 0;
   }
 
   int64_t bytes() const { return capacity_; }

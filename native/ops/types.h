@@ -51,9 +51,9 @@ struct HeadLayout {
   int64_t head_dim = 0;
   int64_t rope_dims = 0;
 
-  int64_t query_size() const { return num_heads * head_dim; }
-  int64_t kv_size() const { return num_kv_heads * head_dim; }
-  int64_t qkv_size() const { return query_size() + 2 * kv_size(); }
+  constexpr int64_t query_size() const { return num_heads * head_dim; }
+  constexpr int64_t kv_size() const { return num_kv_heads * head_dim; }
+  constexpr int64_t qkv_size() const { return query_size() + 2 * kv_size(); }
 };
 
 // One layer's pages, in the backend's own layout. On the CPU: keys [num_pages, num_kv_heads, head_dim, kPageSize], 16 keys side by side,

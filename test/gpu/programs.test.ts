@@ -2,21 +2,16 @@
 
 import { execFile } from 'node:child_process'
 import { readdirSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 
 const run = promisify(execFile)
 const folder = fileURLToPath(new URL('.', import.meta.url))
 const programs = readdirSync(join(folder, 'programs'))
   .filter((file) => file.endsWith('.cu'))
   .map((file) => basename(file, '.cu'))
-
-beforeAll(async () => {
-  await run('make', ['-s', '-C', folder, `-j${availableParallelism()}`])
-}, 600_000)
 
 test.each(programs)('%s', async (program) => {
   const { stdout } = await run(join(folder, '../../build/emulated', program))

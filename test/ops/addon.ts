@@ -121,6 +121,8 @@ export interface Ops {
 
 interface Addon {
   testOps(isa: Isa, numThreads: number): Ops
+  /** of the first GPU that the library which PARLEY_CUDA_LIBRARY names has to offer: test/gpu/global-setup.ts chooses the emulated one */
+  testCudaOps(deterministic: boolean): Ops
   hasIsa(isa: Isa): boolean
   calibrate(isa: Isa, numThreads: number, bytes: number, seconds: number): { readGBps: number; fmaGflops: number }
 }
@@ -130,8 +132,35 @@ export const addon = createRequire(import.meta.url)('../../build/Release/parley.
 export const pageSize = 16
 export const dtypes: DType[] = ['float32', 'float16', 'bfloat16']
 
-/** Runs the same cases on every instruction set that this machine has, with 1 and with 2 threads; says which ones it lacks. */
-export function describeBackends(name: string, cases: (ops: Ops, isa: Isa, threads: number) => void): void {
+/** What a case must know of the device whose ops it calls. */
+export interface TestedBackend {
+  device: 'cpu' | 'cuda'
+  /** the type that the inputs of a matrix product are rounded to */
+  inputs(weights: DType): DType
+  /** relative error of rounding what passes from one product to the next inside an op to that type, beside float32's */
+  rounding(weights: DType): number
+  /** where number `dim` of the key of a head at `offset` of its page stands, counted from the page's first number of the head */
+  keyIndex(offset: number, dim: number, headDim: number): number
+}
+
+const cpu: TestedBackend = {
+  device: 'cpu',
+  inputs: () => 'float32',
+  rounding: () => 0,
+  keyIndex: (offset, dim) => dim * pageSize + offset,
+}
+const cuda: TestedBackend = {
+  device: 'cuda',
+  inputs: (weights) => weights,
+  rounding: (weights) => ({ float32: 0, float16: 2 ** -11, bfloat16: 2 ** -8 })[weights],
+  keyIndex: (offset, dim, headDim) => offset * headDim + dim,
+}
+
+/**
+ * Runs the same cases on every instruction set that this machine has, with 1 and with 2 threads, and says which ones it lacks; and on
+ * the kernels of CUDA.
+ */
+export function describeBackends(name: string, cases: (ops: Ops, backend: TestedBackend) => void): void {
   for (const isa of ['baseline', 'avx2', 'avx512', 'amx'] as const) {
     if (!addon.hasIsa(isa)) {
       console.warn(`${name}: this machine has no ${isa}, its kernels are not tested here`)
@@ -141,10 +170,13 @@ export function describeBackends(name: string, cases: (ops: Ops, isa: Isa, threa
     }
     for (const threads of [1, 2]) {
       describe(`${name}, ${isa}, ${threads} ${threads === 1 ? 'thread' : 'threads'}`, () => {
-        cases(addon.testOps(isa, threads), isa, threads)
+        cases(addon.testOps(isa, threads), cpu)
       })
     }
   }
+  describe(`${name}, CUDA`, () => {
+    cases(addon.testCudaOps(true), cuda)
+  })
 }
 
 /** The number at i, which the caller knows to be there. */

@@ -326,7 +326,7 @@ describeBackends('rope', (ops) => {
   )
 })
 
-describeBackends('write_kv', (ops) => {
+describeBackends('write_kv', (ops, { keyIndex }) => {
   test('puts keys and values into their slots, rounded to the pages type, and touches no other slot', () => {
     for (const heads of layouts) {
       for (const dtype of dtypes) {
@@ -343,7 +343,7 @@ describeBackends('write_kv', (ops) => {
           for (let h = 0; h < heads.num_kv_heads; h++) {
             for (let d = 0; d < heads.head_dim; d++) {
               const first = (page * heads.num_kv_heads + h) * heads.head_dim * pageSize
-              const key = number(kv.keys, first + d * pageSize + offset)
+              const key = number(kv.keys, first + keyIndex(offset, d, heads.head_dim))
               const value = number(kv.values, first + offset * heads.head_dim + d)
               if (t < 0) {
                 expect(key).toBeNaN()

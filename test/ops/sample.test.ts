@@ -142,7 +142,10 @@ function truncated(logits: ArrayLike<number>, params: Partial<SamplingParams>): 
   return p.map((value, i) => (order.includes(i) ? value / left : 0))
 }
 
-describeBackends('sample', (ops) => {
+describeBackends('sample', (ops, { device }) => {
+  // Thousands of draws take minutes in the emulator: there the CPU's tokens stand for the probabilities, below.
+  const manyDraws = test.skipIf(device === 'cuda')
+
   test('temperature 0 takes the largest logit, the lowest id among equals', () => {
     for (const vocab of [1, 2, 15, 16, 17, 100, 5000]) {
       const logits = random.normals(vocab)
@@ -174,7 +177,7 @@ describeBackends('sample', (ops) => {
     expect(new Set(draws(ops, new Float32Array(64), { top_p: 0 }, 20))).toEqual(new Set([0]))
   })
 
-  test('draws with the exact probabilities', () => {
+  manyDraws('draws with the exact probabilities', () => {
     const fixed = new Random(7) // the same draws in every run, so that chance cannot fail this test
     const flat = fixed.normals(40)
     const steep = fixed.normals(300, 3)
@@ -195,7 +198,7 @@ describeBackends('sample', (ops) => {
     }
   })
 
-  test('keeps exactly the tokens that sorting would keep', () => {
+  manyDraws('keeps exactly the tokens that sorting would keep', () => {
     for (let round = 0; round < 12; round++) {
       // Coarse logits have many ties.
       const logits = random.normals(30, 1).map((x) => Math.round(x * 2) / 2)
@@ -215,7 +218,7 @@ describeBackends('sample', (ops) => {
     }
   })
 
-  test('a large vocabulary is drawn from with the exact probabilities, whole and truncated', () => {
+  manyDraws('a large vocabulary is drawn from with the exact probabilities, whole and truncated', () => {
     const fixed = new Random(11)
     const logits = fixed.normals(5000, 2)
     for (const params of [{ seed: 1 }, { seed: 2, top_p: 0.8 }, { seed: 3, top_k: 100 }]) {
@@ -232,7 +235,7 @@ describeBackends('sample', (ops) => {
     }
   })
 
-  test('never chooses an id without a tokenizer entry, however probable', () => {
+  manyDraws('never chooses an id without a tokenizer entry, however probable', () => {
     const logits = random.normals(50)
     for (let i = 40; i < 50; i++) logits[i] = 30
     for (const params of [{}, { top_k: 5 }, { top_p: 0.5 }, { min_p: 0.1 }, { temperature: 0 }]) {
@@ -366,7 +369,7 @@ describeBackends('sample', (ops) => {
     }
   })
 
-  test('only allowed tokens are drawn, never forbidden ones, however the rest is truncated', () => {
+  manyDraws('only allowed tokens are drawn, never forbidden ones, however the rest is truncated', () => {
     const logits = random.normals(100)
     const allowed_token_ids = Int32Array.of(3, 70, 71, 72, 99, 99)
     for (const params of [{}, { top_k: 3 }, { top_p: 0.8 }, { min_p: 0.05 }, { temperature: 0 }, { temperature: 5 }]) {
@@ -486,5 +489,40 @@ describe('sample', () => {
     const isas = (['baseline', 'avx2', 'avx512'] as const).filter((isa) => addon.hasIsa(isa))
     const [first, ...others] = isas.map((isa) => sample(addon.testOps(isa, 1), logits, sampleRows).tokens)
     for (const other of others) expect(other).toEqual(first)
+  })
+
+  test('draws on CUDA the tokens of the CPU, however they are truncated, and reports their log-probabilities', () => {
+    const random = freshRandom('sample on two devices')
+    const rows = 24
+    const vocab = 700
+    const logits = random.matrix(rows, vocab, 2)
+    // Coarse logits have many ties.
+    for (let i = 0; i < (rows * vocab) / 2; i++) logits.data[i] = Math.round(at(logits.data, i) * 2) / 2
+    const ids = (count: number) => Int32Array.from({ length: count }, () => random.below(vocab))
+    const sampleRows = Array.from({ length: rows }, (_, i) =>
+      sampleRow(
+        {
+          seed: random.below(1e9),
+          temperature: 0.5 + random.uniform(),
+          ...(i % 2 && { top_p: 0.05 + 0.9 * random.uniform() }),
+          ...(i % 3 === 0 && { top_k: 1 + random.below(vocab) }),
+          ...(i % 5 === 0 && { min_p: 0.3 * random.uniform() }),
+          ...(i % 4 === 1 && { allowed_token_ids: ids(40) }),
+          ...(i % 4 === 2 && { bias_ids: ids(20), bias_values: random.normals(20), repetition_penalty: 1.3 }),
+          num_logprobs: i % 7,
+        },
+        i,
+        i % 4 === 2 ? Int32Array.of(3, 0, 5, 2, 699, 1) : undefined,
+        i % 6 === 0 ? ids(30) : undefined,
+      ),
+    )
+    const onCpu = sample(addon.testOps('baseline', 1), logits, sampleRows, 690)
+    const onCuda = sample(addon.testCudaOps(true), logits, sampleRows, 690)
+    expect(onCuda.tokens).toEqual(onCpu.tokens)
+    expect(onCuda.ranks).toEqual(onCpu.ranks)
+    expect(onCuda.topTokens.data).toEqual(onCpu.topTokens.data)
+    onCuda.logprobs.forEach((logprob, i) => {
+      expect(Math.abs(logprob - at(onCpu.logprobs, i))).toBeLessThan(1e-5)
+    })
   })
 })

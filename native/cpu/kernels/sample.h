@@ -11,13 +11,14 @@
 //      these the fewest heaviest tokens whose weights reach top_p of their sum; of these the ones of at least min_p times the heaviest.
 //      Equal logits go by lower id. At least one token stays.
 //   6. The token at which the running sum of the kept weights, in order of id, exceeds u * their sum. u is a number in [0, 1) that
-//      depends on seed, choice and position alone: see uniform().
+//      depends on seed, choice and position alone: ops/uniform.h.
 //
 // If no id has an adjusted logit above -infinity, the token is -1 and its log-probability NaN.
 #pragma once
 
 #include "cpu/kernels/kernels.h"
 #include "cpu/simd/simd.h"
+#include "ops/uniform.h"
 
 namespace parley {
 namespace PARLEY_ISA {
@@ -25,21 +26,6 @@ namespace {
 
 constexpr float kMinTemperature = 1e-5f;
 constexpr float kLargestFloat = 3.402823466e38f;
-
-// The finalizer of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-PARLEY_INLINE uint64_t mix(uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-// Number `position` of the SplitMix64 stream that (seed, choice) names: 53 random bits in [0, 1).
-PARLEY_INLINE double uniform(int64_t seed, int64_t choice, int64_t position) {
-  constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;  // 2^64 / golden ratio
-  const uint64_t stream = mix(mix(static_cast<uint64_t>(seed) + kStep) + (static_cast<uint64_t>(choice) + 1) * kStep);
-  const uint64_t random = mix(stream + (static_cast<uint64_t>(position) + 1) * kStep);
-  return static_cast<double>(random >> 11) * 0x1p-53;
-}
 
 // 16 numbers of a row of which n are left; `fill` behind them.
 PARLEY_INLINE Vec load_filled(const float* p, int64_t n, float fill) {

@@ -1,0 +1,245 @@
+#include "cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/arithmetic.h"
+#include "cuda/attention.h"
+#include "cuda/elementwise.h"
+#include "cuda/experts.h"
+#include "cuda/linear.h"
+#include "cuda/memory.h"
+#include "cuda/norm.h"
+#include "cuda/pack.h"
+#include "cuda/packed_weight.h"
+#include "cuda/rope.h"
+#include "cuda/route.h"
+#include "cuda/sample.h"
+#include "cuda/status.h"
+
+namespace parley {
+namespace {
+
+// Owns the stream in which all that one backend does is done, in order.
+class Stream {
+ public:
+  explicit Stream(int device) {
+    check(cudaSetDevice(device), "choice of the GPU");
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+  }
+  ~Stream() { cudaStreamDestroy(stream_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  cudaStream_t get() const { return stream_; }
+  void wait() const { check(cudaStreamSynchronize(stream_), "the work of the GPU"); }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+// What is uploaded stands in pinned memory until the GPU has taken it: a ring of buffers, each reused when its event has happened.
+class Uploader {
+ public:
+  explicit Uploader(cudaStream_t stream) : stream_(stream) {
+    for (Buffer& buffer : buffers_) check(cudaEventCreateWithFlags(&buffer.taken, cudaEventDisableTiming), "event");
+  }
+  ~Uploader() {
+    for (Buffer& buffer : buffers_) {
+      if (buffer.taken) cudaEventDestroy(buffer.taken);
+    }
+  }
+  Uploader(const Uploader&) = delete;
+  Uploader& operator=(const Uploader&) = delete;
+
+  void upload(void* to, const void* from, int64_t bytes) {
+    for (int64_t done = 0; done < bytes; done += kMostBytes) {
+      const int64_t part = std::min(bytes - done, kMostBytes);
+      Buffer& buffer = buffers_[next_];
+      next_ = (next_ + 1) % kBuffers;
+      check(cudaEventSynchronize(buffer.taken), "upload");
+      char* host = buffer.memory.reserve<char>(std::max(part, kLeastBytes));
+      std::memcpy(host, static_cast<const char*>(from) + done, static_cast<size_t>(part));
+      check(cudaMemcpyAsync(static_cast<char*>(to) + done, host, static_cast<size_t>(part), cudaMemcpyHostToDevice, stream_), "upload");
+      check(cudaEventRecord(buffer.taken, stream_), "event");
+    }
+  }
+
+ private:
+  static constexpr int kBuffers = 8;
+  static constexpr int64_t kLeastBytes = 64 << 10;
+  static constexpr int64_t kMostBytes = 16 << 20;
+
+  struct Buffer {
+    cudaEvent_t taken = nullptr;
+    cuda::PinnedScratch memory;
+  };
+
+  cudaStream_t stream_;
+  Buffer buffers_[kBuffers];
+  int next_ = 0;
+};
+
+int64_t multiprocessors(int device) {
+  int count = 0;
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "the GPU's multiprocessors");
+  return count;
+}
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend(int device, bool deterministic)
+      : device_(device),
+        stream_(device),
+        uploader_(stream_.get()),
+        packer_(stream_.get()),
+        linear_(stream_.get(), multiprocessors(device), deterministic),
+        experts_(stream_.get(), linear_),
+        attention_(stream_.get(), multiprocessors(device)),
+        sampler_(stream_.get()) {}
+
+  void* allocate(int64_t bytes) override {
+    use();
+    return bytes == 0 ? nullptr : cuda::DeviceAllocator::take(bytes);
+  }
+
+  void release(void* memory, int64_t) noexcept override { cuda::DeviceAllocator::give(memory); }
+
+  void upload(void* to, const void* from, int64_t bytes) override {
+    use();
+    uploader_.upload(to, from, bytes);
+  }
+
+  void download(void* to, const void* from, int64_t bytes) override {
+    use();
+    if (bytes > 0) check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_.get()), "download");
+    stream_.wait();
+  }
+
+  int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const override { return cuda::packed_weight_bytes(rows, cols, dtype); }
+
+  void pack_rows(Span<const StoredRows> runs) override {
+    use();
+    for (const StoredRows& run : runs) packer_.pack_rows(run);
+  }
+
+  int64_t scratch_bytes(const ScratchLimits& limits) const override {
+    int64_t bytes = linear_.scratch_bytes(limits);
+    for (const int64_t more : {experts_.scratch_bytes(limits), attention_.scratch_bytes(limits), sampler_.scratch_bytes(limits)}) {
+      bytes = checked_add(bytes, more);
+    }
+    return bytes;
+  }
+
+  int64_t held_scratch_bytes() const override {
+    return linear_.held_scratch_bytes() + experts_.held_scratch_bytes() + attention_.held_bytes() + sampler_.held_bytes();
+  }
+
+  // Weights are there when this is called: what packing them took is given back first.
+  void reserve_scratch(const ScratchLimits& limits) override {
+    use();
+    packer_.release();
+    linear_.reserve_scratch(limits);
+    experts_.reserve_scratch(limits);
+    attention_.reserve(limits);
+    sampler_.reserve(limits);
+  }
+
+  void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) override {
+    use();
+    attention_.plan(rows, heads, rule, [&](void* to, const void* from, int64_t bytes) { uploader_.upload(to, from, bytes); });
+  }
+
+  void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
+    use();
+    cuda::embed(stream_.get(), out, table, tokens, scale);
+  }
+  void sum(Matrix<float> out, Span<const Matrix<const float>> parts, Epilogue epilogue) override {
+    use();
+    cuda::sum(stream_.get(), out, parts, epilogue);
+  }
+  void take_rows(Matrix<float> out, Matrix<const float> x, Span<const int32_t> rows) override {
+    use();
+    cuda::take_rows(stream_.get(), out, x, rows);
+  }
+  void layer_norm(Matrix<float> out, Matrix<const float> x, Span<const float> weight, Span<const float> bias, int64_t width,
+                  float eps) override {
+    use();
+    cuda::layer_norm(stream_.get(), out, x, weight, bias, width, eps);
+  }
+  void rms_norm(Matrix<float> out, Matrix<const float> x, Span<const float> weight, int64_t width, float eps) override {
+    use();
+    cuda::rms_norm(stream_.get(), out, x, weight, width, eps);
+  }
+  void gate(Matrix<float> out, Matrix<const float> x, Activation activation) override {
+    use();
+    cuda::gate(stream_.get(), out, x, activation);
+  }
+  void scale(Matrix<float> x, float factor) override {
+    use();
+    cuda::scale(stream_.get(), x, factor);
+  }
+  void softcap(Matrix<float> x, float cap) override {
+    use();
+    cuda::softcap(stream_.get(), x, cap);
+  }
+  void linear(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue) override {
+    use();
+    linear_.run(out, x, weight, bias, epilogue);
+  }
+  void route(Matrix<int32_t> experts, Matrix<float> shares, Matrix<const float> logits, bool normalise) override {
+    use();
+    cuda::route(stream_.get(), experts, shares, logits, normalise);
+  }
+  void mix_experts(Matrix<float> out, Matrix<const float> x, Matrix<const int32_t> experts, Matrix<const float> shares,
+                   Span<const ExpertWeights> weights, Activation activation) override {
+    use();
+    experts_.mix(out, x, experts, shares, weights, activation);
+  }
+  void rope(Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin, HeadLayout heads, RopeLayout layout) override {
+    use();
+    cuda::rope(stream_.get(), qkv, positions, cos_sin, heads, layout);
+  }
+  void write_kv(const KvLayer& kv, Matrix<const float> qkv, Span<const int32_t> slots, HeadLayout heads) override {
+    use();
+    cuda::write_kv(stream_.get(), kv, qkv, slots, heads);
+  }
+  void copy_page(const KvLayer& kv, int64_t from, int64_t to, HeadLayout heads) override {
+    use();
+    cuda::copy_page(stream_.get(), kv, from, to, heads);
+  }
+  void attention(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
+                 const AttentionRule& rule) override {
+    use();
+    attention_.run(out, qkv, kv, rows, heads, rule);
+  }
+  void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens, Span<float> logprobs,
+              Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
+    use();
+    sampler_.sample(logits, rows, num_sampled_ids, tokens, logprobs, ranks, top_tokens, top_logprobs);
+  }
+  void score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
+             Matrix<float> top_logprobs) override {
+    use();
+    sampler_.score(logits, rows, logprobs, ranks, top_tokens, top_logprobs);
+  }
+
+ private:
+  // CUDA's choice of a device is the thread's; a backend is made by one thread and worked by another.
+  void use() { check(cudaSetDevice(device_), "choice of the GPU"); }
+
+  int device_;
+  Stream stream_;  // the rest is freed before it
+  Uploader uploader_;
+  cuda::Packer packer_;
+  cuda::Linear linear_;
+  cuda::Experts experts_;
+  cuda::Attention attention_;
+  cuda::Sampler sampler_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(int device, bool deterministic) { return std::make_unique<CudaBackend>(device, deterministic); }
+
+}  // namespace parley

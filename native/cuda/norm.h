@@ -1,0 +1,16 @@
+// LayerNorm and RMSNorm (ops/ops.def).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "ops/types.h"
+
+namespace parley {
+namespace cuda {
+
+void layer_norm(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Span<const float> weight, Span<const float> bias,
+                int64_t width, float eps);
+void rms_norm(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Span<const float> weight, int64_t width, float eps);
+
+}  // namespace cuda
+}  // namespace parley

@@ -1,0 +1,571 @@
+#include "cuda/sample.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "base/arithmetic.h"
+#include "cuda/launch.h"
+#include "cuda/sample_row.h"
+#include "ops/uniform.h"
+
+namespace parley {
+namespace cuda {
+namespace {
+
+// The softmax over all columns, as far as log-probabilities need it.
+struct Softmax {
+  float top;
+  double log_total;
+
+  __device__ float logprob_of(float logit) const {
+    return static_cast<float>(static_cast<double>(logit) - static_cast<double>(top) - log_total);
+  }
+};
+
+// NaN becomes -infinity, +infinity the largest float32. Returns the best of all columns.
+__device__ uint64_t clean(float* logits, int64_t n, SampleShared& shared) {
+  uint64_t best = 0;
+  for (int64_t id = threadIdx.x; id < n; id += num_threads()) {
+    const float raw = logits[id];
+    const float cleaned = raw == raw ? fminf(raw, kLargestFloat) : -infinity();
+    if (!(cleaned == raw)) logits[id] = cleaned;
+    const uint64_t mine = ranked(cleaned, id);
+    best = mine > best ? mine : best;
+  }
+  return reduce_block(best, shared.scratch, uint64_t{0}, Largest());
+}
+
+// Log of the sum of e^(logit - top), the same in every thread.
+__device__ double log_sum(const float* logits, int64_t n, float top, SampleShared& shared) {
+  float total = 0;
+  for (int64_t id = threadIdx.x; id < n; id += num_threads()) total += exp_as_cpu(logits[id] - top);
+  const double sum = reduce_block(static_cast<double>(total), reinterpret_cast<double*>(shared.scratch), 0.0, Plus());
+  if (threadIdx.x == 0) shared.total = log(sum);
+  __syncthreads();
+  const double result = shared.total;
+  __syncthreads();
+  return result;
+}
+
+__device__ int32_t rank_of(const float* logits, int64_t n, float value, SampleShared& shared) {
+  int32_t count = 0;
+  for (int64_t id = threadIdx.x; id < n; id += num_threads()) count += logits[id] >= value;
+  return reduce_block(count, reinterpret_cast<int32_t*>(shared.scratch), 0, Plus());
+}
+
+// The k largest logits in order, ties by lower id.
+__device__ void find_top(const float* logits, int64_t n, int k, Softmax softmax, SampleShared& shared, SampleResult& result) {
+  const auto key_of = [=](int64_t id, uint32_t* key) {
+    *key = order_of(logits[id]);
+    return true;
+  };
+  const Cut cut = cut_by_count(shared, n, key_of, static_cast<uint64_t>(k));
+  if (threadIdx.x == 0) shared.num_listed = 0;
+  __syncthreads();
+  for (int64_t id = threadIdx.x; id < n; id += num_threads()) {
+    const uint32_t key = order_of(logits[id]);
+    if (!cut.keeps(key, id)) continue;
+    const uint32_t at = atomicAdd(&shared.num_listed, 1u);
+    shared.listed_keys[at] = key;
+    shared.listed_ids[at] = static_cast<int32_t>(id);
+  }
+  __syncthreads();
+  const int listed = static_cast<int>(shared.num_listed);
+  const int i = static_cast<int>(threadIdx.x);
+  if (i < listed) {
+    int place = 0;
+    for (int j = 0; j < listed; ++j) {
+      const bool before = shared.listed_keys[j] > shared.listed_keys[i] ||
+                          (shared.listed_keys[j] == shared.listed_keys[i] && shared.listed_ids[j] < shared.listed_ids[i]);
+      place += before;
+    }
+    result.top_tokens[place] = shared.listed_ids[i];
+    result.top_logprobs[place] = softmax.logprob_of(logits[shared.listed_ids[i]]);
+  } else if (i < k) {  // a vocabulary smaller than k
+    result.top_tokens[i] = -1;
+    result.top_logprobs[i] = -infinity();
+  }
+  __syncthreads();
+}
+
+// Which of the vocabulary's ids may be adjusted or chosen at all.
+__device__ bool known(int32_t id, int64_t vocab) { return id >= 0 && id < vocab; }
+
+// Step 3 of cpu/kernels/sample.h. The logits that it replaces stand in memory.raw, beside the lists that name them.
+__device__ void adjust(const SamplePlan& plan, const SampleMemory& memory, float* logits, int64_t vocab) {
+  const int32_t* bias_ids = memory.numbers + plan.bias;
+  for (int i = static_cast<int>(threadIdx.x); i < plan.num_bias; i += num_threads()) {
+    const int32_t id = bias_ids[i];
+    if (!known(id, vocab) || (i > 0 && bias_ids[i - 1] == id)) continue;  // the first of equal ids adds them all
+    float logit = logits[id];
+    memory.raw[plan.bias + i] = logit;
+    for (int j = i; j < plan.num_bias && bias_ids[j] == id; ++j) logit = logit + __int_as_float(bias_ids[plan.num_bias + j]);
+    logits[id] = logit;
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < plan.num_counts; i += num_threads()) {
+    const int32_t id = memory.numbers[plan.counts + 2 * i];
+    const int32_t count = memory.numbers[plan.counts + 2 * i + 1];
+    if (!known(id, vocab)) continue;
+    float logit = logits[id];
+    memory.raw[plan.counts + 2 * i] = logit;
+    logit = logit > 0 ? logit / plan.repetition_penalty : logit * plan.repetition_penalty;
+    if (logit > kLargestFloat) logit = kLargestFloat;
+    if (count > 0) logit = logit - plan.presence_penalty - plan.frequency_penalty * static_cast<float>(count);
+    logits[id] = logit;
+  }
+  __syncthreads();
+  const int32_t* forbidden = memory.numbers + plan.forbidden;
+  for (int i = static_cast<int>(threadIdx.x); i < plan.num_forbidden; i += num_threads()) {
+    const int32_t id = forbidden[i];
+    if (!known(id, vocab) || (i > 0 && forbidden[i - 1] == id)) continue;
+    memory.raw[plan.forbidden + i] = logits[id];
+    logits[id] = -infinity();
+  }
+  __syncthreads();
+}
+
+// Takes the adjustments back, in reverse order.
+__device__ void restore(const SamplePlan& plan, const SampleMemory& memory, float* logits, int64_t vocab) {
+  __syncthreads();
+  const int32_t* forbidden = memory.numbers + plan.forbidden;
+  for (int i = static_cast<int>(threadIdx.x); i < plan.num_forbidden; i += num_threads()) {
+    if (known(forbidden[i], vocab) && !(i > 0 && forbidden[i - 1] == forbidden[i])) logits[forbidden[i]] = memory.raw[plan.forbidden + i];
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < plan.num_counts; i += num_threads()) {
+    const int32_t id = memory.numbers[plan.counts + 2 * i];
+    if (known(id, vocab)) logits[id] = memory.raw[plan.counts + 2 * i];
+  }
+  __syncthreads();
+  const int32_t* bias_ids = memory.numbers + plan.bias;
+  for (int i = static_cast<int>(threadIdx.x); i < plan.num_bias; i += num_threads()) {
+    if (known(bias_ids[i], vocab) && !(i > 0 && bias_ids[i - 1] == bias_ids[i])) logits[bias_ids[i]] = memory.raw[plan.bias + i];
+  }
+  __syncthreads();
+}
+
+// Which ids a row may choose, and what each weighs.
+struct Choice {
+  const float* logits;
+  const uint32_t* allowed;  // bits, or null: all
+  int64_t n;
+  float top;
+  float temperature;
+
+  __device__ float logit_of(int64_t id) const {
+    return allowed && !(allowed[id / 32] >> (id % 32) & 1u) ? -infinity() : logits[id];
+  }
+  __device__ float weight_of(int64_t id) const { return exp_as_cpu((logit_of(id) - top) / temperature); }
+};
+
+// The block of ids in which the running sum of `sums` exceeds `target` (the last block if it never does), and the sum before it.
+template <class Number>
+__device__ void find_block(const Number* sums, int64_t num_blocks, double target, SampleShared& shared) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    Number running = 0;
+    int64_t block = 0;
+    for (; block + 1 < num_blocks; ++block) {
+      const Number next = running + sums[block];
+      if (static_cast<double>(next) > target) break;
+      running = next;
+    }
+    shared.block = block;
+    shared.before = static_cast<double>(running);
+  }
+  __syncthreads();
+}
+
+// Sum over all ids of weights, the CPU's bits: 16 lanes over 256 ids, folded in a tree, and these sums one after the other.
+__device__ double sum_blocks(const Choice& choice, double* sums, int64_t num_blocks, SampleShared& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % 16;
+  for (int64_t first = 0; first < num_blocks; first += num_threads() / 16) {
+    const int64_t block = first + threadIdx.x / 16;
+    float total = 0;
+    for (int i = 0; i < kDrawBlock / 16; ++i) {
+      const int64_t id = block * kDrawBlock + i * 16 + lane;
+      if (id < choice.n) total = total + choice.weight_of(id);
+    }
+#pragma unroll
+    for (int step = 8; step > 0; step /= 2) total = total + __shfl_xor_sync(kAllLanes, total, step);
+    if (lane == 0 && block < num_blocks) sums[block] = static_cast<double>(total);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    double total = 0;
+    for (int64_t block = 0; block < num_blocks; ++block) total += sums[block];
+    shared.total = total;
+  }
+  __syncthreads();
+  return shared.total;
+}
+
+__device__ int32_t draw_from_all(const Choice& choice, const double* sums, int64_t num_blocks, double target, SampleShared& shared) {
+  find_block(sums, num_blocks, target, shared);
+  const int64_t start = shared.block * kDrawBlock;
+  for (int i = static_cast<int>(threadIdx.x); i < kDrawBlock && start + i < choice.n; i += num_threads()) {
+    shared.weights[i] = choice.weight_of(start + i);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    double running = shared.before;
+    int64_t last = -1;
+    for (int64_t i = 0; i < kDrawBlock && start + i < choice.n; ++i) {
+      if (!(shared.weights[i] > 0)) continue;
+      last = start + i;
+      running += static_cast<double>(shared.weights[i]);
+      if (running > target) break;
+    }
+    // Rounding can leave the target just behind the last weight; the heaviest weight is 1, so there is one.
+    for (int64_t id = start; last < 0; ) {
+      if (choice.weight_of(--id) > 0) last = id;
+    }
+    shared.token = static_cast<int32_t>(last);
+  }
+  __syncthreads();
+  return shared.token;
+}
+
+// The token at which the running sum of what is kept exceeds u times their sum; the last one kept if it never does.
+template <class Kept>
+__device__ int32_t draw_from_kept(const Choice& choice, const Kept& kept, uint64_t* sums, int64_t num_blocks, double u,
+                                  SampleShared& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  uint64_t total = 0;
+  uint64_t last = 0;  // 1 + the last id kept
+  for (int64_t first = 0; first < num_blocks; first += num_threads() / 32) {
+    const int64_t block = first + threadIdx.x / 32;
+    uint64_t sum = 0;
+    for (int64_t id = block * kDrawBlock + lane; id < (block + 1) * kDrawBlock && id < choice.n; id += 32) {
+      if (!kept(id)) continue;
+      sum += fixed_of(choice.weight_of(id));
+      last = static_cast<uint64_t>(id) + 1;
+    }
+    sum = reduce_warp(sum, Plus());
+    if (lane == 0 && block < num_blocks) sums[block] = sum;
+    if (lane == 0) total += sum;
+  }
+  total = reduce_block(total, shared.scratch, uint64_t{0}, Plus());
+  last = reduce_block(last, shared.scratch, uint64_t{0}, Largest());
+  const double target = u * static_cast<double>(total);
+  find_block(sums, num_blocks, target, shared);
+  if (threadIdx.x == 0) {
+    uint64_t running = static_cast<uint64_t>(shared.before);
+    shared.token = static_cast<int32_t>(last) - 1;
+    const int64_t start = shared.block * kDrawBlock;
+    for (int64_t id = start; id < start + kDrawBlock && id < choice.n; ++id) {
+      if (!kept(id)) continue;
+      running += fixed_of(choice.weight_of(id));
+      if (static_cast<double>(running) > target) {
+        shared.token = static_cast<int32_t>(id);
+        break;
+      }
+    }
+  }
+  __syncthreads();
+  return shared.token;
+}
+
+// Steps 5 and 6.
+__device__ int32_t draw(const SamplePlan& plan, const Choice& choice, uint64_t* sums, SampleShared& shared) {
+  const int64_t n = choice.n;
+  const int64_t num_blocks = (n + kDrawBlock - 1) / kDrawBlock;
+  const bool by_count = plan.top_k > 0 && plan.top_k < n;
+  const bool by_mass = plan.top_p < 1;
+  const bool by_ratio = plan.min_p > 0;
+  double total = 0;
+  if (!by_count && (by_mass || !by_ratio)) total = sum_blocks(choice, reinterpret_cast<double*>(sums), num_blocks, shared);
+  if (!by_count && !by_mass && !by_ratio) {
+    return draw_from_all(choice, reinterpret_cast<const double*>(sums), num_blocks, plan.u * total, shared);
+  }
+  // Tokens lighter than this are not kept whatever the others are (see cpu/kernels/sample.h).
+  float least = 1e-45f;
+  if (by_mass && !by_count) {
+    const float bound = static_cast<float>((1 - plan.top_p) * total / static_cast<double>(n) * 0.5);
+    if (bound > least) least = bound;
+  }
+  const auto candidate = [&](int64_t id, uint32_t* key) {
+    if (!(choice.weight_of(id) >= least)) return false;
+    *key = order_of(choice.logit_of(id));
+    return true;
+  };
+  Cut by_k;
+  if (by_count) by_k = cut_by_count(shared, n, candidate, static_cast<uint64_t>(plan.top_k));
+  const auto in_k = [&](int64_t id, uint32_t* key) { return candidate(id, key) && by_k.keeps(*key, id); };
+  const auto weight_of = [&](int64_t id) { return choice.weight_of(id); };
+  Cut by_p;
+  if (by_mass) {
+    double of = total * kFixedOne;
+    if (by_count) {
+      uint64_t sum = 0;
+      for (int64_t id = threadIdx.x; id < n; id += num_threads()) {
+        uint32_t key;
+        if (in_k(id, &key)) sum += fixed_of(choice.weight_of(id));
+      }
+      of = static_cast<double>(reduce_block(sum, shared.scratch, uint64_t{0}, Plus()));
+    }
+    by_p = cut_by_weight(shared, n, in_k, weight_of, static_cast<uint64_t>(ceil(plan.top_p * of)));
+  }
+  const auto kept = [&](int64_t id) {
+    uint32_t key;
+    return in_k(id, &key) && by_p.keeps(key, id) && (!by_ratio || choice.weight_of(id) >= plan.min_p);
+  };
+  return draw_from_kept(choice, kept, sums, num_blocks, plan.u, shared);
+}
+
+__global__ void __launch_bounds__(kSampleThreads) sample_rows(SampleMemory memory, Matrix<float> rows, int64_t num_sampled_ids) {
+  __shared__ SampleShared shared;
+  const int64_t row = static_cast<int64_t>(blockIdx.x);
+  const SamplePlan& plan = memory.plans[row];
+  SampleResult& result = memory.results[row];
+  float* logits = rows.row(row);
+  const int64_t vocab = rows.cols;
+  const int64_t n = num_sampled_ids < vocab ? num_sampled_ids : vocab;
+  const bool adjusted = plan.num_bias > 0 || plan.num_counts > 0 || plan.num_forbidden > 0;
+
+  const uint64_t best_of_all = clean(logits, vocab, shared);
+  Softmax softmax{logits[id_of(best_of_all)], 0};
+  if (plan.with_logprobs) {
+    softmax.log_total = log_sum(logits, vocab, softmax.top, shared);
+    for (int i = static_cast<int>(threadIdx.x); i < plan.num_reported; i += num_threads()) {
+      const int32_t id = memory.numbers[plan.reported + i];
+      result.top_tokens[i] = id;
+      result.top_logprobs[i] = known(id, vocab) ? softmax.logprob_of(logits[id]) : -infinity();
+    }
+    if (plan.num_reported == 0 && plan.num_top > 0) find_top(logits, vocab, plan.num_top, softmax, shared, result);
+  }
+
+  if (adjusted) adjust(plan, memory, logits, vocab);
+  uint32_t* allowed = nullptr;
+  if (plan.num_allowed > 0) {
+    const int64_t words = (vocab + 31) / 32;
+    allowed = memory.allowed + row * words;
+    for (int64_t i = threadIdx.x; i < words; i += num_threads()) allowed[i] = 0;
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < plan.num_allowed; i += num_threads()) {
+      const int32_t id = memory.numbers[plan.allowed + i];
+      if (known(id, vocab)) atomicOr(&allowed[id / 32], 1u << (id % 32));
+    }
+    __syncthreads();
+  }
+
+  Choice choice{logits, allowed, n, 0, plan.temperature};
+  uint64_t best = best_of_all;
+  if (adjusted || allowed || n < vocab) {
+    best = 0;
+    for (int64_t id = threadIdx.x; id < n; id += num_threads()) {
+      const uint64_t mine = ranked(choice.logit_of(id), id);
+      best = mine > best ? mine : best;
+    }
+    best = reduce_block(best, shared.scratch, uint64_t{0}, Largest());
+  }
+  int32_t token = id_of(best);
+  choice.top = choice.logit_of(token);
+  if (!(choice.top > -infinity())) {
+    token = -1;
+  } else if (!(plan.temperature < kMinTemperature)) {
+    token = draw(plan, choice, memory.sums + row * ((vocab + kDrawBlock - 1) / kDrawBlock), shared);
+  }
+
+  float logprob = __int_as_float(0x7fc00000);
+  int32_t rank = 0;
+  if (plan.with_logprobs && token >= 0) {
+    if (adjusted) restore(plan, memory, logits, vocab);
+    logprob = softmax.logprob_of(logits[token]);
+    rank = rank_of(logits, vocab, logits[token], shared);
+  }
+  if (threadIdx.x == 0) {
+    result.token = token;
+    result.logprob = logprob;
+    result.rank = rank;
+  }
+}
+
+__global__ void __launch_bounds__(kSampleThreads) score_rows(SampleMemory memory, Matrix<float> rows) {
+  __shared__ SampleShared shared;
+  const int64_t row = static_cast<int64_t>(blockIdx.x);
+  const SamplePlan& plan = memory.plans[row];
+  SampleResult& result = memory.results[row];
+  float* logits = rows.row(row);
+  Softmax softmax{logits[id_of(clean(logits, rows.cols, shared))], 0};
+  softmax.log_total = log_sum(logits, rows.cols, softmax.top, shared);
+  if (plan.num_top > 0) find_top(logits, rows.cols, plan.num_top, softmax, shared, result);
+  const int32_t rank = rank_of(logits, rows.cols, logits[plan.token], shared);
+  if (threadIdx.x == 0) {
+    result.token = plan.token;
+    result.logprob = softmax.logprob_of(logits[plan.token]);
+    result.rank = rank;
+  }
+}
+
+// Where the parts of a call lie in one piece of device memory. Numbers come last of what is uploaded.
+struct Layout {
+  int64_t plans, numbers, uploaded, raw, sums, allowed, results, bytes;
+
+  Layout(int64_t num_rows, int64_t vocab, int64_t num_numbers, bool with_allowed) {
+    int64_t at = 0;
+    const auto place = [&](int64_t count, int64_t size) {
+      const int64_t start = at;
+      at = checked_add(at, ceil_div(checked_mul(count, size), 256) * 256);
+      return start;
+    };
+    plans = place(num_rows, sizeof(SamplePlan));
+    numbers = place(num_numbers, 4);
+    uploaded = at;
+    raw = place(num_numbers, 4);
+    sums = place(checked_mul(num_rows, ceil_div(vocab, kDrawBlock)), 8);
+    allowed = place(with_allowed ? checked_mul(num_rows, ceil_div(vocab, 32)) : 0, 4);
+    results = place(num_rows, sizeof(SampleResult));
+    bytes = at;
+  }
+
+  SampleMemory in(char* memory) const {
+    return {reinterpret_cast<const SamplePlan*>(memory + plans), reinterpret_cast<const int32_t*>(memory + numbers),
+            reinterpret_cast<float*>(memory + raw),              reinterpret_cast<uint64_t*>(memory + sums),
+            reinterpret_cast<uint32_t*>(memory + allowed),       reinterpret_cast<SampleResult*>(memory + results)};
+  }
+};
+
+// The lists of all rows, one behind the other.
+class Lists {
+ public:
+  int32_t add(const int32_t* list, int64_t count) {
+    const size_t start = numbers_.size();
+    numbers_.insert(numbers_.end(), list, list + count);
+    check(numbers_.size() <= 0x7fffffff, "lists of ids for sampling: too long");
+    return static_cast<int32_t>(start);
+  }
+
+  // In order of id; equal ones keep theirs.
+  int32_t add_sorted(const int32_t* list, int64_t count) {
+    const int32_t start = add(list, count);
+    std::stable_sort(numbers_.begin() + start, numbers_.end());
+    return start;
+  }
+
+  // Ids in order, then the values that go with them.
+  int32_t add_sorted(const std::vector<int32_t>& ids, const std::vector<float>& values, int64_t count) {
+    order_.resize(static_cast<size_t>(count));
+    std::iota(order_.begin(), order_.end(), 0);
+    std::stable_sort(order_.begin(), order_.end(),
+                     [&](int32_t a, int32_t b) { return ids[static_cast<size_t>(a)] < ids[static_cast<size_t>(b)]; });
+    const int32_t start = add(nullptr, 0);
+    for (const int32_t i : order_) numbers_.push_back(ids[static_cast<size_t>(i)]);
+    for (const int32_t i : order_) {
+      int32_t bits;
+      std::memcpy(&bits, &values[static_cast<size_t>(i)], 4);
+      numbers_.push_back(bits);
+    }
+    return start;
+  }
+
+  const std::vector<int32_t>& numbers() const { return numbers_; }
+
+ private:
+  std::vector<int32_t> numbers_;
+  std::vector<int32_t> order_;
+};
+
+unsigned threads_for(int64_t vocab) { return static_cast<unsigned>(std::min<int64_t>(ceil_div(vocab, 32) * 32, kSampleThreads)); }
+
+}  // namespace
+
+// With lists of as many ids as a row has context: more are rare, and then the memory grows.
+int64_t Sampler::scratch_bytes(const ScratchLimits& limits) const {
+  return Layout(limits.rows, limits.vocab, limits.context, true).bytes;
+}
+
+void Sampler::sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
+                     Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
+  if (rows.size == 0) return;
+  std::vector<SamplePlan> plans;
+  Lists lists;
+  bool with_allowed = false;
+  for (const SampleRow& row : rows) {
+    const SamplingParams& params = *row.params;
+    SamplePlan plan{};
+    plan.top_p = params.top_p;
+    plan.u = uniform(params.seed, params.choice, row.position);
+    plan.top_k = params.top_k;
+    plan.temperature = static_cast<float>(params.temperature);
+    plan.min_p = static_cast<float>(params.min_p);
+    plan.presence_penalty = static_cast<float>(params.presence_penalty);
+    plan.frequency_penalty = static_cast<float>(params.frequency_penalty);
+    plan.repetition_penalty = static_cast<float>(params.repetition_penalty);
+    plan.num_reported = static_cast<int32_t>(std::min(static_cast<int64_t>(params.logprob_token_ids.size()), top_tokens.cols));
+    plan.num_top = static_cast<int32_t>(std::max<int64_t>(std::min(params.num_logprobs, top_tokens.cols), 0));
+    plan.with_logprobs = params.num_logprobs >= 0 || plan.num_reported > 0;
+    plan.num_bias = static_cast<int32_t>(std::min(params.bias_ids.size(), params.bias_values.size()));
+    plan.bias = lists.add_sorted(params.bias_ids, params.bias_values, plan.num_bias);
+    const bool with_penalties = plan.presence_penalty != 0 || plan.frequency_penalty != 0 || plan.repetition_penalty != 1;
+    plan.num_counts = with_penalties ? static_cast<int32_t>(row.counts.size) : 0;
+    plan.counts = lists.add(reinterpret_cast<const int32_t*>(row.counts.data), 2 * int64_t{plan.num_counts});
+    plan.num_allowed = static_cast<int32_t>(params.allowed_token_ids.size());
+    plan.allowed = lists.add(params.allowed_token_ids.data(), plan.num_allowed);
+    plan.num_forbidden = static_cast<int32_t>(row.forbidden.size);
+    plan.forbidden = lists.add_sorted(row.forbidden.data, plan.num_forbidden);
+    plan.reported = lists.add(params.logprob_token_ids.data(), plan.num_reported);
+    with_allowed = with_allowed || plan.num_allowed > 0;
+    plans.push_back(plan);
+  }
+  const SampleResult* results = run(plans, lists.numbers(), logits, with_allowed, [&](const SampleMemory& memory) {
+    launch(sample_rows, static_cast<unsigned>(rows.size), threads_for(logits.cols), 0, stream_, memory, logits, num_sampled_ids);
+  });
+  for (int64_t r = 0; r < rows.size; ++r) {
+    const SampleResult& result = results[r];
+    tokens[r] = result.token;
+    logprobs[r] = result.logprob;
+    ranks[r] = result.rank;
+    const SamplePlan& plan = plans[static_cast<size_t>(r)];
+    const int64_t wanted = plan.num_reported > 0 ? plan.num_reported : plan.num_top;
+    if (wanted == 0) continue;
+    std::copy_n(result.top_tokens, wanted, top_tokens.row(r));
+    std::copy_n(result.top_logprobs, wanted, top_logprobs.row(r));
+  }
+}
+
+void Sampler::score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks,
+                    Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
+  if (rows.size == 0) return;
+  std::vector<SamplePlan> plans;
+  for (const ScoreRow& row : rows) {
+    SamplePlan plan{};
+    plan.token = row.token;
+    plan.num_top = static_cast<int32_t>(std::min<int64_t>(row.num_top, top_tokens.cols));
+    plans.push_back(plan);
+  }
+  const SampleResult* results = run(plans, {}, logits, false, [&](const SampleMemory& memory) {
+    launch(score_rows, static_cast<unsigned>(rows.size), threads_for(logits.cols), 0, stream_, memory, logits);
+  });
+  for (int64_t r = 0; r < rows.size; ++r) {
+    logprobs[r] = results[r].logprob;
+    ranks[r] = results[r].rank;
+    const int64_t wanted = plans[static_cast<size_t>(r)].num_top;
+    if (wanted == 0) continue;
+    std::copy_n(results[r].top_tokens, wanted, top_tokens.row(r));
+    std::copy_n(results[r].top_logprobs, wanted, top_logprobs.row(r));
+  }
+}
+
+const SampleResult* Sampler::run(const std::vector<SamplePlan>& plans, const std::vector<int32_t>& numbers, Matrix<float> logits,
+                                 bool with_allowed, const std::function<void(const SampleMemory&)>& start) {
+  const int64_t num_rows = static_cast<int64_t>(plans.size());
+  const Layout layout(num_rows, logits.cols, static_cast<int64_t>(numbers.size()), with_allowed);
+  char* device = device_.reserve<char>(layout.bytes);
+  char* host = upload_.reserve<char>(layout.uploaded);
+  std::memcpy(host + layout.plans, plans.data(), plans.size() * sizeof(SamplePlan));
+  if (!numbers.empty()) std::memcpy(host + layout.numbers, numbers.data(), numbers.size() * 4);
+  check(cudaMemcpyAsync(device, host, static_cast<size_t>(layout.uploaded), cudaMemcpyHostToDevice, stream_), "rows to sample");
+  start(layout.in(device));
+  const size_t result_bytes = plans.size() * sizeof(SampleResult);
+  SampleResult* results = download_.reserve<SampleResult>(num_rows);
+  check(cudaMemcpyAsync(results, device + layout.results, result_bytes, cudaMemcpyDeviceToHost, stream_), "sampled tokens");
+  check(cudaStreamSynchronize(stream_), "step");
+  return results;
+}
+
+}  // namespace cuda
+}  // namespace parley
