@@ -11,7 +11,7 @@
 namespace parley {
 namespace cuda {
 
-constexpr int kSampleThreads = 1024;  // at most; fewer of a small vocabulary
+constexpr int kSampleThreads = 512;  // at most; fewer of a small vocabulary
 constexpr float kMinTemperature = 1e-5f;
 constexpr float kLargestFloat = 3.402823466e38f;
 constexpr int64_t kDrawBlock = 256;  // ids whose weights are summed together
