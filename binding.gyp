@@ -51,6 +51,7 @@
         "native/engine/step_builder.cc",
         "native/model/checked.cc",
         "native/model/decoder.cc",
+        "native/model/device.cc",
         "native/model/encoder.cc",
         "native/model/memory.cc",
         "native/model/rank_group.cc",

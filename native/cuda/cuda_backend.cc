@@ -16,6 +16,7 @@
 #include "cuda/route.h"
 #include "cuda/sample.h"
 #include "cuda/status.h"
+#include "cuda/step_graphs.h"
 
 namespace parley {
 namespace {
@@ -96,7 +97,8 @@ class CudaBackend : public Backend {
         linear_(stream_.get(), multiprocessors(device), deterministic),
         experts_(stream_.get(), linear_),
         attention_(stream_.get(), multiprocessors(device)),
-        sampler_(stream_.get()) {}
+        sampler_(stream_.get()),
+        graphs_(stream_.get()) {}
 
   void* allocate(int64_t bytes) override {
     use();
@@ -148,6 +150,13 @@ class CudaBackend : public Backend {
   void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) override {
     use();
     attention_.plan(rows, heads, rule, [&](void* to, const void* from, int64_t bytes) { uploader_.upload(to, from, bytes); });
+  }
+
+  StepShape padded(const StepShape& shape) const override { return cuda::padded_shape(shape); }
+
+  void record(const StepShape& shape, const std::function<void()>& ops) override {
+    use();
+    graphs_.run(shape, held_scratch_bytes(), ops);
   }
 
   void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
@@ -236,6 +245,7 @@ class CudaBackend : public Backend {
   cuda::Experts experts_;
   cuda::Attention attention_;
   cuda::Sampler sampler_;
+  cuda::StepGraphs graphs_;
 };
 
 }  // namespace

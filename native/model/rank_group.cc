@@ -6,8 +6,8 @@
 #include <mutex>
 #include <numeric>
 
-#include "cpu/cpu_backend.h"
 #include "model/checked.h"
+#include "model/device.h"
 #include "model/memory.h"
 
 namespace parley {
@@ -15,7 +15,7 @@ namespace parley {
 RankGroup::RankGroup(const ModelSource& source, const EngineOptions& options, const std::function<void(double)>& progress)
     : spec_(checked(source.spec)),
       options_(options),
-      plan_(plan_memory(spec_, options, *make_cpu_backend(options.isa, 1))),
+      plan_(plan_memory(spec_, options, *make_backend(options, 1))),
       workers_(std::make_shared<Workers>(static_cast<size_t>(options.tensor_parallel_size))) {
   options_.max_model_len = static_cast<int64_t>(plan_.max_model_len);
   if (workers_->size() > 1) threads_ = std::make_unique<RankThreads>(options.tensor_parallel_size, options.rank_stopped_after_ms);

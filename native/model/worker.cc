@@ -4,20 +4,10 @@
 #include <numeric>
 #include <utility>
 
-#include "cpu/cpu_backend.h"
+#include "model/device.h"
 #include "model/memory.h"
-#include "ops/guarded_backend.h"
 
 namespace parley {
-namespace {
-
-std::unique_ptr<Backend> make_backend(const EngineOptions& options, int num_threads) {
-  std::unique_ptr<Backend> backend = make_cpu_backend(options.isa, num_threads);
-  if (options.guard_memory) backend = std::make_unique<GuardedBackend>(std::move(backend));
-  return backend;
-}
-
-}  // namespace
 
 Worker::Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages,
                std::shared_ptr<MeetingPlace> place, const std::function<void(double)>& progress)

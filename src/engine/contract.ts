@@ -3,6 +3,9 @@
 export const DTypeValues = ['float32', 'float16', 'bfloat16'] as const
 export type DType = (typeof DTypeValues)[number]
 
+export const DeviceValues = ['cpu', 'cuda'] as const
+export type Device = (typeof DeviceValues)[number]
+
 export const IsaValues = ['auto', 'baseline', 'avx2', 'avx512', 'amx'] as const
 export type Isa = (typeof IsaValues)[number]
 
@@ -168,6 +171,10 @@ export interface TensorSource {
 export interface EngineOptions {
   /** type of weights and KV pages in memory; arithmetic is float32; default float16 */
   dtype: DType
+  /** what computes: the CPU, or the first NVIDIA GPU; default cpu */
+  device: Device
+  /** on a GPU: a request's bits never depend on who else is in its steps, as on the CPU; false allows faster products (default true) */
+  deterministic: boolean
   /** instruction set of the CPU kernels; auto_: the best that this machine has; default auto */
   isa: Isa
   /** threads that compute; several ranks share them, each has one at least (1 to 1024, default 1) */
