@@ -1,0 +1,22 @@
+# For a GPU at hand, without Node, in build/gpu: parley_cuda.so and the programs of test/gpu/programs, compiled by nvcc instead of
+# against the emulator; and the benchmarks of test/gpu/bench.
+#
+#   make -C test/gpu -f device.mk ARCH=90 [CUBLAS=folder of cublasLt.h]
+NVCC ?= nvcc
+ARCH ?= 90
+CUBLAS ?=
+root := ../..
+out := $(root)/build/gpu
+programs := $(patsubst programs/%.cu,$(out)/%,$(filter-out programs/emulator.cu,$(wildcard programs/*.cu)))
+flags := -std=c++17 -O3 -arch=sm_$(ARCH) -fmad=false --expt-relaxed-constexpr -diag-suppress 554 -lineinfo -I $(root)/native
+
+all: $(programs) benches
+library:
+	$(MAKE) --silent -C $(root)/native/cuda OUT=../../build/gpu ARCHS=$(ARCH)
+benches:
+	$(MAKE) --silent -C bench ARCH=sm_$(ARCH) CUBLAS=$(CUBLAS)
+# A program has all of native/cuda in it.
+$(programs): $(out)/%: programs/%.cu library
+	$(NVCC) $(flags) $< $(out)/cuda/*.o -o $@ -ldl -lpthread
+
+.PHONY: all library benches

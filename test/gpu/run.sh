@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Everything that a GPU can show, on a bare machine: CUDA toolkit, g++, make and Python; no Node, no network. Nothing outside of build/ is
+# written. What it prints, with date and GPU, is kept as RESULTS.md.
+#
+#   test/gpu/run.sh [OUT]     OUT: a folder for the results; build/gpu-results without it
+#
+# With Node on PATH and the addon built (node src/setup.mjs), the case lists of test/ops and the families' goldens run on the GPU too.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+out=${1:-build/gpu-results}
+mkdir -p "$out"
+exec > >(tee "$out/run.txt") 2>&1
+failures=0
+
+# step NAME COMMAND...: a headline, the command's output, and its verdict.
+step() {
+  echo
+  echo "== $1"
+  shift
+  if "$@"; then echo "-- done"; else
+    echo "-- FAILED (exit code $?)"
+    failures=$((failures + 1))
+  fi
+}
+
+date -u +'%Y-%m-%d %H:%M UTC'
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,compute_cap --format=csv || exit 1
+nvcc --version | tail -2
+arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+cublas=$(python3 -c 'import nvidia, pathlib; print(*[f for p in nvidia.__path__ for f in pathlib.Path(p).glob("*/include") if (f / "cublasLt.h").exists()][:1])' 2>/dev/null)
+
+step "build: the library, the programs that check kernels, the benchmarks (compute capability $arch)" \
+  make --silent -C test/gpu -j"$(nproc)" -f device.mk ARCH="$arch" CUBLAS="$cublas"
+for program in build/gpu/*; do
+  case $program in *.o | *.d | *.so | *.txt) continue ;; esac
+  if [ -f "$program" ]; then step "kernels: $(basename "$program")" "$program"; fi
+done
+if command -v compute-sanitizer > /dev/null; then
+  for program in build/gpu/{linear,attention,experts}; do
+    for tool in memcheck racecheck synccheck; do
+      step "compute-sanitizer $tool: $(basename "$program")" timeout 180 compute-sanitizer --tool "$tool" --error-exitcode 9 "$program"
+    done
+  done
+else
+  echo "== compute-sanitizer: not here, nothing was checked by it"
+fi
+step "benchmark: kernels" timeout 300 build/gpu-bench/kernels
+if command -v node > /dev/null && [ -f build/Release/parley.node ]; then
+  export PARLEY_CUDA_LIBRARY="$PWD/build/gpu/parley_cuda.so"
+  step "case lists of all ops, and the families' goldens" npx vitest run --config test/vitest.config.ts test/ops test/gpu/families.test.ts
+else
+  echo "== ops and goldens through the addon: no Node or no addon here, not run"
+fi
+
+echo
+echo "$failures steps failed"
+exit "$((failures > 0))"
