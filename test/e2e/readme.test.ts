@@ -24,6 +24,7 @@ test('examples end well and say something', async () => {
   expect(found).toEqual(runnable.map(() => ({ status: 0, errors: '', output: expect.stringMatching(/.{20}/s) })))
 })
 
+// Skipped out loud: LangChain and the AI SDK would bring their packages into every clone for two examples.
 for (const { packages } of examples) {
   const missing = packages.filter((name) => !isInstalled(name))
   if (missing.length > 0) test.skip(`an example needs ${missing.join(' and ')}, which is not installed`, () => {})

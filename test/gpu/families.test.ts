@@ -5,11 +5,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { forwardLogits, type ModelSource, type StartOptions, startEngine } from '../../src/engine/addon.js'
-import { architectureOf } from '../../src/models/architectures.js'
-import { readCheckpoint } from '../../src/models/checkpoint.js'
-import { requireJson } from '../../src/models/folder.js'
-import { findSources } from '../../src/models/sources.js'
+import { forwardLogits, type StartOptions, startEngine } from '../../src/engine/addon.js'
+import { loadUntokenized } from '../models/untokenized.js'
 
 interface Golden {
   rounding: Record<'float16' | 'bfloat16', { max: number }>
@@ -27,13 +24,7 @@ const options: Omit<StartOptions, 'dtype'> = {
   kv_cache_bytes: 1 << 24,
 }
 
-async function load(name: string): Promise<ModelSource> {
-  const folder = join(fixtures, name)
-  const config = await requireJson(join(folder, 'config.json'), 'a config')
-  const { row } = architectureOf(config)
-  const spec = row.spec(config)
-  return findSources(row, config, { ...spec, num_sampled_ids: spec.vocab_size }, await readCheckpoint(folder))
-}
+const load = (name: string) => loadUntokenized(join(fixtures, name))
 
 /** The shortest prompt that has a golden, and where its logits stand among the golden's. */
 function shortest({ prompts, vocab_size }: Golden) {

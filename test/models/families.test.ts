@@ -13,6 +13,7 @@ import { readCheckpoint } from '../../src/models/checkpoint.js'
 import { requireJson } from '../../src/models/folder.js'
 import { frequencies } from '../../src/models/rope.js'
 import { findSources } from '../../src/models/sources.js'
+import { loadUntokenized } from './untokenized.js'
 
 interface Golden {
   architecture: string
@@ -47,12 +48,7 @@ function readGolden(name: string): Golden {
 
 /** The folder's spec and tensors; a tokenizer takes no part in the numbers. */
 async function load(name: string): Promise<ModelSource> {
-  const folder = join(fixtures, name)
-  const config = await requireJson(join(folder, 'config.json'), 'a config')
-  const { row } = architectureOf(config)
-  const spec = row.spec(config)
-  const checkpoint = await readCheckpoint(folder)
-  const sources = await findSources(row, config, { ...spec, num_sampled_ids: spec.vocab_size }, checkpoint)
+  const sources = await loadUntokenized(join(fixtures, name))
   expect(sources.warnings).toEqual([])
   return sources
 }

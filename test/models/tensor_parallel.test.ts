@@ -6,13 +6,10 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { forwardLogits, type ModelSource, type StartOptions, startEngine } from '../../src/engine/addon.js'
-import { architectureOf } from '../../src/models/architectures.js'
-import { readCheckpoint } from '../../src/models/checkpoint.js'
-import { requireJson } from '../../src/models/folder.js'
 import { modelMemory } from '../../src/models/memory.js'
 import { readOutline } from '../../src/models/outline.js'
-import { findSources } from '../../src/models/sources.js'
 import { seededRandom } from '../engine/random_model.js'
+import { loadUntokenized } from './untokenized.js'
 
 const fixtures = fileURLToPath(new URL('../fixtures', import.meta.url))
 const folders = [
@@ -29,13 +26,7 @@ const options: StartOptions = {
   check_integrity: true,
 }
 
-async function load(name: string): Promise<ModelSource> {
-  const folder = join(fixtures, name)
-  const config = await requireJson(join(folder, 'config.json'), 'a config')
-  const { row } = architectureOf(config)
-  const spec = row.spec(config)
-  return findSources(row, config, { ...spec, num_sampled_ids: spec.vocab_size }, await readCheckpoint(folder))
-}
+const load = (name: string) => loadUntokenized(join(fixtures, name))
 
 /** Logits of a sequence that is longer than a step and than every window; of an encoder-decoder, of its continuation. */
 function logitsOf(model: ModelSource, tensor_parallel_size: number, changed: Partial<StartOptions> = {}): Float32Array {
