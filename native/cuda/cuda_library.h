@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -10,16 +11,16 @@
 
 namespace parley {
 
-// Changes with every op's name and arguments, so that a library of other sources is refused and not misread (FNV-1a).
+// FNV-1a.
 constexpr uint64_t hash_of(const char* text, uint64_t hash = 0xcbf29ce484222325u) {
   while (*text) hash = (hash ^ static_cast<unsigned char>(*text++)) * 0x100000001b3u;
   return hash;
 }
-#define OP(name, arguments) #name #arguments
-constexpr uint64_t kInterface = hash_of(
-#include "ops/ops.def"
-    ) ^ sizeof(ScratchLimits) ^ sizeof(AttentionRule) << 16 ^ sizeof(AttentionRows) << 32 ^ sizeof(SamplingParams) << 48;
-#undef OP
+template <class... Types>
+constexpr uint64_t hash_of_sizes(uint64_t hash) {
+  ((hash = (hash ^ sizeof(Types)) * 0x100000001b3u), ...);
+  return hash;
+}
 
 struct CudaDevice {
   std::string name;
@@ -38,6 +39,20 @@ struct CudaLibrary {
   CudaDevice (*describe)(int device);
   std::unique_ptr<Backend> (*make_backend)(int device, bool deterministic);
 };
+
+// Changes with every method and op of Backend and with the size of all that they are given, so that a library of other sources is refused
+// and not misread.
+#define METHOD(...) #__VA_ARGS__
+#define OP(name, arguments) #name #arguments
+constexpr uint64_t kInterface = hash_of_sizes<PackedWeight, StoredRows, ExpertWeights, HeadLayout, KvLayer, AttentionRows, StepShape,
+                                              AttentionRule, ScratchLimits, ScoreRow, SampleRow, SamplingParams, Matrix<float>, Span<float>,
+                                              std::function<void()>, std::string, CudaDevice, CudaLibrary>(hash_of(
+#include "ops/backend.def"
+#include "ops/ops.def"
+    ));
+#undef METHOD
+#undef OP
+
 constexpr const char* kCudaLibraryEntry = "parley_cuda_library";
 
 // Opens the library beside the addon, or the one that the variable PARLEY_CUDA_LIBRARY names (tests); once, later calls get the same.
