@@ -200,6 +200,18 @@ export const serveOptions = {
     defaultText: 'none: open to all who reach the port',
     doc: 'key that clients must send as `Authorization: Bearer <key>`; the variable keeps it out of the list of processes',
   }),
+  rate_limit_requests: row({
+    kind: integer(1, 1_000_000_000),
+    default: null,
+    defaultText: 'none',
+    doc: 'requests to the model that may begin in a minute, of all who have the key together',
+  }),
+  rate_limit_tokens: row({
+    kind: integer(1, 1_000_000_000),
+    default: null,
+    defaultText: 'none',
+    doc: 'tokens of prompts and answers that may be used in a minute, by all who have the key together',
+  }),
   allowed_origins: row({
     kind: origins,
     default: ['localhost'],

@@ -63,6 +63,8 @@ const rows = {
   too_many_sockets: { status: 503, type: 'server_error', code: 'too_many_sockets', retry_after: 5 },
   model_loading: { status: 503, type: 'server_error', code: 'model_loading', retry_after: 1 },
   server_shutting_down: { status: 503, type: 'server_error', code: 'server_shutting_down', retry_after: 5 },
+  rate_limit_requests: { status: 429, type: 'requests', code: 'rate_limit_exceeded' },
+  rate_limit_tokens: { status: 429, type: 'tokens', code: 'rate_limit_exceeded' },
   queue_full: { status: 429, type: 'rate_limit_error', code: 'queue_full', retry_after: 1 },
   queue_timeout: { status: 503, type: 'server_error', code: 'queue_timeout', retry_after: 5 },
   engine_stalled: { status: 503, type: 'server_error', code: 'engine_stalled', retry_after: 5 },
@@ -89,13 +91,22 @@ export class ApiError extends Error {
   readonly kind: ErrorKind
   readonly param: string | null
 
-  /** @param cause what the log is told and the client is not */
-  constructor(kind: ErrorKind, message: string, param: string | null = null, cause?: unknown) {
+  /**
+   * @param cause what the log is told and the client is not
+   * @param retryAfter the seconds, where they are not always those of the table
+   */
+  constructor(
+    kind: ErrorKind,
+    message: string,
+    param: string | null = null,
+    cause?: unknown,
+    retryAfter = table[kind].retry_after ?? null,
+  ) {
     super(message, { cause })
     this.kind = kind
     this.param = param
     this.status = table[kind].status
-    this.retryAfter = table[kind].retry_after ?? null
+    this.retryAfter = retryAfter
   }
 
   body(): ErrorBody {

@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { basename, resolve } from 'node:path'
 import { fitOptions, memoryText, readTable, type ServeOptions, version } from './config.js'
 import type { ServerState } from './http/context.js'
+import { RateLimits } from './http/rate_limits.js'
 import { createHttpServer } from './http/server.js'
 import { newState } from './http/state.js'
 import { createLog } from './log.js'
@@ -37,6 +38,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     {
       modelName,
       apiKey: options.api_key,
+      rateLimits: rateLimits(options),
       allowedOrigins: options.allowed_origins,
       metrics: new Metrics(modelName),
       log: createLog(options.log_level),
@@ -167,6 +169,10 @@ function modelLines(model: Model, { memory, options, free, longTexts }: SizeHere
       `KV pages: ${grouped(tokens)} tokens, ${requests === 1 ? 'one request' : `${requests} requests`} of ${grouped(max_model_len)} at the same time`,
     ),
   ]
+}
+
+function rateLimits({ rate_limit_requests: requests, rate_limit_tokens: tokens }: ServeOptions): RateLimits | null {
+  return requests === null && tokens === null ? null : new RateLimits({ requests, tokens })
 }
 
 /** @returns the URL of the server's root */

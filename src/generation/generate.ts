@@ -23,7 +23,15 @@ import { embed, nextLogprobs, scorePrompts } from './measure.js'
 import { merge } from './merge.js'
 import { prepare } from './prepare.js'
 import { Prompts } from './prompts.js'
-import { answerIds, likelihood, type Pair, type RelevanceOptions, relevancePrompts, yesAgainstNo } from './relevance.js'
+import {
+  answerIds,
+  likelihood,
+  type Pair,
+  type RelevanceOptions,
+  type RelevancePrompt,
+  relevancePrompts,
+  yesAgainstNo,
+} from './relevance.js'
 import type { Delta, EncodedPrompt, GenerationParams, PreparedRequest, Prompt } from './request.js'
 import { queueing } from './sampling.js'
 import type { ChatMessage, RenderOptions } from './template.js'
@@ -223,28 +231,32 @@ export class Generation {
     return told(this.#engine, () => embed(this.#engine, prompts, pooling, queueing(turn), signal))
   }
 
-  /**
-   * How well each pair's document suits its query, from 0 to 1; and the tokens that were read.
-   * @throws ApiError, AbortError
-   */
-  async relevance(
+  /** What the model reads to measure how well documents suit queries. @throws ApiError */
+  async prepareRelevance(
     pairs: readonly Pair[],
-    options: RelevanceOptions & Pick<GenerationParams, 'priority' | 'cache_salt'>,
+    options: RelevanceOptions,
     signal: AbortSignal,
-  ): Promise<{ scores: number[]; numTokens: number }> {
+  ): Promise<RelevancePrompt[]> {
     this.#refuseForEncoder()
     const prompts = await relevancePrompts(this.prompts, pairs, options, signal)
+    for (const { ids } of prompts) checkLength(ids, this.maxModelLen, 'documents')
+    return prompts
+  }
+
+  /** How well each pair's document suits its query, from 0 to 1. @throws ApiError, AbortError */
+  async relevance(
+    prompts: readonly RelevancePrompt[],
+    options: RelevanceOptions & Pick<GenerationParams, 'priority' | 'cache_salt'>,
+    signal: AbortSignal,
+  ): Promise<number[]> {
     const ids = prompts.map((prompt) => prompt.ids)
-    for (const prompt of ids) checkLength(prompt, this.maxModelLen, 'documents')
-    const numTokens = ids.reduce((sum, { length }) => sum + length, 0)
     if (options.method === 'likelihood') {
       const all = await told(this.#engine, () => scorePrompts(this.#engine, ids, queueing(options), signal))
-      const scores = all.map(({ logprobs }, i) => likelihood(logprobs, prompts[i]?.numQueryTokens ?? 0))
-      return { scores, numTokens }
+      return all.map(({ logprobs }, i) => likelihood(logprobs, prompts[i]?.numQueryTokens ?? 0))
     }
     const answers = await answerIds(this.prompts, options, signal)
     const all = await told(this.#engine, () => nextLogprobs(this.#engine, ids, answers, queueing(options), signal))
-    return { scores: all.map(yesAgainstNo), numTokens }
+    return all.map(yesAgainstNo)
   }
 
   /** What an encoder has read has neither hidden states behind the final norm nor log-probabilities. */

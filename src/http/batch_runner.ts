@@ -258,7 +258,7 @@ export class Batches {
       try {
         const endpoint = this.#endpoints[batch.endpoint]
         if (!endpoint) throw new ApiError('unknown_url', `There is nothing at POST ${batch.endpoint}.`)
-        const call = { state: this.#state, record, signal }
+        const call = { state: this.#state, record, signal, unlimited: true } as const
         const reply = await endpoint(call, { ...(body as object), priority: lowestPriority })
         if (signal.aborted) return
         await answer({ status_code: 200, request_id: record.id, body: 'json' in reply ? reply.json : {} }, null)

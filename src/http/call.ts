@@ -8,6 +8,8 @@ export interface Call {
   readonly record: RequestRecord
   /** aborted when nobody waits for the answer any more */
   readonly signal: AbortSignal
+  /** no rate limit counts it: a line of a batch, which waits for all others anyway */
+  readonly unlimited?: true
 }
 
 /** The whole answer, or the values of its stream. */

@@ -7,6 +7,7 @@ import type { Call, Reply } from './call.js'
 import { type ChatTokenChoice, showTokens } from './chat_tokens.js'
 import { type Json, TextChunks } from './json.js'
 import { type PromptLogprobs, showPromptLogprobs } from './prompt_logprobs.js'
+import { admit, mostTokens } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
 import { parseChat, renderOptions } from './schema.js'
 import { type Usage, UsageCount } from './usage.js'
@@ -65,6 +66,7 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
     renderOptions(body),
     call.signal,
   )
+  admit(call, mostTokens(prepared))
   const count = new UsageCount(call.record, prepared)
   const deltas = generation.generate(prepared, call.signal)
   const id = newId('chatcmpl-')

@@ -7,6 +7,7 @@ import type { Call, Reply } from './call.js'
 import { type Json, TextChunks } from './json.js'
 import { addNoToken, addTokens, emptyLogprobs, type LegacyLogprobs } from './legacy_logprobs.js'
 import { type PromptLogprobs, showPromptLogprobs } from './prompt_logprobs.js'
+import { admit, mostTokens } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
 import { parseCompletion } from './schema.js'
 import { type Usage, UsageCount } from './usage.js'
@@ -55,6 +56,7 @@ export async function createCompletion(call: Call, input: unknown): Promise<Repl
     num_prompt_logprobs: prompt_logprobs === undefined ? undefined : Math.max(prompt_logprobs, (echo && logprobs) || 0),
   }
   const prepared = await generation.prepareCompletion(body.prompt, params, call.signal)
+  admit(call, mostTokens(prepared))
   const count = new UsageCount(call.record, prepared)
   const deltas = generation.generate(prepared, call.signal)
   const head = answerHead(call, newId('cmpl-'), 'text_completion', fingerprint, body)

@@ -8,6 +8,7 @@ import type { Log } from '../log.js'
 import type { Metrics } from '../metrics.js'
 import type { Batches } from './batch_runner.js'
 import type { FileStore } from './file_store.js'
+import type { RateLimit, RateLimits } from './rate_limits.js'
 import type { ResponseStore } from './response_store.js'
 import type { Sockets } from './socket/sockets.js'
 import type { Upgrade } from './socket/upgrade.js'
@@ -31,6 +32,8 @@ export interface ServerState {
   /** id of the model in the API */
   readonly modelName: string
   readonly apiKey: string | null
+  /** null: there are none */
+  readonly rateLimits: RateLimits | null
   readonly responses: ResponseStore
   readonly sockets: Sockets
   /** null: the server keeps no files */
@@ -54,6 +57,10 @@ export interface RequestRecord {
   prompt_tokens?: number
   completion_tokens?: number
   finish_reason?: string
+  /** tokens that the rate limits keep for it until its end */
+  reserved_tokens?: number
+  /** how the limits stood when it was admitted or refused */
+  rate_limits?: RateLimit[]
   /** the kind of error that ended it */
   error?: string
   /** the answer is a stream: whoever writes it says when it is complete */

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { ApiError } from '../errors.js'
 import type { Call, Reply } from './call.js'
 import { inputSchema } from './fields.js'
+import { admit } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
 import { accountFields, queueingFields } from './schema.js'
 import { refuseUnsupported } from './unsupported.js'
@@ -46,6 +47,7 @@ export async function createEmbedding(call: Call, input: unknown): Promise<Reply
   }
   const inputs = await generation.encodeInputs(body.input, body, call.signal)
   const num_tokens = inputs.reduce((sum, { length }) => sum + length, 0)
+  admit(call, num_tokens)
   call.record.prompt_tokens = num_tokens
   const vectors = await generation.embed(inputs, pooling, body, call.signal)
   const answer: EmbeddingAnswer = {

@@ -5,11 +5,11 @@ import { Readable } from 'node:stream'
 import { Busboy, type BusboyInstance } from '@fastify/busboy'
 import { ApiError } from '../errors.js'
 import { now } from './answer.js'
+import { setAnswerHeaders } from './answer_headers.js'
 import type { Ctx, ServerState } from './context.js'
 import type { FileStore, StoredFile } from './file_store.js'
 import { page } from './page.js'
 import { json } from './respond.js'
-import { timed } from './timing.js'
 
 /** @throws ApiError when the server keeps no files */
 export function needFiles({ files }: ServerState): FileStore {
@@ -135,7 +135,7 @@ export function deleteFile(c: Ctx): Response {
 /** GET /v1/files/{id}/content */
 export function fileContent(c: Ctx): Response {
   const { id, bytes } = find(c)
-  timed(c)
+  setAnswerHeaders(c)
   const content = Readable.toWeb(createReadStream(needFiles(c.get('state')).path(id)))
   return c.body(content as ReadableStream, 200, {
     'content-type': 'application/octet-stream',

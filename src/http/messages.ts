@@ -6,6 +6,7 @@ import type { ChatMessage } from '../generation/template.js'
 import { newId } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { contentSchema, stopSchema } from './fields.js'
+import { admit, mostTokens } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
 import { refuseUnsupported } from './unsupported.js'
 import { UsageCount } from './usage.js'
@@ -88,6 +89,7 @@ export async function createMessage(call: Call, input: unknown): Promise<Reply> 
   const body = parse(messageSchema, fields, call.state.log)
   checkModel(call.state, body.model)
   const prepared = await prepare(call, body, body)
+  admit(call, mostTokens(prepared))
   const stream = events(call, body, prepared, generation.generate(prepared, call.signal))
   if (body.stream) return { events: stream }
   let message = null as Message | null

@@ -36,7 +36,7 @@ export function checkOrigin(c: Ctx): Response | null {
   c.header('vary', 'origin')
   c.header(
     'access-control-expose-headers',
-    'x-request-id, openai-processing-ms, retry-after, retry-after-ms, request-id',
+    'x-request-id, openai-processing-ms, retry-after, retry-after-ms, request-id, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens',
   )
   if (c.req.method !== 'OPTIONS' || c.req.header('access-control-request-method') === undefined) return null
   c.header('access-control-allow-methods', 'GET, HEAD, POST, DELETE')

@@ -26,6 +26,7 @@ export function beginRequest(state: ServerState, id: string, method: string, pat
       if (ended) return
       ended = true
       if (status === 499) state.metrics.clientGone()
+      state.rateLimits?.settle(record, status)
       // Probes and scrapes come every few seconds; they are worth a line only when something is wrong.
       const level = method === 'GET' && status < 400 ? 'debug' : 'info'
       state.log(level, 'request', {

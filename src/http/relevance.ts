@@ -6,6 +6,7 @@ import type { Pair } from '../generation/relevance.js'
 import { newId, now } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { textsSchema } from './fields.js'
+import { admit } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
 import { accountFields, queueingFields } from './schema.js'
 import { refuseUnsupported } from './unsupported.js'
@@ -117,7 +118,10 @@ async function measure(
 ): Promise<{ scores: number[]; usage: RelevanceUsage }> {
   const { generation } = needModel(call.state)
   const options = { method, template, yes, no, priority, cache_salt }
-  const { scores, numTokens } = await generation.relevance(pairs, options, call.signal)
+  const prompts = await generation.prepareRelevance(pairs, options, call.signal)
+  const numTokens = prompts.reduce((sum, { ids }) => sum + ids.length, 0)
+  admit(call, numTokens)
   call.record.prompt_tokens = numTokens
+  const scores = await generation.relevance(prompts, options, call.signal)
   return { scores, usage: { prompt_tokens: numTokens, total_tokens: numTokens } }
 }

@@ -1,10 +1,10 @@
 // Between an endpoint and the socket: body in, JSON or events out, and the headers of both.
 
+import { setAnswerHeaders } from './answer_headers.js'
 import { readJson } from './body.js'
 import type { Endpoint } from './call.js'
 import type { Ctx } from './context.js'
 import { sse } from './sse.js'
-import { timed } from './timing.js'
 
 /** The handler of a POST with a JSON body. */
 export function post(endpoint: Endpoint): (c: Ctx) => Promise<Response> {
@@ -18,6 +18,6 @@ export function post(endpoint: Endpoint): (c: Ctx) => Promise<Response> {
 
 /** A JSON answer. */
 export function json(c: Ctx, value: object, status: 200 | 400 = 200): Response {
-  timed(c)
+  setAnswerHeaders(c)
   return c.json(value, status)
 }

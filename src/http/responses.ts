@@ -6,7 +6,9 @@ import type { ChatMessage } from '../generation/template.js'
 import { newId, now, sampling } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { type ChatTokenChoice, showTokens } from './chat_tokens.js'
+import { admit, mostTokens } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
+import { beginRequest, tell } from './record.js'
 import { parseResponse, type ValidResponse } from './response_schema.js'
 import {
   eventNumbers,
@@ -29,6 +31,7 @@ export async function createResponse(call: Call, input: unknown, latest: Latest 
   checkModel(call.state, body.model)
   const conversation = conversationOf(call, body, latest)
   const prepared = await prepare(call, body, conversation)
+  admit(call, mostTokens(prepared))
   const response = newResponse(call, body)
   const stored: StoredResponse = { response, conversation, numAnswers: 0, cancel: null }
   latest.stored = stored
@@ -215,20 +218,26 @@ function runInBackground(
   prepared: PreparedRequest,
   stored: StoredResponse,
 ): ResponseObject {
-  const { responses, log } = call.state
+  const { state } = call
   const controller = new AbortController()
+  // It goes on behind its request's end: a request of its own, which has what was reserved for it.
+  const record = beginRequest(state, `${call.record.id}-background`, 'POST', '/v1/responses')
+  const { reserved_tokens } = call.record
+  if (reserved_tokens !== undefined) Object.assign(record, { reserved_tokens })
+  delete call.record.reserved_tokens
   stored.cancel = () => controller.abort()
-  responses.put(stored)
+  state.responses.put(stored)
   const first = stored.response
   const run = async () => {
     try {
-      const deltas = needModel(call.state).generation.generate(prepared, controller.signal)
-      for await (const _ of events(call, body, prepared, stored, deltas));
+      const deltas = needModel(state).generation.generate(prepared, controller.signal)
+      for await (const _ of events({ ...call, record }, body, prepared, stored, deltas));
       if (controller.signal.aborted) stored.response = { ...stored.response, status: 'cancelled' }
+      record.end(controller.signal.aborted ? 499 : 200)
     } catch (error) {
-      const message = error instanceof ApiError ? error.message : 'Something went wrong in the server.'
+      const { message, status } = tell(error, state, record)
       stored.response = { ...stored.response, status: 'failed', error: { code: 'server_error', message } }
-      log('error', 'background_response', { response_id: first.id, reason: String(error) })
+      record.end(status)
     }
     stored.cancel = null
   }

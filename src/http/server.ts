@@ -5,13 +5,14 @@ import type { Socket } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
 import { ApiError } from '../errors.js'
+import { setAnswerHeaders } from './answer_headers.js'
 import { checkKey } from './auth.js'
 import type { Ctx, Env, ServerState } from './context.js'
 import { checkOrigin } from './origin.js'
 import { beginRequest, requestId, tell } from './record.js'
 import { routes } from './routes.js'
 import { acceptUpgrades } from './socket/upgrade.js'
-import { timed } from './timing.js'
+
 import { openaiWire } from './wire.js'
 
 /** The HTTP server, not listening yet. */
@@ -106,7 +107,7 @@ function answerError(error: unknown, c: Ctx): Response {
   if (told.status === 401) c.header('www-authenticate', 'Bearer')
   // A socket that stays open would carry the next request into a server that is going.
   if (told.kind === 'server_shutting_down') c.header('connection', 'close')
-  timed(c)
+  setAnswerHeaders(c)
   return c.json(c.get('wire').error(told, record.id), told.status as 400)
 }
 

@@ -2,9 +2,9 @@
 
 import type { ServerResponse } from 'node:http'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { setAnswerHeaders } from './answer_headers.js'
 import type { Ctx } from './context.js'
 import { tell } from './record.js'
-import { timed } from './timing.js'
 
 /**
  * Answers with one event per value and what the wire sends at the end. The events go straight to node's response: a web stream in
@@ -16,7 +16,7 @@ import { timed } from './timing.js'
 export async function sse(c: Ctx, values: AsyncGenerator<object>): Promise<Response> {
   const first = await values.next()
   c.get('record').streaming = true
-  timed(c)
+  setAnswerHeaders(c)
   const { headers } = c.body(null, 200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache',

@@ -10,7 +10,7 @@ import { ResponseStore } from './response_store.js'
 import { createResponse } from './responses.js'
 import { Sockets } from './socket/sockets.js'
 
-type Given = Pick<ServerState, 'modelName' | 'apiKey' | 'allowedOrigins' | 'metrics' | 'log'>
+type Given = Pick<ServerState, 'modelName' | 'apiKey' | 'rateLimits' | 'allowedOrigins' | 'metrics' | 'log'>
 
 /** What a line of a batch may ask. */
 const batchEndpoints = {

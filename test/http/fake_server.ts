@@ -7,6 +7,7 @@ import { FakeEngine, type Script } from '../../src/engine/fake.js'
 import { Encoder } from '../../src/generation/encoder.js'
 import { Generation } from '../../src/generation/generate.js'
 import type { ServerState } from '../../src/http/context.js'
+import type { RateLimits } from '../../src/http/rate_limits.js'
 import { createHttpServer } from '../../src/http/server.js'
 import { Sockets } from '../../src/http/socket/sockets.js'
 import { newState } from '../../src/http/state.js'
@@ -55,6 +56,7 @@ interface Options {
   script?: Script
   model?: Partial<Model>
   apiKey?: string
+  rateLimits?: RateLimits
   allowedOrigins?: string[]
   storage?: { folder: string; limit: number }
   modelName?: string
@@ -70,6 +72,7 @@ export async function startFakeServer(options: Options = {}): Promise<FakeServer
   const {
     script = helloWorld,
     apiKey = null,
+    rateLimits = null,
     allowedOrigins = ['localhost'],
     storage = null,
     modelName = 'org/fake',
@@ -80,7 +83,7 @@ export async function startFakeServer(options: Options = {}): Promise<FakeServer
   metrics.engineReady({ version: '0', ...engine.info })
   const logged: Record<string, unknown>[] = []
   const log = createLog('debug', (line) => logged.push(JSON.parse(line)), false)
-  const state = newState({ modelName, apiKey, allowedOrigins, metrics, log }, storage)
+  const state = newState({ modelName, apiKey, rateLimits, allowedOrigins, metrics, log }, storage)
   Object.assign(state, { sockets: new Sockets(metrics, options.heartbeatMs) })
   state.phase =
     options.phase === 'loading'

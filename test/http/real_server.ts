@@ -25,7 +25,10 @@ export async function startRealServer(folder: string, options: Partial<StartOpti
   metrics.engineReady({ version: '0', ...engine.info })
   const generation = new Generation(model, engine, new Encoder(model.tokenizer, null), metrics)
   const log = createLog('error', () => {}, false)
-  const state = newState({ modelName: model.name, apiKey: null, allowedOrigins: [], metrics, log }, null)
+  const state = newState(
+    { modelName: model.name, apiKey: null, rateLimits: null, allowedOrigins: [], metrics, log },
+    null,
+  )
   state.phase = { name: 'ready', engine, generation, created: model.created, fingerprint: 'parley-test' }
   const server = createHttpServer(state)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

@@ -5,6 +5,7 @@ import type { Delta } from '../../generation/request.js'
 import type { ChatMessage } from '../../generation/template.js'
 import { newId, sampling } from '../answer.js'
 import type { Call } from '../call.js'
+import { admit, mostTokens } from '../rate_limits.js'
 import { needModel } from '../ready.js'
 import { tell } from '../record.js'
 import { type Usage, UsageCount } from '../usage.js'
@@ -78,6 +79,7 @@ export async function* responseEvents(
     { variables: effort === 'none' ? {} : { reasoning_effort: effort } },
     call.signal,
   )
+  admit(call, mostTokens(prepared))
   const count = new UsageCount(call.record, prepared)
   const item: Item = {
     ...{ id: newId('item_'), object: 'realtime.item', type: 'message' },
@@ -87,6 +89,8 @@ export async function* responseEvents(
   const inItem = { ...inResponse, item_id: item.id, content_index: 0 }
   const before = conversation?.insert(item, undefined) ?? null
   yield { type: 'response.created', response }
+  const { rate_limits } = call.record
+  if (rate_limits) yield { type: 'rate_limits.updated', rate_limits }
   yield { type: 'response.output_item.added', ...inResponse, item }
   if (conversation) yield { type: 'conversation.item.added', previous_item_id: before, item }
   yield { type: 'response.content_part.added', ...inItem, part: { type: 'text', text: '' } }
