@@ -250,7 +250,7 @@ Napi::Value plan_memory_of(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const ModelSpec spec = read_contract<ModelSpec>(info[0], "spec");
     const EngineOptions options = read_contract<EngineOptions>(info[1], "options");
-    const auto backend = make_backend(options, 1);
+    const auto backend = make_backend(options, 0, 1);
     return write_contract(info.Env(), plan_memory(checked(spec), options, *backend));
   });
 }

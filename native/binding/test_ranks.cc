@@ -58,10 +58,10 @@ Napi::Value test_shards(const Napi::CallbackInfo& info) {
 
 struct Ranks {
   Ranks(Isa isa, int64_t num_ranks, int64_t stopped_after_ms) : threads(num_ranks, stopped_after_ms) {
-    const auto place = make_meeting_place(num_ranks);
+    const auto place = make_shared_place(num_ranks);
     for (int64_t rank = 0; rank < num_ranks; ++rank) {
       backends.push_back(make_cpu_backend(isa, 1));
-      collectives.push_back(make_shared_collective(place, rank, *backends.back()));
+      collectives.push_back(place->join(rank, *backends.back()));
       threads.watch(rank, collectives.back().get(), backends.back().get());
     }
   }

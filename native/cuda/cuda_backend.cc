@@ -39,6 +39,32 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+// Points in time that other streams wait for.
+class Marks {
+ public:
+  explicit Marks(cudaStream_t stream) : stream_(stream) {
+    for (cudaEvent_t& event : events_) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+  }
+  ~Marks() {
+    for (const cudaEvent_t event : events_) {
+      if (event) cudaEventDestroy(event);
+    }
+  }
+  Marks(const Marks&) = delete;
+  Marks& operator=(const Marks&) = delete;
+
+  cudaEvent_t mark() {
+    next_ ^= 1;
+    check(cudaEventRecord(events_[next_], stream_), "event");
+    return events_[next_];
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaEvent_t events_[2] = {};
+  int next_ = 0;
+};
+
 // What is uploaded stands in pinned memory until the GPU has taken it: a ring of buffers, each reused when its event has happened.
 class Uploader {
  public:
@@ -93,6 +119,7 @@ class CudaBackend : public Backend {
       : device_(device),
         stream_(device),
         uploader_(stream_.get()),
+        marks_(stream_.get()),
         packer_(stream_.get()),
         linear_(stream_.get(), multiprocessors(device), deterministic),
         experts_(stream_.get(), linear_),
@@ -116,6 +143,16 @@ class CudaBackend : public Backend {
     use();
     if (bytes > 0) check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_.get()), "download");
     stream_.wait();
+  }
+
+  void* mark() override {
+    use();
+    return marks_.mark();
+  }
+
+  void follow(void* mark) override {
+    use();
+    check(cudaStreamWaitEvent(stream_.get(), static_cast<cudaEvent_t>(mark), 0), "a wait for another rank's work");
   }
 
   int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const override { return cuda::packed_weight_bytes(rows, cols, dtype); }
@@ -240,6 +277,7 @@ class CudaBackend : public Backend {
   int device_;
   Stream stream_;  // the rest is freed before it
   Uploader uploader_;
+  Marks marks_;
   cuda::Packer packer_;
   cuda::Linear linear_;
   cuda::Experts experts_;

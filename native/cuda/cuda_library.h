@@ -8,6 +8,7 @@
 #include <string>
 
 #include "ops/backend.h"
+#include "ops/collective.h"
 
 namespace parley {
 
@@ -38,9 +39,11 @@ struct CudaLibrary {
   int (*count_devices)();
   CudaDevice (*describe)(int device);
   std::unique_ptr<Backend> (*make_backend)(int device, bool deterministic);
+  // devices: of each rank.
+  std::unique_ptr<MeetingPlace> (*make_meeting_place)(Span<const int> devices);
 };
 
-// Changes with every method and op of Backend and with the size of all that they are given, so that a library of other sources is refused
+// Changes with every method and op of Backend, every method of Collective and the size of all that they are given, so that a library of other sources is refused
 // and not misread.
 #define METHOD(...) #__VA_ARGS__
 #define OP(name, arguments) #name #arguments
@@ -48,6 +51,7 @@ constexpr uint64_t kInterface = hash_of_sizes<PackedWeight, StoredRows, ExpertWe
                                               AttentionRule, ScratchLimits, ScoreRow, SampleRow, SamplingParams, Matrix<float>, Span<float>,
                                               std::function<void()>, std::string, CudaDevice, CudaLibrary>(hash_of(
 #include "ops/backend.def"
+#include "ops/collective.def"
 #include "ops/ops.def"
     ));
 #undef METHOD

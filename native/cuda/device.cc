@@ -1,6 +1,7 @@
 #include "cuda/device.h"
 
 #include "cuda/cuda_backend.h"
+#include "cuda/meeting_place.h"
 #include "cuda/status.h"
 
 namespace parley {
@@ -32,6 +33,6 @@ CudaDevice describe(int device) {
 
 extern "C" __attribute__((visibility("default"))) const parley::CudaLibrary* parley_cuda_library() {
   static const parley::CudaLibrary the_one{parley::kInterface, parley::cuda::count_devices, parley::cuda::describe,
-                                           parley::make_cuda_backend};
+                                           parley::make_cuda_backend, parley::cuda::make_meeting_place};
   return &the_one;
 }

@@ -15,7 +15,7 @@ namespace parley {
 RankGroup::RankGroup(const ModelSource& source, const EngineOptions& options, const std::function<void(double)>& progress)
     : spec_(checked(source.spec)),
       options_(options),
-      plan_(plan_memory(spec_, options, *make_backend(options, 1))),
+      plan_(plan_memory(spec_, options, *make_backend(options, 0, 1))),
       workers_(std::make_shared<Workers>(static_cast<size_t>(options.tensor_parallel_size))) {
   options_.max_model_len = static_cast<int64_t>(plan_.max_model_len);
   if (workers_->size() > 1) threads_ = std::make_unique<RankThreads>(options.tensor_parallel_size, options.rank_stopped_after_ms);
@@ -23,7 +23,7 @@ RankGroup::RankGroup(const ModelSource& source, const EngineOptions& options, co
 }
 
 void RankGroup::load(const ModelSource& source, const std::function<void(double)>& progress) {
-  const auto place = threads_ == nullptr ? nullptr : make_meeting_place(options_.tensor_parallel_size);
+  const auto place = threads_ == nullptr ? nullptr : make_meeting_place(options_);
   std::mutex mutex;
   std::vector<double> fractions(workers_->size());
   each([&](int64_t rank) {
@@ -32,7 +32,7 @@ void RankGroup::load(const ModelSource& source, const std::function<void(double)
       fractions[static_cast<size_t>(rank)] = fraction;
       progress(std::accumulate(fractions.begin(), fractions.end(), 0.0) / static_cast<double>(fractions.size()));
     };
-    (*workers_)[static_cast<size_t>(rank)] = std::make_unique<Worker>(source, options_, rank, num_pages(), place, add_progress);
+    (*workers_)[static_cast<size_t>(rank)] = std::make_unique<Worker>(source, options_, rank, num_pages(), place.get(), add_progress);
   });
   for (size_t rank = 0; threads_ != nullptr && rank < workers_->size(); ++rank) {
     threads_->watch(static_cast<int64_t>(rank), (*workers_)[rank]->collective(), (*workers_)[rank]->backend());

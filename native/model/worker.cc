@@ -9,12 +9,12 @@
 
 namespace parley {
 
-Worker::Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages,
-               std::shared_ptr<MeetingPlace> place, const std::function<void(double)>& progress)
+Worker::Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages, MeetingPlace* place,
+               const std::function<void(double)>& progress)
     : model_(source.spec, rank, options.tensor_parallel_size),
       num_threads_(threads_of_rank(options, rank)),
-      backend_(make_backend(options, static_cast<int>(num_threads_))),
-      collective_(place == nullptr ? nullptr : make_shared_collective(std::move(place), rank, *backend_)),
+      backend_(make_backend(options, rank, static_cast<int>(num_threads_))),
+      collective_(place == nullptr ? nullptr : place->join(rank, *backend_)),
       weights_(load_weights(model_, source.tensors, source.files, options.dtype, *backend_, progress)),
       kv_cache_(model_.own, options.dtype, num_pages, *backend_) {
   const StackLimits limits = stack_limits(options);

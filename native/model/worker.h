@@ -9,7 +9,7 @@
 #include "model/decoder.h"
 #include "model/encoder.h"
 #include "model/shard.h"
-#include "ops/shared_collective.h"
+#include "ops/collective.h"
 
 namespace parley {
 
@@ -24,7 +24,7 @@ class Worker {
  public:
   // Loads the rank's part of the model. options.max_model_len and num_pages: as planned (memory.h). place: where the ranks meet; null if
   // there is one. Throws Error if spec, tensors and files do not fit together. progress: fraction of the weights, 0..1.
-  Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages, std::shared_ptr<MeetingPlace> place,
+  Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages, MeetingPlace* place,
          const std::function<void(double)>& progress);
 
   // Computes the step and writes the rank's rows of the result, which has the step's size: it chooses, scores and pools.

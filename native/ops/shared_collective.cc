@@ -3,20 +3,28 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <vector>
 
 #include "base/check.h"
 #include "base/spin.h"
+#include "ops/backend.h"
 
 namespace parley {
+namespace {
 
 // A barrier, and beside it what each rank shows the others. Who waits spins for some tens of microseconds, for ranks have equal work, and
 // then sleeps.
-class MeetingPlace {
+class Barrier {
  public:
-  explicit MeetingPlace(int64_t num_ranks) : parts(static_cast<size_t>(num_ranks)), num_ranks_(num_ranks) {}
+  explicit Barrier(int64_t num_ranks)
+      : parts(static_cast<size_t>(num_ranks)), marks(static_cast<size_t>(2 * num_ranks)), num_ranks_(num_ranks) {}
 
   // Written by each rank before a wait(), read by all behind it.
   std::vector<Matrix<const float>> parts;
+  std::vector<void*> marks;  // [2, ranks]: of one meeting and of the next, for a rank may come there while others still read
+
+  // The number of the meeting that is next, the same for all until they have come to it.
+  uint32_t round() const { return round_.load(); }
 
   // Returns when all ranks have come. A thread that goes to sleep first says so and then looks again; the last one first moves on and
   // then looks whether somebody said so. All four are sequentially consistent, so one of the two sees the other.
@@ -77,62 +85,74 @@ class MeetingPlace {
   std::string reason_;  // guarded by mutex_
 };
 
-namespace {
-
 class SharedCollective final : public Collective {
  public:
-  SharedCollective(std::shared_ptr<MeetingPlace> place, int64_t rank, Backend& backend)
-      : place_(std::move(place)), rank_(static_cast<size_t>(rank)), backend_(backend) {}
+  SharedCollective(std::shared_ptr<Barrier> barrier, int64_t rank, Backend& backend)
+      : barrier_(std::move(barrier)), rank_(static_cast<size_t>(rank)), backend_(backend) {}
 
   void all_reduce(Matrix<float> out, Matrix<const float> part, Epilogue epilogue) override {
     show(part);
-    backend_.sum(out, {place_->parts.data(), static_cast<int64_t>(place_->parts.size())}, epilogue);
-    wait();
+    backend_.sum(out, {barrier_->parts.data(), static_cast<int64_t>(barrier_->parts.size())}, epilogue);
+    meet();
   }
 
   void gather(Matrix<float> out, Matrix<const float> part, Span<const Range> columns, int64_t first_row) override {
     show(part);
     for (int64_t r = 0; r < columns.size; ++r) {
-      const Matrix<const float>& theirs = place_->parts[static_cast<size_t>(r)];
+      const Matrix<const float>& theirs = barrier_->parts[static_cast<size_t>(r)];
       const Matrix<const float> rows(theirs.data + first_row * theirs.stride, out.rows, theirs.cols, theirs.stride);
       backend_.sum({out.data + columns[r].first, out.rows, columns[r].count, out.stride}, {&rows, 1}, Epilogue::store);
     }
-    wait();
+    meet();
   }
 
   bool waiting() const override { return waiting_.load(); }
-  void abort(const std::string& why) override { place_->abort(why); }
-  void reset() override { place_->reset(); }
+  void abort(const std::string& why) override { barrier_->abort(why); }
+  void reset() override { barrier_->reset(); }
 
  private:
   // Behind it, all ranks' parts are there.
   void show(Matrix<const float> part) {
-    place_->parts[rank_] = part;
-    wait();
+    barrier_->parts[rank_] = part;
+    meet();
   }
 
-  void wait() {
+  // Behind it, what all ranks have done so far is done: at once where ops are done when they return; elsewhere for all later ops, while
+  // their threads meet only to say what these have to wait for.
+  void meet() {
     struct Waiting {
       explicit Waiting(std::atomic<bool>& flag) : flag(flag) { flag.store(true); }
       ~Waiting() { flag.store(false); }
       std::atomic<bool>& flag;
     } waiting(waiting_);
-    backend_.wait();  // what it shows is there, and what it was shown is read
-    place_->wait();
+    const size_t num_ranks = barrier_->parts.size();
+    void** marks = &barrier_->marks[barrier_->round() % 2 * num_ranks];
+    marks[rank_] = backend_.mark();
+    barrier_->wait();
+    for (size_t r = 0; r < num_ranks; ++r) {
+      if (r != rank_) backend_.follow(marks[r]);
+    }
   }
 
-  const std::shared_ptr<MeetingPlace> place_;
+  const std::shared_ptr<Barrier> barrier_;
   const size_t rank_;
   Backend& backend_;
   std::atomic<bool> waiting_{false};
 };
 
+class SharedPlace final : public MeetingPlace {
+ public:
+  explicit SharedPlace(int64_t num_ranks) : barrier_(std::make_shared<Barrier>(num_ranks)) {}
+  std::unique_ptr<Collective> join(int64_t rank, Backend& backend) override {
+    return std::make_unique<SharedCollective>(barrier_, rank, backend);
+  }
+
+ private:
+  const std::shared_ptr<Barrier> barrier_;
+};
+
 }  // namespace
 
-std::shared_ptr<MeetingPlace> make_meeting_place(int64_t num_ranks) { return std::make_shared<MeetingPlace>(num_ranks); }
-
-std::unique_ptr<Collective> make_shared_collective(std::shared_ptr<MeetingPlace> place, int64_t rank, Backend& backend) {
-  return std::make_unique<SharedCollective>(std::move(place), rank, backend);
-}
+std::unique_ptr<MeetingPlace> make_shared_place(int64_t num_ranks) { return std::make_unique<SharedPlace>(num_ranks); }
 
 }  // namespace parley

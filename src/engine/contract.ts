@@ -171,7 +171,7 @@ export interface TensorSource {
 export interface EngineOptions {
   /** type of weights and KV pages in memory; arithmetic is float32; default float16 */
   dtype: DType
-  /** what computes: the CPU, or the first NVIDIA GPU; default cpu */
+  /** what computes: the CPU, or NVIDIA GPUs, of which each rank has the next; where they are fewer than ranks, some share one; default cpu */
   device: Device
   /** on a GPU: a request's bits never depend on who else is in its steps, as on the CPU; false allows faster products (default true) */
   deterministic: boolean

@@ -82,10 +82,3 @@ test.each(['neox-parallel', 'llama-plain'])('%s: greedy tokens of all prompts in
     await engine.close()
   }
 })
-
-test('several ranks on GPUs are refused by name', async () => {
-  const several = { ...options, dtype: 'float32', tensor_parallel_size: 2 } as const
-  await expect(startEngine(await load('llama-plain'), several)).rejects.toThrow(
-    'tensor_parallel_size: expected 1 on a GPU, several are not built yet; got 2',
-  )
-})

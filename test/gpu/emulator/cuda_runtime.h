@@ -17,6 +17,7 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInvalidDevice = 101,
+  cudaErrorPeerAccessAlreadyEnabled = 704,
   cudaErrorNoDevice = 100,
   cudaErrorInsufficientDriver = 35,
   cudaErrorInvalidResourceHandle = 400,
@@ -46,10 +47,13 @@ struct cudaDeviceProp {
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
 
 cudaError_t cudaGetDeviceCount(int* count);
+// There are PARLEY_EMULATED_DEVICES of them (default 1), which can read each other's memory unless PARLEY_EMULATED_PEER_ACCESS is 0.
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaDeviceCanAccessPeer(int* possible, int device, int peer);
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);
@@ -57,7 +61,7 @@ cudaError_t cudaRuntimeGetVersion(int* version);
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 constexpr unsigned cudaHostAllocDefault = 0, cudaHostAllocPortable = 1;
 
-// Fresh memory is full of 0xff. There are PARLEY_EMULATED_MEMORY bytes of it (default 4 GiB).
+// Fresh memory is full of 0xff. Each device has PARLEY_EMULATED_MEMORY bytes of it (default 4 GiB).
 cudaError_t cudaMalloc(void** memory, size_t bytes);
 template <class T>
 cudaError_t cudaMalloc(T** memory, size_t bytes) {

@@ -1,3 +1,4 @@
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <chrono>
@@ -22,6 +23,7 @@ struct CUgraphExec_st {
   std::vector<Work> work;
 };
 struct CUstream_st {
+  int device = 0;
   bool blocking = true;
   std::deque<Work> queue;
   uint64_t enqueued = 0;
@@ -30,6 +32,7 @@ struct CUstream_st {
   std::vector<Work> captured;
 };
 struct CUevent_st {
+  int device = 0;
   cudaStream_t stream = nullptr;
   uint64_t number = 0;  // of the work in the stream after which it has happened
   std::chrono::steady_clock::time_point time;
@@ -46,7 +49,12 @@ struct Allocation {
   char* pages;
   size_t page_bytes;
   size_t bytes;
+  int device;
+  bool open;
 };
+
+constexpr int kMostDevices = 64;
+constexpr int kHost = -1;
 
 struct Runtime {
   std::recursive_mutex mutex;
@@ -54,17 +62,40 @@ struct Runtime {
   std::map<const char*, size_t> pinned;
   std::set<cudaStream_t> streams;
   std::map<const void*, int> shared_limits;
-  CUstream_st null_stream;
-  size_t used = 0;
-  int running = 0;
+  CUstream_st null_streams[kMostDevices];
+  std::set<std::pair<int, int>> peers;  // device, and whose memory it may touch too
+  size_t used[kMostDevices] = {};
+  int running = kHost;  // the device whose work runs
   cudaError_t last_error = cudaSuccess;
   std::string failure;  // of the last kernel that failed
 };
 
 Runtime& runtime() {
-  static Runtime* the_one = new Runtime;  // outlives all that is destroyed at the end
+  static Runtime* the_one = [] {  // outlives all that is destroyed at the end
+    Runtime* made = new Runtime;
+    for (int device = 0; device < kMostDevices; ++device) made->null_streams[device].device = device;
+    return made;
+  }();
   return *the_one;
 }
+
+// CUDA's choice of a device is the thread's. Not thread_local: all such memory of this library is shared memory of kernels (block.cc).
+pthread_key_t device_key() {
+  static const pthread_key_t the_one = [] {
+    pthread_key_t key;
+    pthread_key_create(&key, nullptr);
+    return key;
+  }();
+  return the_one;
+}
+int current_device() { return static_cast<int>(reinterpret_cast<intptr_t>(pthread_getspecific(device_key()))); }
+void choose_device(int device) { pthread_setspecific(device_key(), reinterpret_cast<void*>(static_cast<intptr_t>(device))); }
+
+int num_devices() {
+  const char* text = std::getenv("PARLEY_EMULATED_DEVICES");
+  return text ? std::min(std::atoi(text), kMostDevices) : 1;
+}
+bool is_device_number(int device) { return device >= 0 && device < num_devices(); }
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
@@ -78,28 +109,34 @@ cudaError_t result(cudaError_t error) {
   return error;
 }
 
-void protect(int protection) {
-  for (const auto& [start, allocation] : runtime().allocations) mprotect(allocation.pages, allocation.page_bytes, protection);
+bool may_touch(int device, int owner) { return device == owner || runtime().peers.count({device, owner}) > 0; }
+
+// From now on the memory can be touched that the device may touch, or nothing of it.
+void run_on(int device) {
+  if (runtime().running == device) return;
+  runtime().running = device;
+  for (auto& [start, allocation] : runtime().allocations) {
+    const bool open = may_touch(device, allocation.device);
+    if (open != allocation.open) mprotect(allocation.pages, allocation.page_bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    allocation.open = open;
+  }
 }
 
-// Device memory can be touched while one of these lives.
+// Runs on nothing else behind this one's life than before.
 struct Running {
-  Running() {
-    if (runtime().running++ == 0) protect(PROT_READ | PROT_WRITE);
-  }
-  ~Running() {
-    if (--runtime().running == 0) protect(PROT_NONE);
-  }
+  ~Running() { run_on(before); }
+  int before = runtime().running;
 };
 
 // Runs the stream's work up to `number`; the first failure ends it.
 cudaError_t run_until(cudaStream_t stream, uint64_t number) {
   if (stream->done >= number) return cudaSuccess;
-  Running running;
+  const Running running;
   while (stream->done < number && !stream->queue.empty()) {
     const Work work = std::move(stream->queue.front());
     stream->queue.pop_front();
     ++stream->done;
+    run_on(stream->device);
     const cudaError_t error = work();
     if (error != cudaSuccess) {
       stream->done += stream->queue.size();
@@ -110,7 +147,7 @@ cudaError_t run_until(cudaStream_t stream, uint64_t number) {
   return cudaSuccess;
 }
 
-cudaStream_t real(cudaStream_t stream) { return stream ? stream : &runtime().null_stream; }
+cudaStream_t real(cudaStream_t stream) { return stream ? stream : &runtime().null_streams[current_device()]; }
 
 cudaError_t enqueue(cudaStream_t stream, Work work) {
   stream = real(stream);
@@ -123,6 +160,8 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
   return cudaSuccess;
 }
 
+bool is_null_stream(cudaStream_t stream) { return stream == &runtime().null_streams[stream->device]; }
+
 bool anything_captures() {
   for (const cudaStream_t stream : runtime().streams) {
     if (stream->capturing) return true;
@@ -130,12 +169,13 @@ bool anything_captures() {
   return false;
 }
 
-bool is_device(const void* at, size_t bytes) {
+// The device whose memory that is, or kHost.
+int owner_of(const void* at, size_t bytes) {
   const char* begin = static_cast<const char*>(at);
   auto next = runtime().allocations.upper_bound(begin);
-  if (next == runtime().allocations.begin()) return false;
+  if (next == runtime().allocations.begin()) return kHost;
   const auto& [start, allocation] = *--next;
-  return begin >= start && begin + bytes <= start + allocation.bytes;
+  return begin >= start && begin + bytes <= start + allocation.bytes ? allocation.device : kHost;
 }
 
 bool is_pinned(const void* at, size_t bytes) {
@@ -167,6 +207,7 @@ cudaError_t launch(const void* function, const cudaLaunchConfig_t& config, std::
   const auto limit = runtime().shared_limits.find(function);
   const size_t most = limit == runtime().shared_limits.end() ? 48 * 1024 : static_cast<size_t>(limit->second);
   if (config.dynamicSmemBytes > most) return result(cudaErrorInvalidValue);
+  if (real(config.stream)->device != current_device()) return result(cudaErrorInvalidResourceHandle);
   const int64_t shared_bytes = static_cast<int64_t>(config.dynamicSmemBytes);
   return enqueue(config.stream, [grid, block, shared_bytes, body = std::move(thread_body)] {
     const std::string failure = run_grid(grid, block, shared_bytes, body);
@@ -187,6 +228,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorPeerAccessAlreadyEnabled: return "cudaErrorPeerAccessAlreadyEnabled";
     case cudaErrorNoDevice: return "cudaErrorNoDevice";
     case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
     case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
@@ -210,16 +252,32 @@ cudaError_t cudaGetLastError() {
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = num_devices();
+  return *count > 0 ? cudaSuccess : result(cudaErrorNoDevice);
+}
+cudaError_t cudaSetDevice(int device) {
+  if (!is_device_number(device)) return result(cudaErrorInvalidDevice);
+  choose_device(device);
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : result(cudaErrorInvalidDevice); }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = current_device();
   return cudaSuccess;
+}
+cudaError_t cudaDeviceCanAccessPeer(int* possible, int device, int peer) {
+  if (!is_device_number(device) || !is_device_number(peer)) return result(cudaErrorInvalidDevice);
+  const char* text = std::getenv("PARLEY_EMULATED_PEER_ACCESS");
+  *possible = device != peer && !(text && std::strcmp(text, "0") == 0);
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned) {
+  const Lock lock(runtime().mutex);
+  int possible = 0;
+  if (cudaDeviceCanAccessPeer(&possible, current_device(), peer) != cudaSuccess || !possible) return result(cudaErrorInvalidDevice);
+  return runtime().peers.insert({current_device(), peer}).second ? cudaSuccess : result(cudaErrorPeerAccessAlreadyEnabled);
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return result(cudaErrorInvalidDevice);
+  if (!is_device_number(device)) return result(cudaErrorInvalidDevice);
   *properties = {};
   std::strcpy(properties->name, "emulated GPU");
   properties->totalGlobalMem = memory_limit();
@@ -233,7 +291,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  if (device != 0) return result(cudaErrorInvalidDevice);
+  if (!is_device_number(device)) return result(cudaErrorInvalidDevice);
   *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 6;
   return cudaSuccess;
 }
@@ -250,6 +308,7 @@ cudaError_t cudaDeviceSynchronize() {
   const Lock lock(runtime().mutex);
   cudaError_t error = cudaStreamSynchronize(nullptr);
   for (const cudaStream_t stream : runtime().streams) {
+    if (stream->device != current_device()) continue;
     const cudaError_t one = cudaStreamSynchronize(stream);
     if (error == cudaSuccess) error = one;
   }
@@ -262,16 +321,17 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   *memory = nullptr;
   if (bytes == 0) return cudaSuccess;
   const size_t aligned = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (aligned < bytes || aligned > memory_limit() - std::min(memory_limit(), runtime().used)) return result(cudaErrorMemoryAllocation);
+  if (aligned < bytes || aligned > memory_limit() - std::min(memory_limit(), runtime().used[current_device()])) return result(cudaErrorMemoryAllocation);
   const size_t page_bytes = (aligned + kPage - 1) / kPage * kPage;
   void* pages = mmap(nullptr, page_bytes + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (pages == MAP_FAILED) return result(cudaErrorMemoryAllocation);
   char* start = static_cast<char*>(pages) + page_bytes - aligned;
   std::memset(start, 0xff, aligned);
   mprotect(static_cast<char*>(pages) + page_bytes, kPage, PROT_NONE);
-  if (runtime().running == 0) mprotect(pages, page_bytes, PROT_NONE);
-  runtime().allocations[start] = {static_cast<char*>(pages), page_bytes, bytes};
-  runtime().used += aligned;
+  const bool open = may_touch(runtime().running, current_device());
+  if (!open) mprotect(pages, page_bytes, PROT_NONE);
+  runtime().allocations[start] = {static_cast<char*>(pages), page_bytes, bytes, current_device(), open};
+  runtime().used[current_device()] += aligned;
   *memory = start;
   return cudaSuccess;
 }
@@ -279,10 +339,14 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 cudaError_t cudaFree(void* memory) {
   const Lock lock(runtime().mutex);
   if (!memory) return cudaSuccess;
-  const cudaError_t error = cudaDeviceSynchronize();
   const auto found = runtime().allocations.find(static_cast<const char*>(memory));
   if (found == runtime().allocations.end()) return result(cudaErrorInvalidValue);
-  runtime().used -= (found->second.bytes + kAlignment - 1) / kAlignment * kAlignment;
+  const int owner = found->second.device;
+  const int before = current_device();
+  choose_device(owner);
+  const cudaError_t error = cudaDeviceSynchronize();
+  choose_device(before);
+  runtime().used[owner] -= (found->second.bytes + kAlignment - 1) / kAlignment * kAlignment;
   munmap(found->second.pages, found->second.page_bytes + kPage);
   runtime().allocations.erase(found);
   return error;
@@ -309,7 +373,7 @@ cudaError_t cudaFreeHost(void* memory) {
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   const Lock lock(runtime().mutex);
   *total_bytes = memory_limit();
-  *free_bytes = *total_bytes - std::min(*total_bytes, runtime().used);
+  *free_bytes = *total_bytes - std::min(*total_bytes, runtime().used[current_device()]);
   return cudaSuccess;
 }
 
@@ -320,13 +384,16 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
   if (to_pitch < width || from_pitch < width) return result(cudaErrorInvalidValue);
   const size_t to_bytes = (height - 1) * to_pitch + width;
   const size_t from_bytes = (height - 1) * from_pitch + width;
-  const bool to_device = is_device(to, to_bytes);
-  const bool from_device = is_device(from, from_bytes);
+  const int to_owner = owner_of(to, to_bytes);
+  const int from_owner = owner_of(from, from_bytes);
+  const bool to_device = to_owner != kHost;
+  const bool from_device = from_owner != kHost;
   if (kind != cudaMemcpyDefault && (to_device != (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) ||
                                     from_device != (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice))) {
     return result(cudaErrorInvalidValue);
   }
   const auto copy = [=](const char* source, size_t pitch) {
+    if (to_device || from_device) run_on(to_device ? to_owner : from_owner);
     for (size_t i = 0; i < height; ++i) std::memcpy(static_cast<char*>(to) + i * to_pitch, source + i * pitch, width);
     return cudaSuccess;
   };
@@ -356,8 +423,10 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   const Lock lock(runtime().mutex);
   if (bytes == 0) return cudaSuccess;
-  if (!is_device(to, bytes)) return result(cudaErrorInvalidValue);
+  const int owner = owner_of(to, bytes);
+  if (owner == kHost) return result(cudaErrorInvalidValue);
   return enqueue(stream, [=] {
+    run_on(owner);
     std::memset(to, value, bytes);
     return cudaSuccess;
   });
@@ -370,6 +439,7 @@ cudaError_t cudaMemset(void* to, int value, size_t bytes) {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   const Lock lock(runtime().mutex);
   *stream = new CUstream_st;
+  (*stream)->device = current_device();
   (*stream)->blocking = flags != cudaStreamNonBlocking;
   runtime().streams.insert(*stream);
   return cudaSuccess;
@@ -398,6 +468,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = new CUevent_st;
+  (*event)->device = current_device();
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -410,6 +481,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock lock(runtime().mutex);
   stream = real(stream);
   if (stream->capturing) return result(cudaErrorStreamCaptureUnsupported);
+  if (stream->device != event->device) return result(cudaErrorInvalidResourceHandle);
   enqueue(stream, [event] {
     event->time = std::chrono::steady_clock::now();
     return cudaSuccess;
@@ -420,13 +492,13 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Lock lock(runtime().mutex);
-  const bool known = event->stream && (event->stream == &runtime().null_stream || runtime().streams.count(event->stream));
+  const bool known = event->stream && (is_null_stream(event->stream) || runtime().streams.count(event->stream));
   return known ? result(run_until(event->stream, event->number)) : cudaSuccess;
 }
 // Does a piece of the stream's work if the event has not happened, so that asking often enough is waiting.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const Lock lock(runtime().mutex);
-  const bool known = event->stream && (event->stream == &runtime().null_stream || runtime().streams.count(event->stream));
+  const bool known = event->stream && (is_null_stream(event->stream) || runtime().streams.count(event->stream));
   if (!known || event->stream->done >= event->number) return cudaSuccess;
   const cudaError_t error = result(run_until(event->stream, event->stream->done + 1));
   return error != cudaSuccess ? error : cudaErrorNotReady;

@@ -171,6 +171,38 @@ void test_streams() {
   check(cudaFreeHost(host), "pinned");
 }
 
+// Two GPUs: each has its streams, its events and its memory, which the other may be allowed to touch.
+void test_devices() {
+  setenv("PARLEY_EMULATED_DEVICES", "2", 1);
+  Buffer x(64);
+  x.write(std::vector<float>(64, 1));
+  check(cudaSetDevice(1), "choice of the GPU");
+  cudaStream_t stream;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  cudaEvent_t event;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+  Buffer out(1);
+  expect(cudaDeviceEnablePeerAccess(0, 0) == cudaSuccess, "a GPU may read another's memory");
+  expect(cudaDeviceEnablePeerAccess(0, 0) == cudaErrorPeerAccessAlreadyEnabled, "which is allowed once");
+  launch(sum_rows, 1, 64, 0, stream, x.data, out.data, 64);
+  check(cudaEventRecord(event, stream), "event");
+  check(cudaSetDevice(0), "choice of the GPU");
+  expect(cudaEventRecord(event, nullptr) == cudaErrorInvalidResourceHandle, "an event of another GPU is refused");
+  bool refused = false;
+  try {
+    launch(sum_rows, 1, 64, 0, stream, x.data, out.data, 64);
+  } catch (const parley::Error&) {
+    refused = true;
+  }
+  expect(refused, "a stream of another GPU is refused");
+  check(cudaStreamWaitEvent(nullptr, event, 0), "wait for another GPU");
+  check(cudaStreamSynchronize(nullptr), "wait");
+  expect(cudaEventQuery(event) == cudaSuccess, "a stream waits for another GPU's");
+  expect(out.read()[0] == 64, "a GPU reads another's memory");
+  check(cudaEventDestroy(event), "event");
+  check(cudaStreamDestroy(stream), "stream");
+}
+
 }  // namespace
 
 int main() {
@@ -197,6 +229,7 @@ int main() {
   expect(cudaMalloc(&memory, size_t{1} << 40) == cudaErrorMemoryAllocation, "too much memory is refused");
   test_mma();
   test_streams();
+  test_devices();
   if (failures == 0) std::printf("emulator: ok\n");
   return failures > 0;
 }
