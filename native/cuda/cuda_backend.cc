@@ -189,6 +189,8 @@ class CudaBackend : public Backend {
     attention_.plan(rows, heads, rule, [&](void* to, const void* from, int64_t bytes) { uploader_.upload(to, from, bytes); });
   }
 
+  bool is_asynchronous() const override { return true; }
+
   StepShape padded(const StepShape& shape) const override { return cuda::padded_shape(shape); }
 
   void record(const StepShape& shape, const std::function<void()>& ops) override {

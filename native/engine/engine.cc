@@ -168,32 +168,44 @@ void Engine::loop() {
 
 void Engine::run_step() {
   const double begin = thread_ms();
+  const double computing_before = computing_ms_;
   const std::string stopped = ranks_->stopped();
   check(stopped.empty(), stopped);  // before the scheduler: a rank that has stopped may still hold the step
   if (options_.check_integrity) scheduler_.check_integrity();
-  scheduler_.schedule(step_);
-  publish_stats();  // a scrape during a long prefill sees the requests running
-  double computing_ms = 0;
-  if (!step_.empty()) {
-    const Clock::time_point computing = Clock::now();
-    const double before = thread_ms();
-    ranks_->run(step_, result_);
-    computing_ms = thread_ms() - before;
-    ++num_steps_;
-    num_generation_tokens_ += static_cast<int64_t>(step_.samples.size());
-    scheduler_.collect(result_, ms_since(computing), events_);
-  }
-  PackedEvents words = pack(events_, result_);
+  const Step& step = scheduler_.schedule();
+  if (!step.empty()) compute(step);
+  if (step.empty() || scheduler_.idle()) tell();
+  bookkeeping_ms_ += thread_ms() - begin - (computing_ms_ - computing_before);
+}
+
+void Engine::compute(const Step& step) {
+  StepResult& result = results_[static_cast<size_t>(++num_steps_ % 2)];
+  const Clock::time_point begin = Clock::now();
+  const double before = thread_ms();
+  double telling_ms = 0;
+  ranks_->run(step, result, [&] {
+    const double computed = thread_ms();
+    tell();
+    scheduler_.look_ahead();
+    telling_ms = thread_ms() - computed;
+  });
+  computing_ms_ += thread_ms() - before - telling_ms;
+  num_generation_tokens_ += static_cast<int64_t>(step.samples.size());
+  scheduler_.collect(result, ms_since(begin), events_);
+}
+
+// What the last step brought, and who was cancelled since.
+void Engine::tell() {
+  PackedEvents words = pack(events_);
   events_.clear();
   publish_stats();  // before the events: who sees a request's end also sees its pages free
   if (!words.empty()) on_events_(std::move(words), "");
-  bookkeeping_ms_ += thread_ms() - begin - computing_ms;
 }
 
 // Every request ends exactly once: those that cannot go on end here.
 void Engine::end_all(FinishReason reason, std::string failure) {
   for (const uint32_t id : scheduler_.clear()) events_.tokens.push_back(end_without_token(id, reason));
-  PackedEvents words = pack(events_, result_);
+  PackedEvents words = pack(events_);
   events_.clear();
   publish_stats();
   if (!words.empty() || !failure.empty()) on_events_(std::move(words), std::move(failure));

@@ -1,11 +1,11 @@
 // The engine: one thread that turns requests into steps and steps into tokens. The caller's threads only leave requests and
 // cancellations at the door, and the engine never waits for whom it tells.
 //
-// A step is built when the one before has run. On a CPU every core computes: to build it meanwhile would take from the step what it
-// spares (EngineStats::bookkeeping_ms): with 16 requests 29 us lay between two steps, 4 of them for building the next,
-// 8 for collecting and packing, 18 for waking JavaScript's thread (two cores, tales).
+// While a step runs, the events of the one before are told and the next one is begun (Scheduler::look_ahead). Between two steps lies only
+// what needs the results: tokens are appended, requests end, those that came join, the last tokens are filled in.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -54,6 +54,8 @@ class Engine {
 
   void loop();
   void run_step();
+  void compute(const Step& step);
+  void tell();
   void end_all(FinishReason reason, std::string failure);
   void check_request(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices) const;
   void publish_stats();
@@ -77,10 +79,10 @@ class Engine {
 
   // The engine thread's own.
   Scheduler scheduler_;
-  Step step_;
-  StepResult result_;
+  std::array<StepResult, 2> results_;  // of the step that runs, and of the one before, whose events are told meanwhile
   StepEvents events_;
   int64_t num_steps_ = 0;
+  double computing_ms_ = 0;  // of this thread
   double bookkeeping_ms_ = 0;
   int64_t num_generation_tokens_ = 0;
 

@@ -56,10 +56,10 @@ void pack(const CachedEvent& event, PackedEvents& words) {
 
 }  // namespace
 
-PackedEvents pack(const StepEvents& events, const StepResult& result) {
+PackedEvents pack(const StepEvents& events) {
   PackedEvents words;
   for (const CachedEvent& event : events.cached) pack(event, words);
-  for (const PromptEvent& event : events.prompts) pack(event, result, words);
+  for (const PromptEvent& event : events.prompts) pack(event, *events.result, words);
   for (const PooledEvent& event : events.pooled) pack(event, words);
   for (const TokenEvent& event : events.tokens) pack(event, words);
   return words;

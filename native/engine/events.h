@@ -48,6 +48,7 @@ struct StepEvents {
   std::vector<PromptEvent> prompts;
   std::vector<PooledEvent> pooled;
   std::vector<TokenEvent> tokens;
+  const StepResult* result = nullptr;  // that prompts and tokens point into
 
   void clear() {
     cached.clear();
@@ -65,7 +66,7 @@ struct StepEvents {
 //   cached  tokens of the prompt that the prefix cache spared
 using PackedEvents = std::vector<int32_t>;
 
-// `result`: of the step that the events are of. The tokens come last, because they end requests.
-PackedEvents pack(const StepEvents& events, const StepResult& result);
+// The tokens come last, because they end requests.
+PackedEvents pack(const StepEvents& events);
 
 }  // namespace parley

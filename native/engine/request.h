@@ -27,6 +27,7 @@ struct Request {
   }
 
   static constexpr int64_t kNoDeadline = INT64_MAX;
+  static constexpr int32_t kUnknownToken = -1;
 
   uint32_t id = 0;
   uint32_t group = 0;                 // of choices of one prompt, whose ids follow each other; 0: it is the only one
@@ -47,6 +48,7 @@ struct Request {
   std::vector<int32_t> forbidden;  // ids that may not be chosen next; see find_forbidden
   int64_t num_acknowledged = 0;    // generated tokens that the reader has taken
   int64_t num_seen = 0;            // leading prompt tokens that were computed or spared once; a repetition does not report or count again
+  int64_t step = 0;                // the last one that has rows of it, or is to have them
   std::vector<double> pooled;      // sum of the hidden states that pooling asks for
 
   // Whether the row of a prompt token tells the log-probability of the next one.
@@ -92,9 +94,17 @@ struct Request {
   bool decodes() const { return num_pending() == 1 && !pages.empty(); }
 
   // Whether as many tokens wait for the reader as may.
-  bool is_ahead() const { return params.max_unread > 0 && num_generated() - num_acknowledged >= params.max_unread; }
+  bool is_ahead() const { return is_ahead(num_generated()); }
+  bool is_ahead(int64_t num_generated) const { return params.max_unread > 0 && num_generated - num_acknowledged >= params.max_unread; }
 
+  // The place of a token that a step is choosing: what comes behind it can be prepared.
+  void expect() { tokens.push_back(kUnknownToken); }
+  bool expects() const { return tokens.back() == kUnknownToken; }
+  int64_t num_known() const { return size() - (expects() ? 1 : 0); }
+
+  // The token that was expected, or one that was not.
   void append(int32_t token) {
+    if (expects()) tokens.pop_back();
     tokens.push_back(token);
     if (params.presence_penalty != 0 || params.frequency_penalty != 0 || params.repetition_penalty != 1) counts.add(token, 1);
   }

@@ -40,7 +40,8 @@ bool RequestPages::ensure(Request& request, int64_t num_tokens, std::vector<Page
 
 void RequestPages::publish(Request& request) {
   if (!caches(request)) return;
-  for (; (request.num_published + 1) * kPageSize <= request.num_computed; ++request.num_published) {
+  const int64_t num_full = std::min(request.num_computed, request.num_known());
+  for (; (request.num_published + 1) * kPageSize <= num_full; ++request.num_published) {
     int32_t& page = request.page(request.num_published);
     const int32_t* tokens = request.page_tokens(request.num_published);
     const int32_t known = pool_.find(request.prefix, tokens);

@@ -29,8 +29,8 @@ class RequestPages {
   // is replaced by a copy, which the step must make first. False, and nothing taken, if too few pages are free.
   bool ensure(Request& request, int64_t num_tokens, std::vector<PageCopy>& copies);
 
-  // Puts the full pages that the request's rows of this step fill into the prefix cache. Where another request has computed the same,
-  // its page serves both.
+  // Puts the pages that are full of tokens that are known into the prefix cache: written by steps before, or by this one. Where another
+  // request has computed the same, its page serves both.
   void publish(Request& request);
 
   // `request`, which has no pages, goes on from where `other` is now, with the same pages.

@@ -42,6 +42,7 @@ bool Scheduler::cancel(uint32_t id) {
   for (Queue* queue : {&running_, &waiting_, &paused_}) {
     const auto found = find(*queue, id);
     if (found == queue->end()) continue;
+    next_step_->drop(**found);
     release(**found);
     queue->erase(found);
     return true;
@@ -83,33 +84,66 @@ std::vector<uint32_t> Scheduler::clear() {
     }
     queue->clear();
   }
+  begin_step();
   pages_.forget();
   return ids;
 }
 
-void Scheduler::schedule(Step& step) {
-  step_.begin(step);
-  cached_.clear();
+void Scheduler::begin_step() {
+  next_step_->begin();
+  ++num_steps_;
+}
+
+void Scheduler::look_ahead() {
+  for (Request* request : running_step_->sampled()) {
+    if (decodes_next(*request)) request->expect();
+  }
+  for (const auto& request : running_) {
+    if (gives_way(*request) || next_step_->num_rows() == max_num_batched_tokens_) return;
+    if (!request->expects()) continue;
+    if (!pages_.ensure(*request, request->size(), next_step_->copies())) return;
+    compute(*request, 1);
+  }
+}
+
+// Whether a request for which a step chooses a token goes on with it, unless it is one that ends it.
+bool Scheduler::decodes_next(const Request& request) const {
+  const int64_t num_generated = request.num_generated() + 1;
+  return num_generated < request.params.max_tokens && request.num_prompt_tokens() + num_generated < max_model_len_ &&
+         !request.is_ahead(num_generated);
+}
+
+const Step& Scheduler::schedule() {
+  next_step_->fill_in();
+  for (Request* request : next_step_->sequences()) pages_.publish(*request);
   make_way();
   decode();
+  num_decodes_ = next_step_->num_rows();
   int64_t allowed = max_num_batched_tokens_ - num_decodes_;
   if (pace_prompts_) allowed = std::min(allowed, pace_.save_up(num_decodes_, std::max<int64_t>(0, num_prompts() - 1)));
   int64_t budget = allowed;
   go_on_reading(budget);
   admit(budget);
   num_read_ = allowed - budget;
-  step_.end();
+  next_step_->end();
+  std::swap(next_step_, running_step_);
+  begin_step();
+  return running_step_->step();
+}
+
+// Whether the first in the queue may take a request's seat and pages.
+bool Scheduler::gives_way(const Request& request) const {
+  return !waiting_.empty() && request.params.priority > waiting_.front()->params.priority;
 }
 
 // The first in the queue takes seats and pages of requests of lower priority, if that is enough for it.
 void Scheduler::make_way() {
   if (waiting_.empty()) return;
-  const Request& first = *waiting_.front();
-  const int64_t num_pages = ceil_div(first.size(), kPageSize);
-  const auto gives_way = [&](const std::unique_ptr<Request>& request) { return request->params.priority > first.params.priority; };
+  const int64_t num_pages = ceil_div(waiting_.front()->size(), kPageSize);
+  const auto may_go = [&](const std::unique_ptr<Request>& request) { return gives_way(*request) && !is_planned(*request); };
   int64_t num_free = pages_.num_free();
   for (const auto& request : paused_) num_free += static_cast<int64_t>(request->pages.size());
-  for (auto last = running_.rbegin(); last != running_.rend() && gives_way(*last); ++last) num_free += static_cast<int64_t>((*last)->pages.size());
+  for (auto last = running_.rbegin(); last != running_.rend() && may_go(*last); ++last) num_free += static_cast<int64_t>((*last)->pages.size());
   if (num_free < num_pages) return;
   const auto lacks_pages = [&] {
     while (pages_.num_free() < num_pages) {
@@ -117,20 +151,18 @@ void Scheduler::make_way() {
     }
     return false;
   };
-  while (!running_.empty() && gives_way(running_.back()) && (num_running() >= max_num_seqs_ || lacks_pages())) {
+  while (!running_.empty() && may_go(running_.back()) && (num_running() >= max_num_seqs_ || lacks_pages())) {
     requeue(running_.end() - 1);
   }
 }
 
-// One token of each request that has no more to compute. Only requests behind it give way to one, and they have no rows yet.
+// One token of each request that has no more to compute and no row yet. Only requests behind it give way to one, and none that has a row.
 void Scheduler::decode() {
-  num_decodes_ = 0;
-  for (size_t i = 0; i < running_.size() && num_decodes_ < max_num_batched_tokens_; ++i) {
+  for (size_t i = 0; i < running_.size() && next_step_->num_rows() < max_num_batched_tokens_; ++i) {
     Request& request = *running_[i];
     if (!request.decodes()) continue;
     if (!make_room(request)) return;
     compute(request, 1);
-    ++num_decodes_;
   }
 }
 
@@ -226,7 +258,7 @@ void Scheduler::encode(Request& request, int64_t& budget) {
   if (encoding_ != nullptr && encoding_ != &request) return;
   const int64_t first = request.num_encoded_layers;
   const int64_t last = std::min(num_encoder_layers_, first + std::max<int64_t>(1, budget * num_encoder_layers_ / request.encoder_size));
-  step_.append({{request.tokens.data(), request.encoder_size}, {request.pages.data(), request.decoder_begin() / kPageSize}, first, last});
+  next_step_->append({{request.tokens.data(), request.encoder_size}, {request.pages.data(), request.decoder_begin() / kPageSize}, first, last});
   request.num_encoded_layers = last;
   const bool done = last == num_encoder_layers_;
   encoding_ = done ? nullptr : &request;
@@ -237,7 +269,8 @@ void Scheduler::encode(Request& request, int64_t& budget) {
 // Rows for the next tokens of a request. If they end its prompt, those that follow it go on from there.
 void Scheduler::compute(Request& request, int64_t num_tokens) {
   const std::vector<Request*> followers = followers_of(request);
-  step_.append(request, num_tokens, followers);
+  next_step_->append(request, num_tokens, followers);
+  request.step = num_steps_;
   pages_.publish(request);
   if (request.num_pending() > 0 || request.num_generated() > 0) return;
   count_prompt(request);
@@ -247,20 +280,22 @@ void Scheduler::compute(Request& request, int64_t num_tokens) {
   }
   for (Request* follower : followers) {
     pages_.share(request, *follower);
-    step_.append_choice(*follower);
+    next_step_->append_choice(*follower);
+    follower->step = num_steps_;
     count_prompt(*follower);
   }
 }
 
 void Scheduler::count_prompt(const Request& request) {
   num_prompt_tokens_ += request.num_prompt_tokens();
-  if (request.num_cached > 0) cached_.push_back({request.id, request.num_cached});
+  if (request.num_cached > 0) next_step_->append({request.id, request.num_cached});
 }
 
 // Pages for the next token of a request that decodes, taken from those behind it if need be. False if it was the last itself and had to
-// go back to the queue.
+// go back to the queue, or if the last has a row of the step already: it gives way to the next one.
 bool Scheduler::make_room(Request& request) {
   while (!ensure(request)) {
+    if (is_planned(*running_.back())) return false;
     const bool itself = running_.back().get() == &request;
     requeue(running_.end() - 1);
     if (itself) return false;
@@ -299,7 +334,7 @@ void Scheduler::resume(Queue::iterator place) {
 
 // Pages for all of a request's tokens, taken from those that are paused if need be. False, and nothing taken for it, if there are too few.
 bool Scheduler::ensure(Request& request) {
-  while (!pages_.ensure(request, request.size(), step_.copies())) {
+  while (!pages_.ensure(request, request.size(), next_step_->copies())) {
     if (!reclaim()) return false;
   }
   return true;
@@ -321,10 +356,10 @@ void Scheduler::release(Request& request) {
 
 void Scheduler::collect(const StepResult& result, double ms, StepEvents& events) {
   pace_.ran(num_decodes_, num_read_, ms);
-  events.cached.insert(events.cached.end(), cached_.begin(), cached_.end());
-  step_.collect(result, events);
-  for (size_t r = 0; r < step_.sampled().size(); ++r) {
-    Request& request = *step_.sampled()[r];
+  events.result = &result;
+  running_step_->collect(events);
+  for (size_t r = 0; r < running_step_->sampled().size(); ++r) {
+    Request& request = *running_step_->sampled()[r];
     const int32_t token = result.tokens[r];
     // Without a token only this request ends: its rules left none, or no logit was a number.
     FinishReason finish;
@@ -343,7 +378,7 @@ void Scheduler::collect(const StepResult& result, double ms, StepEvents& events)
       pause(request);
     }
   }
-  for (const Request* request : step_.ended()) {
+  for (const Request* request : running_step_->ended()) {
     events.tokens.push_back(end_without_token(request->id, FinishReason::length));
     cancel(request->id);
   }

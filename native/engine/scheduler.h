@@ -8,10 +8,14 @@
 //
 // A request whose reader is behind is paused: it gives up its seat, and keeps its pages until somebody else needs them.
 //
+// While a step runs, look_ahead() begins the next one with those who certainly decode in it unless a stop token ends them now, which
+// nobody gives way for. The rest of it is done when the step has run: by then those who ended are out, those who came are in.
+//
 // The choices of one prompt stand together. While the first of them reads it, the others have a seat and no pages: they follow. When it
 // has read the prompt they go on from there, with its pages.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -46,11 +50,14 @@ class Scheduler {
   // Ends all requests and forgets all pages; returns the requests' ids.
   std::vector<uint32_t> clear();
 
-  // Fills `step` with the next step; empty if nothing is to do.
-  void schedule(Step& step);
+  // The next step, empty if nothing is to do. It stays as it is until the next but one is begun.
+  const Step& schedule();
 
-  // Takes the results of the step that schedule() built last, and the time that it took: appends tokens, ends requests, appends the
-  // events.
+  // While the step that schedule() gave runs: begins the next one.
+  void look_ahead();
+
+  // Takes the results of the step that schedule() gave, and the time that it took: appends tokens, ends requests, appends the events.
+  // `result` is read until the events are.
   void collect(const StepResult& result, double ms, StepEvents& events);
 
   bool idle() const { return waiting_.empty() && running_.empty(); }
@@ -65,12 +72,16 @@ class Scheduler {
   int64_t num_prefix_queries() const { return num_prefix_queries_; }
   int64_t num_prefix_hits() const { return num_prefix_hits_; }
 
-  // Between two steps. Throws Error unless every page has the requests as holders that say so, and is free if there are none.
+  // Between two steps, of which the next may be begun. Throws Error unless every page has the requests as holders that say so, and is free if there are none.
   void check_integrity() const;
 
  private:
   using Queue = std::deque<std::unique_ptr<Request>>;
 
+  bool gives_way(const Request& request) const;
+  bool decodes_next(const Request& request) const;
+  bool is_planned(const Request& request) const { return request.step == num_steps_; }
+  void begin_step();
   void make_way();
   void decode();
   void go_on_reading(int64_t& budget);
@@ -101,15 +112,17 @@ class Scheduler {
   const int64_t num_encoder_layers_;
   const int64_t num_sampled_ids_;
   RequestPages pages_;
-  StepBuilder step_;
+  std::array<StepBuilder, 2> steps_;
+  StepBuilder* running_step_ = &steps_[0];
+  StepBuilder* next_step_ = &steps_[1];
+  int64_t num_steps_ = 1;  // that were begun
   PrefillPace pace_;
   Queue waiting_;                      // in order of rank
   Queue running_;                      // have a seat; in order of rank
   Queue paused_;                       // in order of rank
   Request* encoding_ = nullptr;        // whose prompt has passed some of the encoder's blocks
-  std::vector<CachedEvent> cached_;    // of requests whose prompt ends in the step
-  int64_t num_decodes_ = 0;            // rows of the step that decode
-  int64_t num_read_ = 0;               // tokens of prompts that the step reads
+  int64_t num_decodes_ = 0;            // rows of the running step that decode
+  int64_t num_read_ = 0;               // tokens of prompts that it reads
   int64_t earliest_deadline_ms_ = Request::kNoDeadline;
   int64_t num_preemptions_ = 0;
   int64_t num_prompt_tokens_ = 0;

@@ -47,13 +47,18 @@ void RankGroup::each(std::function<void(int64_t rank)> task) {
   }
 }
 
-void RankGroup::run(const Step& step, StepResult& result) {
+void RankGroup::run(const Step& step, StepResult& result, const std::function<void()>& meanwhile) {
   result.resize(step.samples.size(), step.scores.size());
   const bool halts = ++num_steps_ == options_.rank_stops_in_step;
-  each([workers = workers_, &step, &result, halts](int64_t rank) {
-    if (halts && rank + 1 == static_cast<int64_t>(workers->size())) std::promise<void>().get_future().wait();
-    (*workers)[static_cast<size_t>(rank)]->run(step, result);
-  });
+  if (threads_ == nullptr) {
+    workers_->front()->run(step, result, meanwhile);
+  } else {
+    const auto task = [workers = workers_, &step, &result, halts](int64_t rank) {
+      if (halts && rank + 1 == static_cast<int64_t>(workers->size())) std::promise<void>().get_future().wait();
+      (*workers)[static_cast<size_t>(rank)]->run(step, result);
+    };
+    threads_->run(task, meanwhile);
+  }
   if (options_.check_integrity && step.num_rows() > 0) check_agreement();
 }
 

@@ -17,9 +17,10 @@ class RankGroup {
   // if spec, tensors and options do not fit together. progress: fraction of the weights, 0..1; one call at a time, any thread.
   RankGroup(const ModelSource& source, const EngineOptions& options, const std::function<void(double)>& progress);
 
-  // Computes the step: chooses, scores and pools. Throws Error if a rank fails; then nothing of the step counts. After a rank has stopped,
+  // Computes the step: chooses, scores and pools. `meanwhile` is called once on this thread, beside the ranks where the machine can do so.
+  // Throws Error if a rank fails; then nothing of the step counts. After a rank has stopped,
   // `step` and `result` must stay as they are: it may go on some day, as far as to where it meets the others.
-  void run(const Step& step, StepResult& result);
+  void run(const Step& step, StepResult& result, const std::function<void()>& meanwhile);
 
   // For tests against references: computes the step and returns the logits of every row, [T, vocab].
   std::vector<float> logits(const Step& step);

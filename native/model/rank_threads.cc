@@ -90,7 +90,7 @@ std::string RankThreads::stopped() const {
   return state_->stopped;
 }
 
-void RankThreads::run(std::function<void(int64_t)> task) {
+void RankThreads::run(std::function<void(int64_t)> task, const std::function<void()>& meanwhile) {
   State& state = *state_;
   std::unique_lock<std::mutex> lock(state.mutex);
   check(state.stopped.empty(), state.stopped);
@@ -103,9 +103,20 @@ void RankThreads::run(std::function<void(int64_t)> task) {
   }
   state.round.fetch_add(1);
   state.wake.notify_all();
+  lock.unlock();
+  std::exception_ptr failure;
+  try {
+    meanwhile();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  lock.lock();
   while (!state.done.wait_for(lock, state.look_every, [&state] { return state.num_running == state.num_stopped; })) look_at_ranks();
   check(state.stopped.empty(), state.stopped);
-  if (state.failure == nullptr) return;
+  if (state.failure == nullptr) {
+    if (failure != nullptr) std::rethrow_exception(failure);
+    return;
+  }
   if (state.ranks[0].collective != nullptr) state.ranks[0].collective->reset();
   std::rethrow_exception(state.failure);
 }

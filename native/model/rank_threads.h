@@ -32,9 +32,9 @@ class RankThreads {
   // disk. Between two tasks.
   void watch(int64_t rank, Collective* collective, const Backend* backend);
 
-  // Runs task(rank) on every rank's thread, and returns when none runs it any more. Throws what the first rank threw that failed, or Error
-  // that a rank has stopped, which then every call throws.
-  void run(std::function<void(int64_t)> task);
+  // Runs task(rank) on every rank's thread and `meanwhile` on this one, and returns when none runs any more. Throws what `meanwhile` threw,
+  // or the first rank that failed, or Error that a rank has stopped, which then every call throws.
+  void run(std::function<void(int64_t)> task, const std::function<void()>& meanwhile = [] {});
 
   // Why there can be no more tasks; empty: there can.
   std::string stopped() const;

@@ -25,10 +25,13 @@ Worker::Worker(const ModelSource& source, const EngineOptions& options, int64_t 
   }
 }
 
-void Worker::run(const Step& step, StepResult& result) {
+void Worker::run(const Step& step, StepResult& result, const std::function<void()>& meanwhile) {
+  const bool goes_on = backend_->is_asynchronous();
+  if (!goes_on) meanwhile();
   copy_pages(step);
   for (const EncoderJob& job : step.encoder_jobs) encoder_->run(job);
   if (step.num_rows() > 0) decoder_->forward(step);
+  if (goes_on) meanwhile();
   sample(step, result);
   score(step, result);
   if (model_.rank == 0) pool(step);

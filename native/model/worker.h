@@ -27,8 +27,9 @@ class Worker {
   Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages, MeetingPlace* place,
          const std::function<void(double)>& progress);
 
-  // Computes the step and writes the rank's rows of the result, which has the step's size: it chooses, scores and pools.
-  void run(const Step& step, StepResult& result);
+  // Computes the step and writes the rank's rows of the result, which has the step's size: it chooses, scores and pools. Calls `meanwhile`
+  // once, while the device computes if it can do so beside this thread, else first.
+  void run(const Step& step, StepResult& result, const std::function<void()>& meanwhile = [] {});
 
   // For tests against references: computes the step and writes the rank's rows of the logits of all rows, [T, vocab].
   void logits(Step step, float* all);

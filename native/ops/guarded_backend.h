@@ -51,6 +51,7 @@ class GuardedMemory : public Backend {
   int64_t scratch_bytes(const ScratchLimits& limits) const override { return backend_->scratch_bytes(limits); }
   int64_t held_scratch_bytes() const override { return backend_->held_scratch_bytes(); }
   void reserve_scratch(const ScratchLimits& limits) override { backend_->reserve_scratch(limits); }
+  bool is_asynchronous() const override { return backend_->is_asynchronous(); }
   StepShape padded(const StepShape& shape) const override {
     const auto up = [](int64_t count) { return ceil_div(count, 3) * 3; };
     return {up(shape.rows), up(shape.max_pages), up(shape.max_encoder_pages)};

@@ -126,7 +126,7 @@ async function runSchedule(engine: Engine, random: Random, tally: Tally): Promis
 test('every request ends once, with its own output, and leaves no page behind', async () => {
   const tally = { finished: 0, cancelled: 0, paused: 0 }
   const total = { requests: 0, preemptions: 0, hits: 0 }
-  for (let seed = 0; seed < 120; seed++) {
+  for (let seed = 0; seed < 160; seed++) {
     const random = randomOf(1000 + seed)
     await withEngine(model, randomOptions(random), async (engine) => {
       try {
