@@ -130,6 +130,11 @@ function output(answer: z.ZodType): JsonSchema {
       io: 'output',
       override: ({ jsonSchema }) => {
         if (jsonSchema.additionalProperties === false) delete jsonSchema.additionalProperties
+        // JSON Schema has no empty prefixItems: this is how it says that an array is empty.
+        if (jsonSchema.prefixItems?.length === 0) {
+          delete jsonSchema.prefixItems
+          jsonSchema.maxItems = 0
+        }
       },
     }),
   )
