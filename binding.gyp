@@ -37,6 +37,7 @@
         "native/binding/addon.cc",
         "native/binding/engine_object.cc",
         "native/binding/file_lock.cc",
+        "native/binding/gpus.cc",
         "native/binding/read_contract.cc",
         "native/binding/test_ops.cc",
         "native/binding/test_pace.cc",

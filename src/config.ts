@@ -50,6 +50,12 @@ function choice<const T extends string>(...values: T[]): Kind<T> {
   }
 }
 
+const part: Kind<number> = {
+  placeholder: '<number>',
+  expected: 'a number above 0 and up to 1',
+  parse: (value) => (/^\d?(\.\d{1,9})?$/.test(value) && +value > 0 && +value <= 1 ? +value : undefined),
+}
+
 const onOff: Kind<boolean> = {
   placeholder: '[true|false]',
   expected: 'true or false',
@@ -167,10 +173,25 @@ export const serveOptions = {
     doc: 'time that a request may wait for its turn, after which it is refused with status 503',
   }),
   max_num_batched_tokens: row({ kind: integer(1, 1048576), default: 512, doc: 'tokens computed in one step, at most' }),
+  device: row({
+    kind: choice('auto', 'cuda', 'cpu'),
+    default: 'auto' as const,
+    doc: 'what computes: cuda is NVIDIA GPUs, one for each rank, auto is these or, where none can be used, the CPU',
+  }),
+  deterministic: row({
+    kind: onOff,
+    default: false,
+    doc: "on a GPU: an answer's bits never depend on who else is served, as on the CPU; without it faster products are allowed (cuBLASLt)",
+  }),
+  gpu_memory_utilization: row({
+    kind: part,
+    default: 0.9,
+    doc: "part of a GPU's memory that this server may take, its CUDA context included",
+  }),
   kv_cache_memory: row({
     kind: memory,
-    default: { fraction: 0.8 },
-    defaultText: '0.8',
+    default: null,
+    defaultText: '0.8; on a GPU 1',
     doc: 'memory for KV pages: bytes (512MiB, 2GB) or a part of what the weights and the workspace leave free (0.5), of which only as much is taken as max-num-seqs full requests can use',
   }),
   enable_prefix_caching: row({
@@ -242,6 +263,7 @@ const {
   max_model_len,
   max_num_seqs,
   max_num_batched_tokens,
+  gpu_memory_utilization,
   kv_cache_memory,
   threads,
   tensor_parallel_size,
@@ -260,12 +282,13 @@ export const fitOptions = {
     kind: integer(1, 64),
     default: null,
     defaultText: 'none: the CPU',
-    doc: 'GPUs to plan for, which a later version will use',
+    doc: 'GPUs to plan for',
   }),
   dtype,
   max_model_len,
   max_num_seqs,
   max_num_batched_tokens,
+  gpu_memory_utilization,
   kv_cache_memory,
   threads,
   tensor_parallel_size,

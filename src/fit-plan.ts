@@ -8,7 +8,7 @@ import { knownCheckpoints } from './models/known-checkpoints.js'
 import { longTextBytes, type ModelMemory, processBytes } from './models/memory.js'
 import type { ModelOutline } from './models/model.js'
 import { outlineOf } from './models/outline.js'
-import { engineDtype, sizeEngine, TooLarge } from './sizing.js'
+import { cudaContextBytes, engineDtype, gpuBudget, sizeEngine, TooLarge } from './sizing.js'
 
 /** What is planned for. */
 export interface Place {
@@ -16,7 +16,7 @@ export interface Place {
   memory: number
   /** completes "22.6 GiB free"; null where the memory was given */
   bound: string | null
-  /** GPUs; null for the CPU, the only place where this version runs */
+  /** GPUs; null for the CPU */
   devices: number | null
   /** of this machine, where they were looked for */
   gpus: Gpu[]
@@ -64,9 +64,6 @@ export interface Fit {
 /** A context that is enough for most, so that no more devices are taken for a longer one. */
 export const ampleContext = 4096
 
-/** Each GPU's context and libraries. */
-const gpuProcessBytes = 600 * 2 ** 20
-
 /** @throws OptionError for devices of unknown memory */
 export async function findPlace({ memory, devices }: FitOptions): Promise<Place> {
   if (memory !== null) return { memory, bound: null, devices, gpus: [] }
@@ -88,9 +85,12 @@ export async function findPlace({ memory, devices }: FitOptions): Promise<Place>
 export function fitOf(id: string, model: ModelOutline, options: FitOptions, place: Place): Fit {
   const { spec } = model
   const onCpu = place.devices === null
-  const process_bytes = onCpu ? processBytes(spec.vocab_size) : gpuProcessBytes
+  const process_bytes = onCpu ? processBytes(spec.vocab_size) : cudaContextBytes
   const long_text_bytes = onCpu ? longTextBytes(spec.vocab_size) : 0
-  const others = process_bytes + long_text_bytes
+  const { gpu_memory_utilization } = options
+  const free = onCpu ? place.memory - process_bytes - long_text_bytes : gpuBudget(place.memory, gpu_memory_utilization)
+  const inAll = (needed: number) =>
+    onCpu ? needed + process_bytes + long_text_bytes : Math.ceil((needed + process_bytes) / gpu_memory_utilization)
   const common = {
     id,
     architecture: model.architecture,
@@ -111,7 +111,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
   const splits = onCpu ? [options.tensor_parallel_size] : tensorParallelSizes(place, spec.num_heads)
   for (const tensor_parallel_size of splits) {
     try {
-      const size = sizeEngine(model, options, place.memory - others, onCpu ? null : tensor_parallel_size)
+      const size = sizeEngine(model, options, free, onCpu ? null : tensor_parallel_size)
       const { memory } = size
       best = {
         ...common,
@@ -119,7 +119,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
         fits_amply: memory.max_model_len >= Math.min(ampleContext, size.options.max_model_len),
         tensor_parallel_size,
         ...memoryOf(memory),
-        needed_bytes: size.needed + others,
+        needed_bytes: inAll(size.needed),
         kv_cache_bytes: memory.kv_cache_bytes,
         kv_cache_tokens: memory.num_pages * memory.page_size,
         max_model_len: memory.max_model_len,
@@ -139,7 +139,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
     fits_amply: false,
     tensor_parallel_size: splits.at(-1) ?? 1,
     ...memoryOf(memory),
-    needed_bytes: needed + others,
+    needed_bytes: inAll(needed),
     kv_cache_bytes: 0,
     kv_cache_tokens: 0,
     max_model_len: 0,

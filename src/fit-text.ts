@@ -108,7 +108,7 @@ export function modelText(fit: Fit, source: string, place: Place, instead: Fit |
 function heading({ memory, bound, devices, gpus }: Place): string[] {
   if (devices !== null) {
     const of = devices === 1 ? `a GPU of ${memoryText(memory)}` : `${devices} GPUs of ${memoryText(memory)} each`
-    return [`A plan for ${of}.`, 'Running on GPUs is not built yet: this version computes on the CPU only.']
+    return [`A plan for ${of}.`]
   }
   const lines = [
     bound === null
@@ -118,7 +118,7 @@ function heading({ memory, bound, devices, gpus }: Place): string[] {
   const [gpu] = gpus
   if (gpu !== undefined) {
     const of = gpus.length === 1 ? gpu.name : `${gpus.length} GPUs (${gpu.name})`
-    lines.push(`${of} found, not used by this version; \`parley fit --devices ${gpus.length}\` plans for them.`)
+    lines.push(`${of} found; \`parley fit --devices ${gpus.length}\` plans for ${gpus.length === 1 ? 'it' : 'them'}.`)
   }
   return lines
 }

@@ -37,6 +37,7 @@ export type FinishedReason = 'stop' | 'length' | 'abort' | 'error'
 export interface EngineFacts {
   version: string
   dtype: string
+  device: string
   isa: string
   tensor_parallel_size: number
   page_size: number
@@ -189,6 +190,7 @@ export class Metrics {
     info(this.#registry, 'parley_build_info', 'What is running.', {
       version: facts.version,
       dtype: facts.dtype,
+      device: facts.device,
       isa: facts.isa,
       tensor_parallel_size: String(facts.tensor_parallel_size),
     })

@@ -4,17 +4,14 @@ import { existsSync } from 'node:fs'
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { basename, resolve } from 'node:path'
-import { fitOptions, memoryText, readTable, type ServeOptions, version } from './config.js'
+import { type ServeOptions, version } from './config.js'
 import type { ServerState } from './http/context.js'
 import { RateLimits } from './http/rate_limits.js'
 import { createHttpServer } from './http/server.js'
 import { newState } from './http/state.js'
 import { createLog } from './log.js'
-import { type FreeMemory, freeMemory } from './machine.js'
 import { Metrics } from './metrics.js'
 import { parseHubId } from './models/hub-id.js'
-import type { Model, ModelOutline } from './models/model.js'
-import type { Size } from './sizing.js'
 
 /** Running requests may take this long to finish after a signal to stop. */
 const drainMs = 5000
@@ -50,8 +47,11 @@ export async function serve(options: ServeOptions): Promise<void> {
   stopOnSignals(server, state)
 
   // Modules and files of the model only now: the port answers meanwhile.
+  const { chooseDevice, kernelsText } = await import('./device.js')
+  const { modelLines, sizeHere } = await import('./start-size.js')
   const { loadModel } = await import('./models/load.js')
   const { readOutline } = await import('./models/outline.js')
+  const device = await chooseDevice(options)
   let folder = options.model
   if (hubId !== null) {
     say(`parley ${version} listens on ${address} and looks for ${hubId.text} on the hub`)
@@ -66,7 +66,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     }
     onFraction(0)
     // A model that does not fit is not worth its download.
-    const check = async (small: string) => size(await readOutline(small), options, modelName)
+    const check = async (small: string) => sizeHere(await readOutline(small), options, device, modelName)
     folder = await pull(hubId, process.env, output, onFraction, check)
     if (state.phase.name === 'loading') Object.assign(state.phase, { progress: 0, downloading: false })
   }
@@ -74,7 +74,12 @@ export async function serve(options: ServeOptions): Promise<void> {
   if (template !== null) model.chatTemplate = template(model.tokenizer)
   say(`parley ${version} listens on ${address} and loads ${modelName}`)
   for (const warning of model.warnings) state.log('warn', 'model', { warning })
-  const sized = await size(model, options, modelName)
+  if (device.kind === 'cpu' && device.reason !== null)
+    say(`  device   the CPU, for no GPU can be used: ${device.reason}`)
+  if (device.kind === 'cuda') {
+    for (const gpu of device.gpus) say(`  device   ${gpu.name}, compute capability ${gpu.computeCapability}`)
+  }
+  const sized = await sizeHere(model, options, device, modelName)
   for (const line of modelLines(model, sized)) say(line)
   const { startEngine } = await import('./engine/addon.js')
   const engineOptions = {
@@ -106,69 +111,22 @@ export async function serve(options: ServeOptions): Promise<void> {
     return
   }
   const { info } = engine
+  const kernels = kernelsText(device, info.isa, options.deterministic)
   state.metrics.engineReady({ version, ...info })
   state.phase = {
     name: 'ready',
     generation,
     engine,
     created: model.created,
-    fingerprint: `parley-${version}-${state.modelName}-${info.dtype}-${info.isa}${info.tensor_parallel_size > 1 ? `-tp${info.tensor_parallel_size}` : ''}`,
+    fingerprint: `parley-${version}-${state.modelName}-${info.dtype}-${kernels}${info.tensor_parallel_size > 1 ? `-tp${info.tensor_parallel_size}` : ''}`,
   }
   state.batches?.start()
 
   const ranks = info.tensor_parallel_size > 1 ? ` in ${info.tensor_parallel_size} ranks` : ''
-  say(`  engine   ${info.isa}, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}${ranks}`)
+  const threads = `, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}`
+  say(`  engine   ${kernels}${device.kind === 'cpu' ? threads : ''}${ranks}`)
   say(`ready after ${((performance.now() - started) / 1000).toFixed(2)} s. Try:`)
   say(`  ${example(address, options, hasTemplate)}`)
-}
-
-/** A size with the memory that is free, and what is kept of it for the encoding of long texts. */
-interface SizeHere extends Size {
-  free: FreeMemory
-  longTexts: number
-}
-
-/** The engine's options and memory; refuses a model that does not fit. `name` is for the message. */
-async function size(model: ModelOutline, options: ServeOptions, name: string): Promise<SizeHere> {
-  const { sizeEngine, TooLarge } = await import('./sizing.js')
-  const { longTextBytes } = await import('./models/memory.js')
-  const free = freeMemory()
-  const longTexts = longTextBytes(model.spec.vocab_size)
-  try {
-    return { ...sizeEngine(model, options, free.bytes - longTexts), free, longTexts }
-  } catch (error) {
-    if (!(error instanceof TooLarge)) throw error
-    const { knownFits } = await import('./fit-plan.js')
-    const place = { memory: free.bytes, bound: free.bound, devices: null, gpus: [] }
-    const usual = readTable(fitOptions, {}, {})
-    const largest = knownFits(usual, place).find(({ fits }) => fits)
-    const known = largest === undefined ? '' : `; the largest known model that fits is ${largest.id}`
-    throw new Error(
-      `${name} does not fit: it takes ${error.message}, with ${memoryText(longTexts)} for long texts ${memoryText(error.needed + longTexts)} in all, and ${memoryText(free.bytes)} are free ${free.bound}${known}; \`parley fit\` shows all`,
-    )
-  }
-}
-
-/** What the person at the terminal should know of a model before it is loaded: what it is and where the memory goes. */
-function modelLines(model: Model, { memory, options, free, longTexts }: SizeHere): string[] {
-  const { num_pages, page_size, max_model_len } = memory
-  const { max_position } = model.spec
-  const tokens = num_pages * page_size
-  const requests = Math.min(Math.max(1, Math.floor(tokens / max_model_len)), options.max_num_seqs)
-  const part = (bytes: number, what: string) => `           ${memoryText(bytes).padStart(8)} ${what}`
-  return [
-    `  model    ${model.architecture}, ${short(model.num_parameters)} parameters in ${options.dtype}`,
-    ...(model.float16Problem === null ? [] : [`           not float16, because ${model.float16Problem}`]),
-    `  context  ${grouped(max_model_len)} tokens${max_model_len < max_position ? ` of the model's ${grouped(max_position)}` : ''}`,
-    `  memory   ${memoryText(free.bytes)} free ${free.bound}`,
-    part(memory.weight_bytes, 'weights'),
-    part(memory.workspace_bytes, 'workspace'),
-    part(longTexts, 'left for the encoding of long texts'),
-    part(
-      memory.kv_cache_bytes,
-      `KV pages: ${grouped(tokens)} tokens, ${requests === 1 ? 'one request' : `${requests} requests`} of ${grouped(max_model_len)} at the same time`,
-    ),
-  ]
 }
 
 function rateLimits({ rate_limit_requests: requests, rate_limit_tokens: tokens }: ServeOptions): RateLimits | null {
@@ -221,16 +179,6 @@ async function idle(state: ServerState, ms: number): Promise<void> {
     state.onIdle = resolve
     setTimeout(resolve, ms)
   })
-}
-
-function short(count: number): string {
-  const [divisor, unit] = count >= 1e9 ? [1e9, ' billion'] : [1e6, ' million']
-  return `${(count / divisor).toFixed(1)}${unit}`
-}
-
-/** 131072 → 131,072 */
-function grouped(count: number): string {
-  return count.toLocaleString('en-US')
 }
 
 /** A command that works as it stands. */

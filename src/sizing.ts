@@ -18,7 +18,8 @@ export type SizeOptions = Pick<
   | 'max_num_seqs'
   | 'max_num_batched_tokens'
   | 'kv_cache_memory'
->
+> &
+  Pick<StartOptions, 'device' | 'deterministic'>
 
 /** How an engine is started, and what it then holds. */
 export interface Size {
@@ -31,6 +32,14 @@ export interface Size {
 
 /** A server that cannot hold a request of so many tokens is of no use, unless the model's context is shorter or somebody asks for it. */
 const shortestContext = 512
+
+/** What a GPU's context, its kernels, their graphs and CUDA's libraries take: a bound, of which nothing is given to KV pages. */
+export const cudaContextBytes = 600 * 2 ** 20
+
+/** Bytes that weights, workspace and KV pages may take of a GPU's memory; below 0 if it is too small for anything. */
+export function gpuBudget(totalBytes: number, utilization: number): number {
+  return Math.floor(totalBytes * utilization) - cudaContextBytes
+}
 
 /** A model is too large for the memory that there is. */
 export class TooLarge extends Error {
@@ -86,6 +95,8 @@ export function sizeEngine(model: SizedModel, options: SizeOptions, free: number
     )
   }
   const fixed = {
+    ...(options.device !== undefined && { device: options.device }),
+    ...(options.deterministic !== undefined && { deterministic: options.deterministic }),
     dtype: engineDtype(options.dtype, model),
     isa: options.isa,
     num_threads: options.threads,
@@ -105,8 +116,10 @@ export function sizeEngine(model: SizedModel, options: SizeOptions, free: number
   const more = spec.num_encoder_layers > 0 ? 2 : 1
   const pagesOf = (tokens: number) => Math.ceil(tokens / page_size) + more
   const useful = options.max_num_seqs * pagesOf(max_model_len) * page_bytes
-  const asked = kvCacheBytes(options.kv_cache_memory, left, useful)
-  const isPart = 'fraction' in options.kv_cache_memory
+  // A GPU's budget leaves room for others already.
+  const wanted = options.kv_cache_memory ?? { fraction: devices === null ? 0.8 : 1 }
+  const asked = kvCacheBytes(wanted, left, useful)
+  const isPart = 'fraction' in wanted
   const least = isPart ? pagesOf(Math.min(max_model_len, shortestContext)) * page_bytes : asked
   const needed = weight_bytes + workspace_bytes + least
   if (left < least) {

@@ -42,11 +42,22 @@ test('memory: bytes, units and fractions', () => {
   expect(kvCacheBytes({ fraction: 0.5 }, 100, 20)).toBe(20)
 })
 
+test('a part of the GPU', () => {
+  const value = (text?: string) => readOptions({ gpu_memory_utilization: text }, {}).gpu_memory_utilization
+  expect([value(), value('0.5'), value('.25'), value('1')]).toEqual([0.9, 0.5, 0.25, 1])
+  for (const wrong of ['0', '1.1', '90%', '1e-1', '.']) {
+    expect(() => value(wrong)).toThrow(
+      new OptionError(`--gpu-memory-utilization: expected a number above 0 and up to 1, got ${JSON.stringify(wrong)}`),
+    )
+  }
+})
+
 test('an option that is true or false has a flag for each', () => {
   const value = (given?: string) => readOptions({ enable_prefix_caching: given }, {}).enable_prefix_caching
   expect([value(), value('true'), value('1'), value('false'), value('0')]).toEqual([true, true, true, false, false])
   expect(optionHelp().flatMap(({ no }) => no ?? [])).toEqual([
     '--no-trust-request-chat-template',
+    '--no-deterministic',
     '--no-enable-prefix-caching',
   ])
 })

@@ -135,11 +135,11 @@ describe('the text', () => {
   test('says of a plan for GPUs that it is one', () => {
     const place = gpus(2, 24 * GiB)
     expect(tableText(knownFits(options(), place), place, 2048, false, screen(100))).toMatch(
-      /^A plan for 2 GPUs of 24\.0 GiB each\.\nRunning on GPUs is not built yet: this version computes on the CPU only\.\n/,
+      /^A plan for 2 GPUs of 24\.0 GiB each\.\n/,
     )
     const found = { ...cpu(GiB), gpus: [{ name: 'NVIDIA L4', bytes: 23 * GiB }] }
     expect(tableText(knownFits(options(), found), found, 2048, false, screen(100))).toContain(
-      'NVIDIA L4 found, not used by this version; `parley fit --devices 1` plans for them.',
+      'NVIDIA L4 found; `parley fit --devices 1` plans for it.',
     )
   })
 

@@ -2,10 +2,10 @@
 
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { OptionError, readOptions } from '../src/config.js'
+import { fitOptions, OptionError, readTable } from '../src/config.js'
 import { Fields } from '../src/models/fields.js'
 import { outlineOf, readOutline } from '../src/models/outline.js'
-import { engineDtype, sizeEngine, type TooLarge } from '../src/sizing.js'
+import { cudaContextBytes, engineDtype, gpuBudget, sizeEngine, type TooLarge } from '../src/sizing.js'
 
 const MiB = 2 ** 20
 const GiB = 2 ** 30
@@ -23,7 +23,8 @@ const pythia = outlineOf(
     torch_dtype: 'float16',
   }),
 )
-const options = (flags: Record<string, string> = {}) => readOptions({ threads: '2', isa: 'baseline', ...flags }, {})
+const options = (flags: Record<string, string> = {}) =>
+  readTable(fitOptions, { threads: '2', isa: 'baseline', ...flags }, {})
 
 test('weights and workspace come first, KV pages are a part of what is left', () => {
   const free = 8 * GiB
@@ -35,6 +36,23 @@ test('weights and workspace come first, KV pages are a part of what is left', ()
   expect(memory.kv_cache_bytes).toBeGreaterThan(0.8 * left - memory.page_bytes)
   expect(engine).toMatchObject({ dtype: 'float16', max_model_len: 2048, num_threads: 2 })
   expect(memory.page_bytes / memory.page_size).toBe(196608)
+})
+
+test('on a GPU the pages take all of its share, but for what CUDA takes', () => {
+  const budget = gpuBudget(8 * GiB, 0.75)
+  expect(budget).toBe(6 * GiB - cudaContextBytes)
+  const { memory, options: engine } = sizeEngine(
+    pythia,
+    { ...options(), device: 'cuda', deterministic: true },
+    budget,
+    1,
+  )
+  expect(engine).toMatchObject({ device: 'cuda', deterministic: true, tensor_parallel_size: 1 })
+  const left = budget - memory.weight_bytes - memory.workspace_bytes - memory.kv_cache_bytes
+  expect(left).toBeGreaterThanOrEqual(0)
+  expect(left).toBeLessThan(memory.page_bytes)
+  const asked = { ...options({ kv_cache_memory: '0.5' }), device: 'cuda' as const }
+  expect(sizeEngine(pythia, asked, budget, 1).memory.num_pages).toBe(Math.floor(memory.num_pages / 2))
 })
 
 test('no more pages than all requests together can fill', () => {

@@ -39,6 +39,7 @@ Attention::Sizes Attention::sizes(const ScratchLimits& limits) {
 }
 
 int64_t Attention::scratch_bytes(const ScratchLimits& limits) const {
+  check(limits.head_dim <= kMaxHeadDim, "attention heads of ", limits.head_dim, " dims: on a GPU they can have ", kMaxHeadDim);
   const Sizes size = sizes(limits);
   return checked_mul(size.tasks, kReservedPlans * static_cast<int64_t>(sizeof(AttentionTask))) + 4 * (size.partials + size.arrived);
 }

@@ -1,6 +1,7 @@
 #include "cuda/cuda_library.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <cstdlib>
 
@@ -20,7 +21,11 @@ std::string library_path() {
 const CudaLibrary& open_library() {
   const std::string path = library_path();
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  check(library != nullptr, "Parley was built without CUDA: ", dlerror());
+  if (library == nullptr) {
+    const std::string reason = dlerror();
+    check(access(path.c_str(), F_OK) == 0, "Parley's CUDA library is not built (", path, ")");
+    fail("Parley's CUDA library cannot be opened: ", reason);
+  }
   using Entry = const CudaLibrary* (*)();
   const Entry entry = reinterpret_cast<Entry>(dlsym(library, kCudaLibraryEntry));
   check(entry != nullptr, path, ": not a library of Parley's");

@@ -29,14 +29,16 @@ struct CudaDevice {
   int minor = 0;
   int64_t total_bytes = 0;
   int64_t free_bytes = 0;
+  bool has_cublaslt = false;  // which multiplies where nothing has to be deterministic
 };
 
 // What the library exports under kCudaLibraryEntry, as `const CudaLibrary* (*)()`. All throw Error.
 struct CudaLibrary {
   // kInterface as the library was compiled; compared before anything is called.
   uint64_t interface;
-  // Throws if there is no device, no driver, or one that is too old.
+  // At least 1. Throws if there is no device, no driver, or one that is too old.
   int (*count_devices)();
+  // Throws if this library does not run on the device.
   CudaDevice (*describe)(int device);
   std::unique_ptr<Backend> (*make_backend)(int device, bool deterministic);
   // devices: of each rank.

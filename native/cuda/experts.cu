@@ -136,6 +136,7 @@ __global__ void __launch_bounds__(kThreads) add_shares_kernel(Matrix<float> out,
 }  // namespace
 
 int64_t Experts::scratch_bytes(const ScratchLimits& limits) const {
+  check(limits.num_experts <= kMaxExperts, "a mixture of ", limits.num_experts, " experts: on a GPU there can be ", kMaxExperts);
   const int64_t outer = checked_mul(limits.expert_rows, limits.expert_hidden);
   const int64_t inner = checked_mul(limits.expert_rows, 2 * limits.expert_size);
   return checked_mul(checked_add(checked_add(ExpertOrder::numbers(limits.expert_rows), outer), inner), 4);
@@ -150,7 +151,7 @@ void Experts::reserve_scratch(const ScratchLimits& limits) {
 void Experts::mix(Matrix<float> out, Matrix<const float> x, Matrix<const int32_t> experts, Matrix<const float> shares,
                   Span<const ExpertWeights> weights, Activation activation) {
   if (x.rows == 0) return;
-  check(weights.size <= kMaxExperts, "a mixture of ", weights.size, " experts: on a GPU there can be ", kMaxExperts);
+  check(weights.size <= kMaxExperts, "mix_experts: ", weights.size, " experts, expected at most ", kMaxExperts);
   const int64_t num_pairs = checked_mul(experts.rows, experts.cols);
   check(num_pairs <= (1 << 30), "a mixture of experts: ", num_pairs, " rows are too many");
   const PackedWeight& gate_up = weights[0].gate_up;

@@ -30,6 +30,7 @@ ScratchLimits scratch_limits(const RankModel& model, const EngineOptions& option
   const StackLimits limits = stack_limits(options);
   return {std::max(limits.rows, limits.logit_rows),
           std::max({spec.hidden_size, spec.num_heads * spec.head_dim, spec.intermediate_size, embedding_size(spec)}),
+          spec.num_experts,
           checked_mul(limits.rows, spec.num_experts_per_tok),
           spec.hidden_size,
           spec.moe_intermediate_size,

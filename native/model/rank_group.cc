@@ -99,6 +99,7 @@ EngineInfo RankGroup::info() const {
   info.page_size = plan_.page_size;
   info.max_model_len = plan_.max_model_len;
   info.tensor_parallel_size = static_cast<double>(workers_->size());
+  info.device = options_.device;
   info.isa = isa_of(options_);
   info.dtype = options_.dtype;
   return info;

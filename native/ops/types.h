@@ -100,6 +100,7 @@ struct AttentionRule {
 struct ScratchLimits {
   int64_t rows;           // of a matrix that goes into `linear`
   int64_t cols;           // the same
+  int64_t num_experts;    // of a mixture
   int64_t expert_rows;    // pairs of a token and one of its experts
   int64_t expert_hidden;  // width of what goes into an expert
   int64_t expert_size;    // width of an expert's hidden layer

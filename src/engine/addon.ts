@@ -63,7 +63,20 @@ interface Addon {
     prompt?: Int32Array,
   ): Float32Array
   calibrate(isa: Isa, numThreads: number, bytes: number, seconds: number): Calibration
+  cudaDevices(count: number): Promise<CudaDevice[]>
   tryLockFile(fd: number): boolean
+}
+
+/** A GPU that the engine can compute on. */
+export interface CudaDevice {
+  name: string
+  /** '9.0' */
+  computeCapability: string
+  totalBytes: number
+  /** now, with this process's CUDA context there */
+  freeBytes: number
+  /** which multiplies where nothing has to be deterministic */
+  hasCublasLt: boolean
 }
 
 /** What the machine can do at best, in 10^9 a second. */
@@ -131,6 +144,14 @@ export function forwardLogits(
 /** Measures the machine for the benchmark: the best of the passes over `bytes` of memory that fit into `seconds`. */
 export function calibrate(isa: Isa, numThreads: number, bytes: number, seconds: number): Calibration {
   return addon.calibrate(isa, numThreads, bytes, seconds)
+}
+
+/**
+ * The first `count` GPUs, or as many as there are, one at least.
+ * @throws Error with the reason why none can be used: no library, no driver, no GPU, or one that is too old
+ */
+export function cudaDevices(count: number): Promise<CudaDevice[]> {
+  return addon.cudaDevices(count)
 }
 
 /**

@@ -283,7 +283,9 @@ export interface EngineInfo {
   num_threads: number
   /** ranks */
   tensor_parallel_size: number
-  /** instruction set in use; default auto */
+  /** what computes; default cpu */
+  device: Device
+  /** instruction set of the CPU kernels; default auto */
   isa: Isa
   /** type of weights and KV pages; default float16 */
   dtype: DType

@@ -17,7 +17,7 @@ export class ServerProcess {
 
   /** @param options of `parley serve` */
   constructor(options: string[]) {
-    const args = [join(root, 'dist/main.js'), 'serve', '--port', String(this.port), ...options]
+    const args = [join(root, 'dist/main.js'), 'serve', '--device', 'cpu', '--port', String(this.port), ...options]
     this.#process = spawn(process.execPath, args, { stdio: 'ignore' })
   }
 

@@ -1,50 +1,13 @@
 // The program as a user starts it: a process, the bundled model, real sockets, the openai package.
 
-import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
-import { fileURLToPath } from 'node:url'
 import OpenAI from 'openai'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { SocketClient } from '../http/socket_client.js'
-
-const main = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
-
-/** A running `parley serve`, and all that it printed so far. */
-class Server {
-  output = ''
-  readonly exited: Promise<number | null>
-
-  private constructor(readonly process: ChildProcessByStdio<null, Readable, Readable>) {
-    for (const stream of [process.stdout, process.stderr])
-      stream.setEncoding('utf8').on('data', (text) => (this.output += text))
-    this.exited = new Promise((resolve) => process.on('close', resolve))
-  }
-
-  static start(...options: string[]): Server {
-    return new Server(spawn(process.execPath, [main, 'serve', ...options], { stdio: ['ignore', 'pipe', 'pipe'] }))
-  }
-
-  /** The address that the log names, once /health/ready answers 200. */
-  async ready(): Promise<string> {
-    const url = await vi.waitUntil(() => /http:\/\/127\.0\.0\.1:\d+/.exec(this.output)?.[0], { timeout: 30_000 })
-    const status = () =>
-      fetch(`${url}/health/ready`).then(
-        (response) => response.status,
-        () => 0,
-      )
-    await vi.waitUntil(async () => (await status()) === 200, { timeout: 30_000 })
-    return url
-  }
-
-  async stop(): Promise<number | null> {
-    this.process.kill('SIGTERM')
-    return this.exited
-  }
-}
+import { Server } from './server.js'
 
 describe('the bundled model', () => {
   let server: Server

@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { forwardLogits, type StartOptions, startEngine } from '../../src/engine/addon.js'
+import { forwardLogits, planMemory, type StartOptions, startEngine } from '../../src/engine/addon.js'
 import { loadUntokenized } from '../models/untokenized.js'
 
 interface Golden {
@@ -81,4 +81,14 @@ test.each(['neox-parallel', 'llama-plain'])('%s: greedy tokens of all prompts in
   } finally {
     await engine.close()
   }
+})
+
+test('what the kernels have no room for is refused before a weight is loaded', async () => {
+  const { spec } = await load('mixtral-plain')
+  expect(() => planMemory({ ...spec, num_experts: 385 }, options)).toThrow(
+    'a mixture of 385 experts: on a GPU there can be 384',
+  )
+  expect(() => planMemory({ ...spec, head_dim: 320 }, options)).toThrow(
+    'attention heads of 320 dims: on a GPU they can have 256',
+  )
 })

@@ -246,7 +246,7 @@ test('/metrics speaks vLLM, with one series per gauge', async () => {
     `vllm:request_generation_tokens_sum{${labels}} 4`,
     `vllm:cache_config_info{block_size="16",num_gpu_blocks="64",cache_dtype="float16",${labels}} 1`,
     'parley_engine_memory_bytes{kind="workspace"} 4096',
-    'parley_build_info{version="0",dtype="float16",isa="baseline",tensor_parallel_size="1"} 1',
+    'parley_build_info{version="0",dtype="float16",device="cpu",isa="baseline",tensor_parallel_size="1"} 1',
     'parley_requests_rejected_total{code="invalid_type"} 1',
     'parley_requests_rejected_total{code="unknown_url"} 1',
     'parley_client_disconnects_total 0',

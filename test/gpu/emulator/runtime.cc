@@ -41,6 +41,7 @@ struct CUevent_st {
 namespace emulator {
 namespace {
 
+constexpr int kRuntimeVersion = 13000;
 constexpr size_t kPage = 4096;
 constexpr size_t kAlignment = 256;  // what cudaMalloc promises
 
@@ -91,18 +92,19 @@ pthread_key_t device_key() {
 int current_device() { return static_cast<int>(reinterpret_cast<intptr_t>(pthread_getspecific(device_key()))); }
 void choose_device(int device) { pthread_setspecific(device_key(), reinterpret_cast<void*>(static_cast<intptr_t>(device))); }
 
-int num_devices() {
-  const char* text = std::getenv("PARLEY_EMULATED_DEVICES");
-  return text ? std::min(std::atoi(text), kMostDevices) : 1;
+uint64_t setting(const char* name, uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text ? std::strtoull(text, nullptr, 10) : otherwise;
 }
+
+int num_devices() { return static_cast<int>(std::min<uint64_t>(setting("PARLEY_EMULATED_DEVICES", 1), kMostDevices)); }
 bool is_device_number(int device) { return device >= 0 && device < num_devices(); }
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-size_t memory_limit() {
-  const char* text = std::getenv("PARLEY_EMULATED_MEMORY");
-  return text ? std::strtoull(text, nullptr, 10) : size_t{4} << 30;
-}
+size_t memory_limit() { return setting("PARLEY_EMULATED_MEMORY", uint64_t{4} << 30); }
+int capability() { return static_cast<int>(setting("PARLEY_EMULATED_CAPABILITY", 86)); }
+int driver_version() { return static_cast<int>(setting("PARLEY_EMULATED_DRIVER", kRuntimeVersion)); }
 
 cudaError_t result(cudaError_t error) {
   if (error != cudaSuccess) runtime().last_error = error;
@@ -188,6 +190,12 @@ bool is_pinned(const void* at, size_t bytes) {
 
 }  // namespace
 
+// The code is for compute capability 8.0 and up to 9.0, as native/cuda/Makefile makes it.
+cudaError_t function_attributes(cudaFuncAttributes* attributes) {
+  attributes->binaryVersion = capability();
+  return capability() <= 90 ? cudaSuccess : result(cudaErrorNoKernelImageForDevice);
+}
+
 cudaError_t set_function_attribute(const void* function, cudaFuncAttribute attribute, int value) {
   const Lock lock(runtime().mutex);
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
@@ -230,6 +238,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
     case cudaErrorPeerAccessAlreadyEnabled: return "cudaErrorPeerAccessAlreadyEnabled";
     case cudaErrorNoDevice: return "cudaErrorNoDevice";
+    case cudaErrorNoKernelImageForDevice: return "cudaErrorNoKernelImageForDevice";
     case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
     case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
     case cudaErrorNotReady: return "cudaErrorNotReady";
@@ -252,6 +261,8 @@ cudaError_t cudaGetLastError() {
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  if (driver_version() < kRuntimeVersion) return result(cudaErrorInsufficientDriver);
   *count = num_devices();
   return *count > 0 ? cudaSuccess : result(cudaErrorNoDevice);
 }
@@ -281,8 +292,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
   std::strcpy(properties->name, "emulated GPU");
   properties->totalGlobalMem = memory_limit();
-  properties->major = 8;
-  properties->minor = 6;
+  properties->major = capability() / 10;
+  properties->minor = capability() % 10;
   properties->multiProcessorCount = 4;
   properties->maxThreadsPerMultiProcessor = 1536;
   properties->sharedMemPerMultiprocessor = 100 * 1024;
@@ -292,15 +303,19 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (!is_device_number(device)) return result(cudaErrorInvalidDevice);
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 6;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = 4; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = capability() / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = capability() % 10; break;
+  }
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 13000;
+  *version = driver_version();
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
-  *version = 13000;
+  *version = kRuntimeVersion;
   return cudaSuccess;
 }
 
