@@ -1,28 +1,16 @@
-// Makes a fresh clone runnable: installs the locked packages, builds the addon, compiles the TypeScript. What is up to date is
-// skipped, in a few milliseconds. Plain JavaScript with nothing but Node, for it runs before anything is installed.
+// Makes a fresh clone runnable: installs the locked packages, builds the addon and, where there is a GPU, the CUDA library, compiles the
+// TypeScript. What is up to date is skipped, in a few milliseconds. Plain JavaScript with nothing but Node, for it runs before anything is
+// installed.
 import { spawn } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { buildCuda, newest } from './setup-cuda.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const at = (...parts) => join(root, ...parts)
 const say = (line) => process.stderr.write(`setup: ${line}\n`)
-
-/** Milliseconds since 1970 of the newest file among `paths`, folders searched through; 0 if none exists. */
-function newest(paths) {
-  let latest = 0
-  for (const path of paths) {
-    const status = statSync(path, { throwIfNoEntry: false })
-    if (!status) continue
-    latest = Math.max(
-      latest,
-      status.isDirectory() ? newest(readdirSync(path).map((name) => join(path, name))) : status.mtimeMs,
-    )
-  }
-  return latest
-}
 
 /** Runs a command quietly, calling onLine for each line it prints. On failure prints the end of its output and exits. */
 async function run(what, command, args, onLine = () => {}) {
@@ -116,4 +104,8 @@ async function compileTypeScript() {
 checkNode()
 await installPackages()
 await buildAddon()
+await buildCuda(root, say).catch((error) => {
+  say(error.message)
+  process.exit(1)
+})
 await compileTypeScript()

@@ -23,7 +23,8 @@ const CudaLibrary& open_library() {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const std::string reason = dlerror();
-    check(access(path.c_str(), F_OK) == 0, "Parley's CUDA library is not built (", path, ")");
+    check(access(path.c_str(), F_OK) == 0, "Parley's CUDA library is not built (", path,
+          "); `npm run setup` builds it where it finds nvcc and a GPU, and writes build/cuda.log");
     fail("Parley's CUDA library cannot be opened: ", reason);
   }
   using Entry = const CudaLibrary* (*)();

@@ -72,7 +72,7 @@ function leaves(map: { [key: string]: Yaml }, prefix = ''): string[] {
 }
 
 describe('Dockerfile', () => {
-  const [, build = '', run = ''] = dockerfile.split(/^FROM /m)
+  const [, build = '', run = '', cuda = '', gpu = '', last = ''] = dockerfile.split(/^FROM /m)
   const copies = (stage: string) => all(stage, /^COPY (.+)$/gm).map((line) => line.split(/\s+/))
   const fromContext = copies(build).flatMap((words) => words.slice(0, -1))
   const fromBuild = copies(run).flatMap((words) => words.slice(1, -1))
@@ -99,6 +99,15 @@ describe('Dockerfile', () => {
       expect(inside, path).not.toMatch(/^\//)
       expect(existsSync(join(root, inside)), path).toBe(true)
     }
+  })
+
+  test('its gpu stage adds the library that the cuda stage makes, and nobody gets it unasked', () => {
+    const [made] = all(read('native/cuda/Makefile'), /^\$\(OUT\)\/(\S+):/gm)
+    const [folder] = all(cuda, /^RUN make -C native\/cuda .* OUT=\/opt\/parley\/(\S+)$/gm)
+    expect(copies(cuda)).toEqual([['native', 'native']])
+    expect(gpu).toMatch(/^server AS gpu\n/)
+    expect(copies(gpu)).toEqual([['--from=cuda', `/opt/parley/${folder}/${made}`, `${folder}/${made}`]])
+    expect(last.trim()).toBe('server')
   })
 
   test('removes packages that are there to be removed and that no built file asks for', () => {
@@ -157,18 +166,18 @@ describe('chart', () => {
 
   test('a value that says no is set too', () => {
     // `with` and `if` alone would take 0 and false for nothing.
-    for (const key of ['maxQueue', 'maxQueueSeconds', 'enablePrefixCaching']) {
+    for (const key of ['maxQueue', 'maxQueueSeconds', 'enablePrefixCaching', 'deterministic']) {
       expect(template('deployment.yaml')).toContain(`{{- if ne (.Values.options.${key} | toString) "" }}`)
     }
   })
 
   test('its choices are the choices of the server', () => {
-    const choices = { dtype: 'PARLEY_DTYPE', logLevel: 'PARLEY_LOG_LEVEL' }
+    const choices = { dtype: 'PARLEY_DTYPE', device: 'PARLEY_DEVICE', logLevel: 'PARLEY_LOG_LEVEL' }
     for (const [key, variable] of Object.entries(choices)) {
       const words: string[] = schema.properties.options.properties[key].enum
       expect(words[0]).toBe('')
       for (const word of words) expect(() => readOptions({}, { [variable]: word })).not.toThrow()
-      const row = serveOptions[variable.slice(7).toLowerCase() as 'dtype' | 'log_level']
+      const row = serveOptions[variable.slice(7).toLowerCase() as 'dtype' | 'device' | 'log_level']
       expect(words.slice(1)).toEqual(row.kind.placeholder.slice(1, -1).split('|'))
     }
   })
@@ -204,6 +213,9 @@ describe('chart', () => {
     expect(accepts({ options: { ...options, dtype: 'float32', threads: 4, maxModelLen: 2048 } })).toBe(true)
     expect(accepts({ options: { ...options, maxQueue: 0, enablePrefixCaching: false } })).toBe(true)
     expect(accepts({ options: { ...options, enablePrefixCaching: 'no' } })).toBe(false)
+    expect(accepts({ options: { ...options, gpuMemoryUtilization: 0.9 }, gpu: { count: 2 } })).toBe(true)
+    expect(accepts({ options: { ...options, gpuMemoryUtilization: 1.5 } })).toBe(false)
+    expect(accepts({ gpu: { count: 0.5 } })).toBe(false)
     expect(accepts({ modle: {} })).toBe(false)
     expect(accepts({ options: { ...options, gpu: 1 } })).toBe(false)
     expect(accepts({ options: { ...options, dtype: 'int8' } })).toBe(false)

@@ -59,7 +59,7 @@ const without: [string, Record<string, string>, RegExp][] = [
   [
     'no library',
     { PARLEY_CUDA_LIBRARY: '/nowhere/parley_cuda.so' },
-    /CUDA library is not built \(\/nowhere\/parley_cuda\.so\)/,
+    /CUDA library is not built \(\/nowhere\/parley_cuda\.so\); `npm run setup` builds it/,
   ],
   ['something else in its place', { PARLEY_CUDA_LIBRARY: '/etc/hostname' }, /cannot be opened: .*hostname/],
   ['no driver', { PARLEY_EMULATED_DRIVER: '0' }, /no NVIDIA driver is here/],

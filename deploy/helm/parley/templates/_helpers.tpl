@@ -47,6 +47,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* The container's resources, its GPUs among the limits; Kubernetes asks for as many by itself. */}}
+{{- define "parley.resources" -}}
+{{- $limits := .Values.resources.limits | default dict -}}
+{{- if gt (int .Values.gpu.count) 0 -}}
+{{- $limits = merge (dict "nvidia.com/gpu" (int .Values.gpu.count)) $limits -}}
+{{- end -}}
+{{- toYaml (merge (dict "limits" $limits) .Values.resources) -}}
+{{- end -}}
+
+{{- define "parley.tolerations" -}}
+{{- if gt (int .Values.gpu.count) 0 }}
+- key: nvidia.com/gpu
+  operator: Exists
+  effect: NoSchedule
+{{- end }}
+{{- with .Values.tolerations }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- define "parley.podAnnotations" -}}
 {{- if and .Values.metrics.scrapeAnnotations (not .Values.apiKey.existingSecret) }}
 prometheus.io/scrape: "true"
