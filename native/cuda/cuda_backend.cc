@@ -80,22 +80,26 @@ class Uploader {
   Uploader& operator=(const Uploader&) = delete;
 
   void upload(void* to, const void* from, int64_t bytes) {
-    for (int64_t done = 0; done < bytes; done += kMostBytes) {
-      const int64_t part = std::min(bytes - done, kMostBytes);
+    for (int64_t done = 0; done < bytes; done += kBufferBytes) {
+      const int64_t part = std::min(bytes - done, kBufferBytes);
       Buffer& buffer = buffers_[next_];
       next_ = (next_ + 1) % kBuffers;
       check(cudaEventSynchronize(buffer.taken), "upload");
-      char* host = buffer.memory.reserve<char>(std::max(part, kLeastBytes));
+      char* host = buffer.memory.reserve<char>(kBufferBytes);
       std::memcpy(host, static_cast<const char*>(from) + done, static_cast<size_t>(part));
       check(cudaMemcpyAsync(static_cast<char*>(to) + done, host, static_cast<size_t>(part), cudaMemcpyHostToDevice, stream_), "upload");
       check(cudaEventRecord(buffer.taken, stream_), "event");
     }
   }
 
+  // Takes all memory that it will ever need.
+  void reserve() {
+    for (Buffer& buffer : buffers_) buffer.memory.reserve<char>(kBufferBytes);
+  }
+
  private:
   static constexpr int kBuffers = 8;
-  static constexpr int64_t kLeastBytes = 64 << 10;
-  static constexpr int64_t kMostBytes = 16 << 20;
+  static constexpr int64_t kBufferBytes = 1 << 20;
 
   struct Buffer {
     cudaEvent_t taken = nullptr;
@@ -178,6 +182,7 @@ class CudaBackend : public Backend {
   void reserve_scratch(const ScratchLimits& limits) override {
     use();
     packer_.release();
+    uploader_.reserve();
     linear_.reserve_scratch(limits);
     experts_.reserve_scratch(limits);
     attention_.reserve(limits);
@@ -190,6 +195,8 @@ class CudaBackend : public Backend {
   }
 
   bool is_asynchronous() const override { return true; }
+
+  std::string broken() const override { return cuda::broken(); }
 
   StepShape padded(const StepShape& shape) const override { return cuda::padded_shape(shape); }
 

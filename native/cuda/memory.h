@@ -37,13 +37,15 @@ class GrowingMemory {
   GrowingMemory(const GrowingMemory&) = delete;
   GrowingMemory& operator=(const GrowingMemory&) = delete;
 
-  // At least `count` numbers at a 256-byte boundary. What was there before is lost when it grows, which waits for the device.
+  // At least `count` numbers at a 256-byte boundary. What was there before is lost when it grows, which waits for the device. Where there is
+  // no room for more, it stays as it is.
   template <class Number>
   Number* reserve(int64_t count) {
     const int64_t bytes = checked_mul(count, sizeof(Number));
     if (bytes > capacity_) {
+      void* more = Allocator::take(bytes);
       release();
-      data_ = Allocator::take(bytes);
+      data_ = more;
       capacity_ = bytes;
     }
     return static_cast<Number*>(data_);

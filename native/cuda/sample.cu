@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "base/arithmetic.h"
@@ -478,9 +480,37 @@ int64_t Sampler::scratch_bytes(const ScratchLimits& limits) const {
   return Layout(limits.rows, limits.vocab, limits.context, true).bytes;
 }
 
+void Sampler::reserve(const ScratchLimits& limits) {
+  device_.reserve<char>(scratch_bytes(limits));
+  upload_.reserve<char>(Layout(limits.rows, limits.vocab, limits.context, true).uploaded);
+  download_.reserve<SampleResult>(limits.rows);
+}
+
 void Sampler::sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
                      Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
   if (rows.size == 0) return;
+  try {
+    return sample_together(logits, rows, num_sampled_ids, tokens, logprobs, ranks, top_tokens, top_logprobs);
+  } catch (const OutOfMemory&) {
+    if (rows.size == 1) {
+      tokens[0] = -1;
+      logprobs[0] = std::numeric_limits<float>::quiet_NaN();
+      ranks[0] = 0;
+      return;
+    }
+  }
+  const int64_t half = rows.size / 2;
+  for (const auto& [first, count] : {std::pair{int64_t{0}, half}, std::pair{half, rows.size - half}}) {
+    const auto some = [first = first, count = count](auto matrix) {
+      return decltype(matrix)(matrix.row(first), count, matrix.cols, matrix.stride);
+    };
+    sample(some(logits), {rows.data + first, count}, num_sampled_ids, {tokens.data + first, count}, {logprobs.data + first, count},
+           {ranks.data + first, count}, some(top_tokens), some(top_logprobs));
+  }
+}
+
+void Sampler::sample_together(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
+                              Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
   std::vector<SamplePlan> plans;
   Lists lists;
   bool with_allowed = false;
@@ -556,12 +586,12 @@ const SampleResult* Sampler::run(const std::vector<SamplePlan>& plans, const std
   const Layout layout(num_rows, logits.cols, static_cast<int64_t>(numbers.size()), with_allowed);
   char* device = device_.reserve<char>(layout.bytes);
   char* host = upload_.reserve<char>(layout.uploaded);
+  SampleResult* results = download_.reserve<SampleResult>(num_rows);
   std::memcpy(host + layout.plans, plans.data(), plans.size() * sizeof(SamplePlan));
   if (!numbers.empty()) std::memcpy(host + layout.numbers, numbers.data(), numbers.size() * 4);
   check(cudaMemcpyAsync(device, host, static_cast<size_t>(layout.uploaded), cudaMemcpyHostToDevice, stream_), "rows to sample");
   start(layout.in(device));
   const size_t result_bytes = plans.size() * sizeof(SampleResult);
-  SampleResult* results = download_.reserve<SampleResult>(num_rows);
   check(cudaMemcpyAsync(results, device + layout.results, result_bytes, cudaMemcpyDeviceToHost, stream_), "sampled tokens");
   check(cudaStreamSynchronize(stream_), "step");
   return results;

@@ -22,15 +22,19 @@ class Sampler {
 
   int64_t scratch_bytes(const ScratchLimits& limits) const;
   int64_t held_bytes() const { return device_.bytes(); }
-  void reserve(const ScratchLimits& limits) { device_.reserve<char>(scratch_bytes(limits)); }
+  void reserve(const ScratchLimits& limits);
 
-  // Both wait for the results.
+  // Both wait for the results. Where the GPU has no room for the rows' lists of ids, they are taken a few at a time; a row that has no room
+  // alone has no token.
   void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens, Span<float> logprobs,
               Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs);
   void score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
              Matrix<float> top_logprobs);
 
  private:
+  void sample_together(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
+                       Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs);
+
   // Uploads, calls start, and waits for the results, which stay until the next call.
   const SampleResult* run(const std::vector<SamplePlan>& plans, const std::vector<int32_t>& numbers, Matrix<float> logits,
                           bool with_allowed, const std::function<void(const SampleMemory&)>& start);

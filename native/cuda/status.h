@@ -3,15 +3,28 @@
 
 #include <cuda_runtime.h>
 
+#include <string>
+
 #include "base/check.h"
 
 namespace parley {
+namespace cuda {
 
-// Throws Error with what was tried and CUDA's own words for why it failed.
+// The GPU, or the host for pinned memory, has no room.
+struct OutOfMemory : Error {
+  using Error::Error;
+};
+
+// Why nothing runs on the GPU any more in this process, such as an access to an illegal address; empty: it runs. Any thread.
+std::string broken();
+
+// Throws Error, or OutOfMemory, with what was tried and CUDA's own words for why it failed.
+[[noreturn]] void throw_failure(cudaError_t result, const char* what);
+
+}  // namespace cuda
+
 inline void check(cudaError_t result, const char* what) {
-  if (result == cudaSuccess) return;
-  cudaGetLastError();  // else the next call that asks for it would fail for this one
-  fail("CUDA: ", what, ": ", cudaGetErrorString(result), " (", cudaGetErrorName(result), ")");
+  if (result != cudaSuccess) cuda::throw_failure(result, what);
 }
 
 }  // namespace parley

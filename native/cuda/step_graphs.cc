@@ -32,7 +32,11 @@ void StepGraphs::run(const StepShape& shape, int64_t held_bytes, const std::func
   held_bytes_ = held_bytes;
   const auto [place, first] = graphs_.emplace(std::make_tuple(shape.rows, shape.max_pages, shape.max_encoder_pages), nullptr);
   if (first) return ops();
-  if (place->second == nullptr) place->second = record(ops);
+  if (place->second == nullptr && !full_) {
+    place->second = record(ops);
+    full_ = place->second == nullptr;
+  }
+  if (place->second == nullptr) return ops();
   check(cudaGraphLaunch(place->second, stream_), "a graph of a step");
 }
 
@@ -63,6 +67,10 @@ cudaGraphExec_t StepGraphs::record(const std::function<void()>& ops) const {
   cudaGraphExec_t executable = nullptr;
   const cudaError_t result = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
+  }
   check(result, "a graph of a step");
   return executable;
 }

@@ -24,7 +24,8 @@ class StepGraphs {
 
   // Runs `ops`, which start kernels in the stream and do nothing else with it: a shape's first time as they are, so that all that they
   // keep is there, the second time as a graph that is recorded, and from then on without calling them. held_bytes: what ops keep between
-  // calls; when that changed it may lie elsewhere, and what was recorded is forgotten.
+  // calls; when that changed it may lie elsewhere, and what was recorded is forgotten. Where the GPU has no room for one more graph, what is
+  // not recorded runs as it is from then on.
   void run(const StepShape& shape, int64_t held_bytes, const std::function<void()>& ops);
 
   int64_t num_graphs() const;
@@ -34,11 +35,12 @@ class StepGraphs {
   static constexpr size_t kMostShapes = 128;
 
   void forget();
-  cudaGraphExec_t record(const std::function<void()>& ops) const;
+  cudaGraphExec_t record(const std::function<void()>& ops) const;  // null: there is no room
 
   cudaStream_t stream_;
   std::map<std::tuple<int64_t, int64_t, int64_t>, cudaGraphExec_t> graphs_;  // by shape; null: it came once
   int64_t held_bytes_ = 0;  // behind the last step
+  bool full_ = false;
 };
 
 }  // namespace cuda

@@ -80,6 +80,12 @@ void RankGroup::check_agreement() {
   }
 }
 
+std::string RankGroup::stopped() const {
+  std::string why = threads_ == nullptr ? "" : threads_->stopped();
+  for (size_t rank = 0; why.empty() && rank < workers_->size(); ++rank) why = (*workers_)[rank]->backend()->broken();
+  return why;
+}
+
 int64_t RankGroup::held_scratch_bytes() const {
   int64_t bytes = 0;
   for (const auto& worker : *workers_) bytes += worker->held_scratch_bytes();

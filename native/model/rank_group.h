@@ -26,7 +26,7 @@ class RankGroup {
   std::vector<float> logits(const Step& step);
 
   // Why no step can run any more; empty: it can.
-  std::string stopped() const { return threads_ == nullptr ? "" : threads_->stopped(); }
+  std::string stopped() const;
 
   const ModelSpec& spec() const { return spec_; }
   int64_t num_pages() const { return static_cast<int64_t>(plan_.num_pages); }

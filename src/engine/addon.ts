@@ -374,4 +374,5 @@ function distribute(buffer: ArrayBuffer, failure: string, requests: Map<number, 
   if (failure && words.length === 0) process.emitWarning(`engine: ${failure}`)
 }
 
-const noToken = 'no token could be chosen for this request: the logits are NaN or minus infinity'
+const noToken =
+  'no token could be chosen for this request: its logits are NaN or minus infinity, or its lists of ids do not fit into the memory of the GPU'

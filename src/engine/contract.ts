@@ -345,7 +345,7 @@ export interface EngineStats {
   num_generation_tokens: number
   /** memory that the ops hold between calls: no more than was planned (MemoryPlan) */
   scratch_bytes: number
-  /** above 0: the engine will compute nothing any more */
+  /** above 0: a rank or a GPU has stopped, and the engine will compute nothing any more */
   num_stopped_ranks: number
   /** time since the engine thread last made progress, 0 when idle */
   step_age_ms: number

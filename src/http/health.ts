@@ -24,7 +24,10 @@ export function live(c: Ctx): Response {
 function checkMoves(engine: Engine): void {
   const { num_stopped_ranks, step_age_ms } = engine.stats()
   if (num_stopped_ranks > 0)
-    throw new ApiError('engine_stalled', 'A rank of the engine has stopped: this server must be started again.')
+    throw new ApiError(
+      'engine_stalled',
+      'The engine has stopped, a rank of it or a GPU: this server must be started again.',
+    )
   if (step_age_ms > stalledAfterMs)
     throw new ApiError('engine_stalled', `The engine has made no progress for ${stalledAfterMs / 1000} seconds.`)
 }

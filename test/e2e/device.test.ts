@@ -3,7 +3,8 @@
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { EmulatorControl } from '../gpu/emulator_control.js'
 import { Server } from './server.js'
 
 const run = promisify(execFile)
@@ -112,4 +113,25 @@ test('a model that is too large for the GPU is refused before its weights are re
     /tales does not fit: it takes .*, with 600 MiB for CUDA's context .* in all, and there are 670 MiB on the GPU, of which 603 MiB may be taken .*`parley fit --devices 1`/,
   )
   expect(server.output).not.toMatch(/\n\s+at /)
+})
+
+test('an illegal access on the GPU ends the requests with an error, and the server is not ready any more', async () => {
+  const control = new EmulatorControl()
+  onTestFinished(() => control.close())
+  const server = Server.startWith({ PARLEY_EMULATED_CONTROL: control.path }, ...small, '--device', 'cuda')
+  const url = await server.ready()
+  const ask = (max_tokens: number, stream: boolean) =>
+    fetch(`${url}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ model: 'tales', prompt: 'Once', max_tokens, stream, ignore_eos: true }),
+    })
+  const text = (await ask(900, true)).text()
+  await vi.waitUntil(() => control.counts().graph_launches > 3, { timeout: 30_000 })
+  control.fault('illegal address')
+  expect(await text).toMatch(/"code":"engine_failure"/)
+  await expect.poll(async () => (await fetch(`${url}/health/ready`)).status).toBe(503)
+  expect(await (await fetch(`${url}/health/live`)).json()).toMatchObject({ error: { code: 'engine_stalled' } })
+  expect(await (await ask(1, false)).json()).toMatchObject({ error: { code: 'engine_failure' } })
+  expect(await server.stop()).toBe(0)
 })

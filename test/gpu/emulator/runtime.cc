@@ -1,5 +1,7 @@
 #include <pthread.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -68,6 +70,7 @@ struct Runtime {
   size_t used[kMostDevices] = {};
   int running = kHost;  // the device whose work runs
   cudaError_t last_error = cudaSuccess;
+  cudaError_t broken = cudaSuccess;  // what every call says from now on
   std::string failure;  // of the last kernel that failed
 };
 
@@ -106,6 +109,32 @@ size_t memory_limit() { return setting("PARLEY_EMULATED_MEMORY", uint64_t{4} << 
 int capability() { return static_cast<int>(setting("PARLEY_EMULATED_CAPABILITY", 86)); }
 int driver_version() { return static_cast<int>(setting("PARLEY_EMULATED_DRIVER", kRuntimeVersion)); }
 
+// What a test sees and sets while the process runs, in a file of numbers that PARLEY_EMULATED_CONTROL names.
+struct Control {
+  uint64_t allocations;      // of the device's and of pinned memory
+  uint64_t copies_to_device;
+  uint64_t copies_to_host;
+  uint64_t launches;         // of kernels, those that are recorded among them
+  uint64_t graphs;           // that were made
+  uint64_t graph_launches;
+  uint64_t fault;            // set by the test: kNoMemory, kIllegalAddress
+};
+constexpr uint64_t kNoMemory = 1;        // for allocations and graphs, as long as it is set
+constexpr uint64_t kIllegalAddress = 2;  // the next work in a stream fails, and whatever is called after it
+
+volatile Control& control() {
+  static volatile Control* the_one = [] {
+    const char* path = std::getenv("PARLEY_EMULATED_CONTROL");
+    const int file = path == nullptr ? -1 : open(path, O_RDWR);
+    const int flags = file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    void* memory = mmap(nullptr, sizeof(Control), PROT_READ | PROT_WRITE, flags, file, 0);
+    if (memory == MAP_FAILED) std::abort();
+    if (file >= 0) close(file);
+    return static_cast<volatile Control*>(memory);
+  }();
+  return *the_one;
+}
+
 cudaError_t result(cudaError_t error) {
   if (error != cudaSuccess) runtime().last_error = error;
   return error;
@@ -132,6 +161,12 @@ struct Running {
 
 // Runs the stream's work up to `number`; the first failure ends it.
 cudaError_t run_until(cudaStream_t stream, uint64_t number) {
+  if (control().fault == kIllegalAddress && stream->done < number) runtime().broken = cudaErrorIllegalAddress;
+  if (runtime().broken != cudaSuccess) {
+    stream->done += stream->queue.size();
+    stream->queue.clear();
+    return runtime().broken;
+  }
   if (stream->done >= number) return cudaSuccess;
   const Running running;
   while (stream->done < number && !stream->queue.empty()) {
@@ -152,6 +187,7 @@ cudaError_t run_until(cudaStream_t stream, uint64_t number) {
 cudaStream_t real(cudaStream_t stream) { return stream ? stream : &runtime().null_streams[current_device()]; }
 
 cudaError_t enqueue(cudaStream_t stream, Work work) {
+  if (runtime().broken != cudaSuccess) return result(runtime().broken);
   stream = real(stream);
   if (stream->capturing) {
     stream->captured.push_back(std::move(work));
@@ -217,6 +253,7 @@ cudaError_t launch(const void* function, const cudaLaunchConfig_t& config, std::
   if (config.dynamicSmemBytes > most) return result(cudaErrorInvalidValue);
   if (real(config.stream)->device != current_device()) return result(cudaErrorInvalidResourceHandle);
   const int64_t shared_bytes = static_cast<int64_t>(config.dynamicSmemBytes);
+  ++control().launches;
   return enqueue(config.stream, [grid, block, shared_bytes, body = std::move(thread_body)] {
     const std::string failure = run_grid(grid, block, shared_bytes, body);
     if (failure.empty()) return cudaSuccess;
@@ -242,6 +279,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
     case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
     case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
   }
@@ -333,8 +371,11 @@ cudaError_t cudaDeviceSynchronize() {
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   const Lock lock(runtime().mutex);
   if (anything_captures()) return result(cudaErrorStreamCaptureUnsupported);
+  if (runtime().broken != cudaSuccess) return result(runtime().broken);
   *memory = nullptr;
   if (bytes == 0) return cudaSuccess;
+  if (control().fault == kNoMemory) return result(cudaErrorMemoryAllocation);
+  ++control().allocations;
   const size_t aligned = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   if (aligned < bytes || aligned > memory_limit() - std::min(memory_limit(), runtime().used[current_device()])) return result(cudaErrorMemoryAllocation);
   const size_t page_bytes = (aligned + kPage - 1) / kPage * kPage;
@@ -369,6 +410,8 @@ cudaError_t cudaFree(void* memory) {
 
 cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
   const Lock lock(runtime().mutex);
+  if (control().fault == kNoMemory) return result(cudaErrorMemoryAllocation);
+  ++control().allocations;
   *memory = std::aligned_alloc(kPage, (bytes + kPage - 1) / kPage * kPage);
   if (!*memory) return result(cudaErrorMemoryAllocation);
   std::memset(*memory, 0xff, bytes);
@@ -412,12 +455,15 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
     for (size_t i = 0; i < height; ++i) std::memcpy(static_cast<char*>(to) + i * to_pitch, source + i * pitch, width);
     return cudaSuccess;
   };
+  if (to_device && !from_device) ++control().copies_to_device;
+  if (from_device && !to_device) ++control().copies_to_host;
   const char* source = static_cast<const char*>(from);
   if (!from_device && !is_pinned(from, from_bytes)) {  // copied before the call returns
     auto staged = std::make_shared<std::vector<char>>(source, source + from_bytes);
     return enqueue(stream, [=] { return copy(staged->data(), from_pitch); });
   }
-  enqueue(stream, [=] { return copy(source, from_pitch); });
+  const cudaError_t error = enqueue(stream, [=] { return copy(source, from_pitch); });
+  if (error != cudaSuccess) return error;
   if (!to_device && !is_pinned(to, to_bytes)) return cudaStreamSynchronize(stream);
   return cudaSuccess;
 }
@@ -542,6 +588,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  if (control().fault == kNoMemory) return result(cudaErrorMemoryAllocation);
+  ++control().graphs;
   *executable = new CUgraphExec_st{graph->work};
   return cudaSuccess;
 }
@@ -551,6 +599,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   const Lock lock(runtime().mutex);
+  ++control().graph_launches;
   for (const Work& work : executable->work) enqueue(stream, work);
   return cudaSuccess;
 }

@@ -1,0 +1,34 @@
+#include "cuda/status.h"
+
+#include <mutex>
+
+namespace parley {
+namespace cuda {
+namespace {
+
+std::mutex mutex;
+std::string reason;  // of broken()
+
+}  // namespace
+
+std::string broken() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return reason;
+}
+
+void throw_failure(cudaError_t result, const char* what) {
+  const std::string message =
+      std::string("CUDA: ") + what + ": " + cudaGetErrorString(result) + " (" + cudaGetErrorName(result) + ")";
+  cudaGetLastError();  // else the next call that asks for it would fail for this one
+  if (result == cudaErrorMemoryAllocation) throw OutOfMemory(message);
+  // What is wrong with the call is wrong with it alone; what a kernel did wrong, every later call says too.
+  if (cudaDeviceSynchronize() == result) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (reason.empty()) reason = message;
+  }
+  cudaGetLastError();
+  throw Error(message);
+}
+
+}  // namespace cuda
+}  // namespace parley
