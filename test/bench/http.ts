@@ -1,5 +1,5 @@
 // `npm run bench -- --http`: what the front end costs. 128 streams at once against the engine alone, CPU for each streamed token, idle
-// WebSockets, and the memory of one very long stream. The engine has one core less than there are, for the front end and the client.
+// WebSockets, event streams that wait, and the memory of one very long stream. The engine has one core less than there are, for the front end and the client.
 
 import { fork } from 'node:child_process'
 import { availableParallelism } from 'node:os'
@@ -15,6 +15,8 @@ const numStreams = 128
 const numTokens = 512
 const numIdle = 10_000
 const idleMs = 35_000
+const numWaiting = 10_000
+const waitingMs = 15_000
 const longTokens = 100_000
 const kvCacheBytes = 512 * 1024 * 1024
 const threads = Math.max(1, availableParallelism() - 1)
@@ -22,6 +24,7 @@ const threads = Math.max(1, availableParallelism() - 1)
 export async function benchHttp(folder: string, bundled: string, rounds: number): Promise<void> {
   await benchStreams(bundled, rounds)
   await benchIdle(bundled)
+  await benchWaiting(folder, bundled)
   await benchLong(folder, bundled)
 }
 
@@ -37,6 +40,8 @@ async function benchStreams(model: string, rounds: number): Promise<void> {
   const alone: number[] = []
   const rates = { sse: [] as number[], ws: [] as number[] }
   const costs = { sse: [] as number[], ws: [] as number[] }
+  const slept = { sse: [] as number[], ws: [] as number[] }
+  const waited = { sse: [] as number[], ws: [] as number[] }
   try {
     await server.answers('/health/ready')
     const client = new Client(server.port)
@@ -45,10 +50,16 @@ async function benchStreams(model: string, rounds: number): Promise<void> {
       if (round >= 0) alone.push(engineRate)
       for (const over of ['sse', 'ws'] as const) {
         const before = server.frontEndSeconds
-        const { rate } = await client.ask<{ rate: number }>({ streams: numStreams, tokens: numTokens, over })
+        const engineBefore = server.engineSeconds
+        const asked = { streams: numStreams, tokens: numTokens, over }
+        const { rate, seconds } = await client.ask<{ rate: number; seconds: number }>(asked)
         if (round < 0) continue // warm
         rates[over].push(rate)
         costs[over].push(((server.frontEndSeconds - before) * 1e6) / (numStreams * numTokens))
+        const ran = server.engineSeconds.ran - engineBefore.ran
+        const queued = server.engineSeconds.queued - engineBefore.queued
+        slept[over].push(1 - (ran + queued) / seconds)
+        waited[over].push(queued / seconds)
       }
     }
     client.end()
@@ -67,6 +78,10 @@ async function benchStreams(model: string, rounds: number): Promise<void> {
     console.log(
       `  ${name}: ${rate.toFixed(0)} tokens/s, ${((rate / best) * 100).toFixed(1)}% of it (mark 95%);` +
         ` ${median(costs[over]).toFixed(1)} us of CPU a token in the front end (mark 20)`,
+    )
+    console.log(
+      `    the engine's thread slept ${(median(slept[over]) * 100).toFixed(1)}% of the time, and stood in line for a core` +
+        ` ${(median(waited[over]) * 100).toFixed(1)}%`,
     )
   }
 }
@@ -88,18 +103,19 @@ async function benchIdle(model: string): Promise<void> {
     await server.answers('/health/ready')
     const client = new Client(server.port)
     await client.ask({ idle: 100 }) // warm
-    await new Promise((resolve) => setTimeout(resolve, 1000))
+    await pause(1000)
     const before = server.residentBytes
     await client.ask({ idle: numIdle })
     const bytes = (server.residentBytes - before) / (numIdle - 100)
-    await lag(server) // of the connecting, which is no idleness
-    await new Promise((resolve) => setTimeout(resolve, idleMs))
+    const connecting = await lag(server)
+    await pause(idleMs)
     const stall = await lag(server)
     const { open } = await client.ask<{ open: number }>({ idle: 0 })
     client.end()
     console.log(`\n${open} idle WebSockets`)
     console.log(`  ${(bytes / 1024).toFixed(1)} KiB each (mark 8)`)
     console.log(`  longest stall of the event loop in ${idleMs / 1000} s: ${stall.toFixed(1)} ms (mark 10)`)
+    console.log(`  longest while they connected: ${connecting.toFixed(1)} ms`)
   } finally {
     await server.stop()
   }
@@ -109,14 +125,56 @@ async function benchIdle(model: string): Promise<void> {
 const lagResolutionMs = 10
 
 /** The longest delay of the server's event loop since it was last asked, in ms. */
-async function lag({ url }: ServerProcess): Promise<number> {
+async function lag(server: ServerProcess): Promise<number> {
+  return (await metric(server, 'nodejs_eventloop_lag_max_seconds')) * 1000 - lagResolutionMs
+}
+
+/** The first value of a series of /metrics. */
+async function metric({ url }: ServerProcess, name: string): Promise<number> {
   const text = await (await fetch(`${url}/metrics`)).text()
-  return Number(/^nodejs_eventloop_lag_max_seconds (\S+)/m.exec(text)?.[1]) * 1000 - lagResolutionMs
+  return Number(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)`, 'm').exec(text)?.[1])
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
 }
 
 /** A model that is next to nothing, with room for a very long answer. */
-async function benchLong(folder: string, tokenizer: string): Promise<void> {
+function writeLongModel(folder: string, tokenizer: string): void {
   writeRandomCheckpoint(folder, { vocab: 4096, hidden: 32, layers: 1, heads: 2, positions: 131072 }, tokenizer)
+}
+
+/** Event streams whose requests wait for their turn, all but the one that has the only seat. */
+async function benchWaiting(folder: string, tokenizer: string): Promise<void> {
+  writeLongModel(folder, tokenizer)
+  const limits = ['--max-num-seqs', '1', '--max-queue', String(2 * numWaiting)]
+  const server = new ServerProcess(['--model', folder, ...limits, '--log-level', 'warn'])
+  try {
+    await server.answers('/health/ready')
+    const client = new Client(server.port)
+    const wait = async (count: number) => {
+      await client.ask({ waiting: count, tokens: longTokens })
+      while ((await metric(server, 'vllm:num_requests_waiting')) < count - 1) await pause(100)
+    }
+    await wait(100) // warm
+    const before = server.residentBytes
+    await wait(numWaiting)
+    const bytes = (server.residentBytes - before) / (numWaiting - 100)
+    await lag(server) // of the connecting
+    await pause(waitingMs)
+    const stall = await lag(server)
+    const left = await metric(server, 'vllm:num_requests_waiting')
+    client.end()
+    console.log(`\n${left} event streams that wait, beside one that runs`)
+    console.log(`  ${(bytes / 1024).toFixed(1)} KiB each`)
+    console.log(`  longest stall of the event loop in ${waitingMs / 1000} s: ${stall.toFixed(1)} ms`)
+  } finally {
+    await server.stop()
+  }
+}
+
+async function benchLong(folder: string, tokenizer: string): Promise<void> {
+  writeLongModel(folder, tokenizer)
   console.log(`\none stream of ${longTokens} tokens`)
   for (const over of ['sse', 'ws'] as const) {
     const server = new ServerProcess(['--model', folder, '--max-num-seqs', '1', '--log-level', 'warn'])

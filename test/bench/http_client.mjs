@@ -2,6 +2,7 @@
 // { streams, tokens, over: 'sse' | 'ws' } → { seconds, rate }: so many streams at once, from the first request to the last byte, and their
 // tokens a second while all of them run.
 // { idle } → { open }: so many WebSockets, which stay open until the process ends.
+// { waiting, tokens } → { open }: so many event streams that are asked for, which nobody reads.
 import { connect } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import { WebSocket } from 'ws'
@@ -9,6 +10,7 @@ import { Pace } from './pace.mjs'
 
 const port = Number(process.argv[2])
 const sockets = []
+const streamSockets = []
 
 process.on('message', async (asked) => {
   if (asked.idle !== undefined) {
@@ -20,6 +22,16 @@ process.on('message', async (asked) => {
     return
   }
   const { streams, tokens, over } = asked
+  if (asked.waiting !== undefined) {
+    while (streamSockets.length < asked.waiting) {
+      const some = Array.from({ length: Math.min(250, asked.waiting - streamSockets.length) }, () =>
+        askForEvents(tokens),
+      )
+      streamSockets.push(...(await Promise.all(some)))
+    }
+    process.send({ open: streamSockets.length })
+    return
+  }
   const start = performance.now()
   const pace = new Pace()
   if (over === 'ws') await webSocketStreams(asked, pace)
@@ -36,12 +48,23 @@ const bodyOf = (max_tokens) => ({
   stream: true,
 })
 
+function postOf(tokens) {
+  const body = JSON.stringify(bodyOf(tokens))
+  return `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+}
+
+/** A connection that has asked for a stream. */
+function askForEvents(tokens) {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write(postOf(tokens), () => resolve(socket)))
+    socket.on('error', reject)
+  })
+}
+
 /** Resolves at the end of a stream of server-sent events, which is looked at no further: reading it is not what is measured. */
 function eventStream(tokens, pace) {
-  const body = JSON.stringify(bodyOf(tokens))
-  const head = `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n`
   return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1', () => socket.write(head + body))
+    const socket = connect(port, '127.0.0.1', () => socket.write(postOf(tokens)))
     let end = ''
     socket.on('data', (data) => {
       pace.add(data.length)

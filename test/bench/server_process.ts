@@ -1,7 +1,7 @@
 // The real server as a process: started, asked what it uses, stopped.
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
@@ -45,10 +45,29 @@ export class ServerProcess {
     return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
   }
 
+  /**
+   * Of the busiest thread but JavaScript's, which is the engine's: seconds in which it ran, and in which it stood in line for a core that
+   * others had. NaN but on Linux.
+   */
+  get engineSeconds(): { ran: number; queued: number } {
+    const threads = this.#threads().filter((id) => id !== String(this.#process.pid))
+    const times = threads.map((id) => this.#read(`task/${id}/schedstat`).split(' ').map(Number))
+    const [ran = Number.NaN, queued = Number.NaN] = times.sort(([a = 0], [b = 0]) => b - a)[0] ?? []
+    return { ran: ran / 1e9, queued: queued / 1e9 }
+  }
+
   async stop(): Promise<void> {
     const ended = new Promise((resolve) => this.#process.once('exit', resolve))
     this.#process.kill('SIGTERM')
     await ended
+  }
+
+  #threads(): string[] {
+    try {
+      return readdirSync(`/proc/${this.#process.pid}/task`)
+    } catch {
+      return []
+    }
   }
 
   #read(file: string): string {

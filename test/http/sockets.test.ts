@@ -1,7 +1,8 @@
 // WebSockets: the handshake, the limits, the end; and /v1/stream.
 
+import { once } from 'node:events'
 import { connect } from 'node:net'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { type ClientOptions, WebSocket } from 'ws'
 import { EOS, word } from '../generation/fake_model.js'
 import { startFakeServer, until } from './fake_server.js'
@@ -311,6 +312,32 @@ test('the handshake: keys, origins, paths and ids are those of HTTP', async () =
     protocols: ['realtime', 'openai-insecure-api-key.secret'],
   })
   expect(browser.socket.protocol).toBe('realtime')
+})
+
+test('where many connect at once, each turn of the event loop takes a few, and all get in', async () => {
+  const { port, state } = await startFakeServer()
+  let opened = 0
+  state.metrics.socketOpened = () => {
+    opened++
+  }
+  const head = [
+    ...['GET /v1/stream HTTP/1.1', 'host: x', 'connection: upgrade', 'upgrade: websocket'],
+    ...['sec-websocket-version: 13', 'sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==', '', ''],
+  ].join('\r\n')
+  const sockets = Array.from({ length: 200 }, () => connect(port, '127.0.0.1'))
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  await Promise.all(sockets.map((socket) => once(socket, 'connect')))
+  for (const socket of sockets) socket.write(head)
+  let before = 0
+  let most = 0
+  await until(() => {
+    most = Math.max(most, opened - before)
+    before = opened
+    return opened === sockets.length
+  })
+  expect(most).toBeLessThanOrEqual(16)
 })
 
 test('a handshake that is no handshake, and an upgrade to something else', async () => {

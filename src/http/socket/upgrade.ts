@@ -51,14 +51,31 @@ export function acceptUpgrades(server: Server, app: Hono<Env>, state: ServerStat
   server.on('upgrade', (incoming, connection, head) => {
     connection.on('error', () => connection.destroy())
     if (incoming.headers.upgrade?.toLowerCase() === 'websocket' && incoming.method === 'GET') {
-      handshake(incoming, connection as NetSocket, head).catch((error: unknown) => {
-        state.log('error', 'handshake_failed', { reason: String(error) })
-        connection.destroy()
+      inTurn(() => {
+        handshake(incoming, connection as NetSocket, head).catch((error: unknown) => {
+          state.log('error', 'handshake_failed', { reason: String(error) })
+          connection.destroy()
+        })
       })
     } else {
       ignoreUpgrade(server, incoming, connection, head)
     }
   })
+}
+
+/** Handshakes that one turn of the event loop begins, at most. */
+const handshakesPerTurn = 8
+
+/** Where thousands connect at once, the others' tokens go in between. */
+const waiting: (() => void)[] = []
+
+function inTurn(handshake: () => void): void {
+  if (waiting.push(handshake) === 1) setImmediate(begin)
+}
+
+function begin(): void {
+  for (const handshake of waiting.splice(0, handshakesPerTurn)) handshake()
+  if (waiting.length > 0) setImmediate(begin)
 }
 
 async function ask(app: Hono<Env>, incoming: IncomingMessage, upgrade: Upgrade): Promise<Response> {
