@@ -163,7 +163,7 @@ class CudaBackend : public Backend {
 
   void pack_rows(Span<const StoredRows> runs) override {
     use();
-    for (const StoredRows& run : runs) packer_.pack_rows(run);
+    packer_.pack_rows(runs);
   }
 
   int64_t scratch_bytes(const ScratchLimits& limits) const override {

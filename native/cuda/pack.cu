@@ -1,6 +1,7 @@
 #include "cuda/pack.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <system_error>
 #include <thread>
@@ -16,9 +17,9 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kBufferBytes = 16 << 20;
-constexpr int64_t kBytesOfThread = 1 << 20;  // fewer are not worth a thread
-constexpr int64_t kMostCopiers = 8;          // more do not read faster than a PCIe link takes it
+constexpr int64_t kAlignment = 16;          // of a piece in a buffer
+constexpr int64_t kChunkBytes = 512 << 10;  // what a thread copies at a time
+constexpr size_t kMostCopiers = 8;          // more do not read faster than a PCIe link takes it
 
 // weight[row, col] of [num_rows, pitch] = stored[row, col] of [num_rows, cols], 0 behind the last column. Equal types keep their bits.
 template <class Number, class Stored>
@@ -36,37 +37,44 @@ __global__ void __launch_bounds__(kThreads) convert(Number* weight, const Stored
   }
 }
 
-// to [num_rows, row_bytes] = from, whose rows are stride bytes apart. Several threads: one alone reads the page cache more slowly than
-// a GPU takes it.
-void copy_rows(char* to, const char* from, int64_t num_rows, int64_t row_bytes, int64_t stride) {
-  const auto copy = [=](int64_t begin, int64_t end) {
+// to [num_rows, row_bytes] = from, whose rows are stride bytes apart.
+struct Chunk {
+  char* to;
+  const char* from;
+  int64_t num_rows;
+  int64_t row_bytes;
+  int64_t stride;
+
+  void copy() const {
     if (stride == row_bytes) {
-      std::memcpy(to + begin * row_bytes, from + begin * row_bytes, static_cast<size_t>((end - begin) * row_bytes));
+      std::memcpy(to, from, static_cast<size_t>(num_rows * row_bytes));
     } else {
-      for (int64_t r = begin; r < end; ++r) std::memcpy(to + r * row_bytes, from + r * stride, static_cast<size_t>(row_bytes));
+      for (int64_t r = 0; r < num_rows; ++r) std::memcpy(to + r * row_bytes, from + r * stride, static_cast<size_t>(row_bytes));
     }
-  };
-  const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
-  const int64_t num_parts = std::max<int64_t>(std::min({num_rows, num_rows * row_bytes / kBytesOfThread, cores, kMostCopiers}), 1);
-  std::vector<std::thread> threads;
-  int64_t done = 0;
-  try {
-    threads.reserve(static_cast<size_t>(num_parts));
-    for (int64_t part = 0; part + 1 < num_parts; ++part) {
-      const int64_t end = num_rows * (part + 1) / num_parts;
-      threads.emplace_back(copy, done, end);
-      done = end;
-    }
-  } catch (const std::system_error&) {
-    // No more threads to be had: this one copies what is left.
   }
-  copy(done, num_rows);
+};
+
+// Several threads: one alone reads a disk, or the page cache, more slowly than a GPU takes it.
+void copy_all(const std::vector<Chunk>& chunks) {
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next++; i < chunks.size(); i = next++) chunks[i].copy();
+  };
+  const size_t cores = std::max(1u, std::thread::hardware_concurrency());
+  const size_t num_copiers = std::min({chunks.size(), cores, kMostCopiers});
+  std::vector<std::thread> threads;
+  try {
+    while (threads.size() + 1 < num_copiers) threads.emplace_back(work);
+  } catch (const std::system_error&) {
+    // No more threads to be had: those that there are copy what is left.
+  }
+  work();
   for (std::thread& thread : threads) thread.join();
 }
 
 }  // namespace
 
-Packer::Packer(cudaStream_t stream) : stream_(stream) {
+Packer::Packer(cudaStream_t stream, int64_t buffer_bytes) : stream_(stream), buffer_bytes_(buffer_bytes) {
   for (cudaEvent_t& event : free_) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
 }
 
@@ -76,32 +84,65 @@ Packer::~Packer() {
   }
 }
 
-void Packer::pack_rows(const StoredRows& run) {
-  const PackedWeight& weight = run.weight;
-  const int64_t row_bytes = weight.cols * dtype_bytes(run.dtype);
-  const int64_t rows_at_once = std::max<int64_t>(kBufferBytes / row_bytes, 1);
-  const int64_t pitch = row_pitch(weight.cols);
-  for (int64_t row = 0; row < run.num_rows; row += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, run.num_rows - row);
-    const int slot = next_;
-    next_ = (next_ + 1) % kBuffers;
-    check(cudaEventSynchronize(free_[slot]), "copy of weights");
-    char* host = host_[slot].reserve<char>(std::max(rows_at_once * row_bytes, kBufferBytes));
-    char* device = device_[slot].reserve<char>(std::max(rows_at_once * row_bytes, kBufferBytes));
-    copy_rows(host, static_cast<const char*>(run.data) + row * run.stride_bytes, count, row_bytes, run.stride_bytes);
-    check(cudaMemcpyAsync(device, host, static_cast<size_t>(count * row_bytes), cudaMemcpyHostToDevice, stream_), "copy of weights");
+void Packer::pack_rows(Span<const StoredRows> runs) {
+  pieces_.clear();
+  filled_ = 0;
+  for (const StoredRows& run : runs) {
+    const int64_t row_bytes = run.weight.cols * dtype_bytes(run.dtype);
+    for (int64_t row = 0; row < run.num_rows;) {
+      const int64_t room = (buffer_bytes_ - filled_) / row_bytes;
+      if (room == 0 && !pieces_.empty()) {
+        send();
+        continue;
+      }
+      const int64_t count = std::min(std::max<int64_t>(room, 1), run.num_rows - row);
+      pieces_.push_back({&run, row, count, filled_});
+      filled_ += ceil_div(count * row_bytes, kAlignment) * kAlignment;
+      row += count;
+    }
+  }
+  if (!pieces_.empty()) send();
+}
+
+// The pieces, to where they belong.
+void Packer::send() {
+  const int slot = next_;
+  next_ = (next_ + 1) % kBuffers;
+  check(cudaEventSynchronize(free_[slot]), "copy of weights");
+  const int64_t bytes = std::max(filled_, buffer_bytes_);
+  char* host = host_[slot].reserve<char>(bytes);
+  char* device = device_[slot].reserve<char>(bytes);
+  std::vector<Chunk> chunks;
+  for (const Piece& piece : pieces_) {
+    const StoredRows& run = *piece.run;
+    const int64_t row_bytes = run.weight.cols * dtype_bytes(run.dtype);
+    const int64_t rows_at_once = std::max<int64_t>(kChunkBytes / row_bytes, 1);
+    for (int64_t row = 0; row < piece.num_rows; row += rows_at_once) {
+      chunks.push_back({host + piece.offset + row * row_bytes,
+                        static_cast<const char*>(run.data) + (piece.first_row + row) * run.stride_bytes,
+                        std::min(rows_at_once, piece.num_rows - row), row_bytes, run.stride_bytes});
+    }
+  }
+  copy_all(chunks);
+  check(cudaMemcpyAsync(device, host, static_cast<size_t>(filled_), cudaMemcpyHostToDevice, stream_), "copy of weights");
+  for (const Piece& piece : pieces_) {
+    const PackedWeight& weight = piece.run->weight;
+    const int64_t pitch = row_pitch(weight.cols);
+    const int64_t numbers = piece.num_rows * pitch;
+    const dim3 grid(static_cast<unsigned>(ceil_div(numbers, kThreads)));
     with_type(weight.dtype, [&](auto* to_type) {
       using Number = std::remove_pointer_t<decltype(to_type)>;
-      with_type(run.dtype, [&](auto* from_type) {
+      with_type(piece.run->dtype, [&](auto* from_type) {
         using Stored = std::remove_pointer_t<decltype(from_type)>;
-        const int64_t numbers = count * pitch;
-        const dim3 grid(static_cast<unsigned>(ceil_div(numbers, kThreads)));
-        launch(convert<Number, Stored>, grid, kThreads, 0, stream_, static_cast<Number*>(weight.data) + (run.first_row + row) * pitch,
-               reinterpret_cast<const Stored*>(device), weight.cols, pitch, numbers);
+        Number* to = static_cast<Number*>(weight.data) + (piece.run->first_row + piece.first_row) * pitch;
+        launch(convert<Number, Stored>, grid, kThreads, 0, stream_, to, reinterpret_cast<const Stored*>(device + piece.offset), weight.cols,
+               pitch, numbers);
       });
     });
-    check(cudaEventRecord(free_[slot], stream_), "event");
   }
+  check(cudaEventRecord(free_[slot], stream_), "event");
+  pieces_.clear();
+  filled_ = 0;
 }
 
 void Packer::release() {
