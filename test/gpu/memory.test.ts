@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from 'node:url'
 import { afterAll, expect, test } from 'vitest'
-import { type StartOptions, startEngine } from '../../src/engine/addon.js'
+import { cudaDevices, type StartOptions, startEngine } from '../../src/engine/addon.js'
 import { EngineFailure, type EngineRequest, type TokenEvent } from '../../src/engine/engine.js'
 import { loadUntokenized } from '../models/untokenized.js'
 import { EmulatorControl } from './emulator_control.js'
@@ -21,6 +21,9 @@ const options: StartOptions = {
 }
 const source = await loadUntokenized(fileURLToPath(new URL('../fixtures/families/neox-parallel', import.meta.url)))
 const start = () => startEngine(source, options)
+
+/** CUDA's allocations, and the parts of one, begin at multiples of 256 bytes. */
+const rounding = 64 << 10
 
 type Sampling = Partial<EngineRequest['sampling']>
 const request = (length: number, max_tokens: number, sampling: Sampling = {}): EngineRequest => ({
@@ -43,12 +46,35 @@ async function counted(work: () => Promise<unknown>) {
   return Object.fromEntries(names.map((name) => [name, after[name] - before[name]])) as typeof after
 }
 
+async function freeBytes(): Promise<number> {
+  const [gpu] = await cudaDevices(1)
+  return gpu?.freeBytes ?? Number.NaN
+}
+
+test.each(['neox-parallel', 'mixtral-plain', 'gemma2-windows'])('%s: the GPU holds what was planned', async (name) => {
+  const before = await freeBytes()
+  const family = await loadUntokenized(fileURLToPath(new URL(`../fixtures/families/${name}`, import.meta.url)))
+  const engine = await startEngine(family, options)
+  try {
+    const { weight_bytes, workspace_bytes, kv_cache_bytes } = engine.info
+    const held = before - (await freeBytes())
+    await tokens(engine.submit(request(40, 5)))
+    expect(before - (await freeBytes())).toBe(held)
+    expect(held).toBeLessThanOrEqual(weight_bytes + workspace_bytes + kv_cache_bytes + rounding)
+    expect(held).toBeGreaterThan(weight_bytes + workspace_bytes + kv_cache_bytes - rounding)
+  } finally {
+    await engine.close()
+  }
+  expect(await freeBytes()).toBe(before)
+})
+
 test('a start records no graph; a warm engine allocates nothing, whatever the steps hold', async () => {
+  const before = control.counts().graphs
   const engine = await start()
   try {
-    expect(control.counts().graphs).toBe(0)
+    expect(control.counts().graphs).toBe(before)
     await tokens(engine.submit(request(5, 3)))
-    expect(control.counts().graphs).toBe(1)
+    expect(control.counts().graphs).toBe(before + 1)
     const begin = engine.stats().num_steps
     const changes = await counted(() =>
       Promise.all([
