@@ -6,6 +6,11 @@ import type { Ctx } from './context.js'
 /** Bytes of a body, at most. */
 export const maxBodyBytes = 8 * 1024 * 1024
 
+/** Arrays and objects inside each other, at most. */
+const maxDepth = 128
+/** Fields of one object, at most. */
+const maxNames = 2048
+
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 /** @throws ApiError when it is too large, not declared as JSON, or not JSON */
@@ -33,6 +38,7 @@ export async function readJson(c: Ctx): Promise<unknown> {
  * @throws ApiError
  */
 export function parseJson(text: string, what = 'body'): unknown {
+  checkForm(text, what)
   try {
     return JSON.parse(text)
   } catch (error) {
@@ -43,6 +49,51 @@ export function parseJson(text: string, what = 'body'): unknown {
       what,
     )
   }
+}
+
+/**
+ * Refuses what no request needs and JSON.parse would hold everybody up with: deep nesting (1 s for 4 MB of brackets) and objects of very many
+ * names (as long for 200,000). Strings are jumped over, so that a long prompt costs next to nothing.
+ * @throws ApiError
+ */
+function checkForm(text: string, what: string): void {
+  const names = [0] // of each object that is open
+  const marks = /["[\]{}:]/g
+  while (marks.test(text)) {
+    const at = marks.lastIndex - 1
+    switch (text[at]) {
+      case '"':
+        marks.lastIndex = endOfString(text, at) + 1
+        break
+      case '[':
+      case '{':
+        if (names.push(0) > maxDepth + 1) throw notJson(`it is nested more than ${maxDepth} deep`, what)
+        break
+      case ']':
+      case '}':
+        if (names.length > 1) names.pop()
+        break
+      case ':': {
+        const count = (names.at(-1) ?? 0) + 1
+        names[names.length - 1] = count
+        if (count <= maxNames) break
+        throw new ApiError(
+          'array_above_max_length',
+          `The ${what} must not have an object of more than ${maxNames} fields.`,
+        )
+      }
+    }
+  }
+}
+
+/** The place of the quotation mark that ends the string which begins at `start`; the text's end where none does. */
+function endOfString(text: string, start: number): number {
+  for (let end = text.indexOf('"', start + 1); end !== -1; end = text.indexOf('"', end + 1)) {
+    let backslashes = 0
+    while (text.charCodeAt(end - 1 - backslashes) === 0x5c) backslashes++
+    if (backslashes % 2 === 0) return end
+  }
+  return text.length
 }
 
 function notJson(reason: string, what = 'body'): ApiError {

@@ -893,7 +893,12 @@ test('deep and hostile JSON is just a wrong value', async () => {
   ]) {
     for (const path of Object.keys(cases)) expect((await post(path, body)).status).toBe(400)
   }
-  expect((await post('/v1/completions', `{"prompt":"x","unknown":${deep}}`)).status).toBe(200)
+  const nested = (depth: number) => `{"prompt":"x","unknown":${'['.repeat(depth)}"]\\"["${']'.repeat(depth)}}`
+  expect((await post('/v1/completions', nested(127))).status).toBe(200)
+  expect((await json(await post('/v1/completions', nested(128)))).error).toMatchObject({
+    message: 'The body could not be parsed as JSON: it is nested more than 128 deep.',
+    code: 'invalid_json',
+  })
   expect((await post('/v1/completions', '{"prompt":"x","temperature":1e999}')).status).toBe(400)
 })
 

@@ -65,7 +65,8 @@ test('lists of the largest size that a body can have are refused by their length
     ['stop_token_ids', many(1_000_000, 1), 'array_above_max_length'],
     ['bad_words', many(1_000_000, 'x'), 'array_above_max_length'],
     ['logit_bias', Object.fromEntries(Array.from({ length: 300_000 }, (_, id) => [id, 1])), 'array_above_max_length'],
-    ['user', 'x'.repeat(7_000_000), 'none'],
+    ['unknown', Object.fromEntries(Array.from({ length: 2049 }, (_, i) => [`k${i}`, 1])), 'array_above_max_length'],
+    ['user', '"{[:,\\'.repeat(700_000), 'none'],
   ]
   for (const [field, value, code] of cases) {
     const response = await post('/v1/completions', { prompt: 'x', [field]: value })
