@@ -259,6 +259,7 @@ export const serveOptions = {
 }
 
 const {
+  device,
   dtype,
   max_model_len,
   max_num_seqs,
@@ -281,9 +282,10 @@ export const fitOptions = {
   devices: row({
     kind: integer(1, 64),
     default: null,
-    defaultText: 'none: the CPU',
+    defaultText: 'those of this machine, or the CPU',
     doc: 'GPUs to plan for',
   }),
+  device,
   dtype,
   max_model_len,
   max_num_seqs,

@@ -1,6 +1,7 @@
 // Which models fit into which memory: figures, no text.
 
 import { type FitOptions, flagOf, OptionError } from './config.js'
+import { chooseDevice } from './device.js'
 import type { DType } from './engine/contract.js'
 import { findGpus, freeMemory, type Gpu } from './machine.js'
 import { Fields } from './models/fields.js'
@@ -61,12 +62,22 @@ export interface Fit {
   loads: Load[]
 }
 
+/** More than any machine has. */
+const mostDevices = 64
+
 /** A context that is enough for most, so that no more devices are taken for a longer one. */
 export const ampleContext = 4096
 
-/** @throws OptionError for devices of unknown memory */
-export async function findPlace({ memory, devices }: FitOptions): Promise<Place> {
+/**
+ * Where a server with these options would compute, or what is asked for in its place.
+ * @throws OptionError for devices of unknown memory, and where --device cuda finds no GPU
+ */
+export async function findPlace({ memory, devices, device }: FitOptions): Promise<Place> {
   if (memory !== null) return { memory, bound: null, devices, gpus: [] }
+  if (devices === null) {
+    const chosen = await chooseDevice({ device, tensor_parallel_size: mostDevices })
+    if (chosen.kind === 'cuda') return placeOf(chosen.gpus.map(({ name, totalBytes }) => ({ name, bytes: totalBytes })))
+  }
   const gpus = await findGpus()
   if (devices === null) {
     const free = freeMemory()
@@ -78,7 +89,12 @@ export async function findPlace({ memory, devices }: FitOptions): Promise<Place>
       `${flagOf('devices')}: expected ${flagOf('memory')} with it, the memory of each (nvidia-smi lists ${found} here)`,
     )
   }
-  return { memory: Math.min(...gpus.map(({ bytes }) => bytes)), bound: null, devices, gpus }
+  return { ...placeOf(gpus), devices }
+}
+
+/** All of these GPUs. */
+function placeOf(gpus: Gpu[]): Place {
+  return { memory: Math.min(...gpus.map(({ bytes }) => bytes)), bound: null, devices: gpus.length, gpus }
 }
 
 /** What of one model fits. @throws OptionError for options that do not suit the model */
@@ -106,12 +122,14 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
     long_text_bytes,
     kv_bytes_per_token: page_bytes / page_size,
   })
+  // What GPUs need for scratch their library knows, which may not be here: the CPU's differs by some ten MiB, for which CUDA's share has room.
+  const planned = { ...options, device: 'cpu' as const }
   let best: Fit | null = null
   let tooLarge: TooLarge | null = null
   const splits = onCpu ? [options.tensor_parallel_size] : tensorParallelSizes(place, spec.num_heads)
   for (const tensor_parallel_size of splits) {
     try {
-      const size = sizeEngine(model, options, free, onCpu ? null : tensor_parallel_size)
+      const size = sizeEngine(model, planned, free, onCpu ? null : tensor_parallel_size)
       const { memory } = size
       best = {
         ...common,

@@ -118,7 +118,9 @@ function heading({ memory, bound, devices, gpus }: Place): string[] {
   const [gpu] = gpus
   if (gpu !== undefined) {
     const of = gpus.length === 1 ? gpu.name : `${gpus.length} GPUs (${gpu.name})`
-    lines.push(`${of} found; \`parley fit --devices ${gpus.length}\` plans for ${gpus.length === 1 ? 'it' : 'them'}.`)
+    lines.push(
+      `${of} found, not used: \`parley serve --device cuda\` says why; \`--devices ${gpus.length}\` plans for ${gpus.length === 1 ? 'it' : 'them'}.`,
+    )
   }
   return lines
 }

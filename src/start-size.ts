@@ -88,7 +88,7 @@ async function orTooLarge(size: () => Size, { name, options, there, others, plac
     const largest = knownFits(usual, { memory: place.bytes, bound: null, devices, gpus: [] }).find(({ fits }) => fits)
     const known = largest === undefined ? '' : `; the largest known model that fits is ${largest.id}`
     throw new Error(
-      `${name} does not fit: it takes ${error.message}, with ${memoryText(others)} for ${devices === null ? 'long texts' : "CUDA's context"} ${memoryText(error.needed + others)} in all, and ${there}${known}; \`parley fit${devices === null ? '' : ` --devices ${devices}`}\` shows all`,
+      `${name} does not fit: it takes ${error.message}, with ${memoryText(others)} for ${devices === null ? 'long texts' : "CUDA's context"} ${memoryText(error.needed + others)} in all, and ${there}${known}; \`parley fit${devices === null ? '' : ` --devices ${devices}`}\` shows all${devices === null ? '' : `; ${flagOf('device')} cpu serves it from the memory of the machine`}`,
     )
   }
 }

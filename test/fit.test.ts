@@ -100,6 +100,10 @@ describe('for several devices', () => {
       /^--devices: expected --memory with it, the memory of each \(nvidia-smi lists .* here\)$/,
     )
     expect(await findPlace(options({ devices: '2', memory: '24GiB' }))).toEqual(gpus(2, 24 * GiB))
+    // The emulated one.
+    const here = { ...gpus(1, 4 * GiB), gpus: [{ name: 'emulated GPU', bytes: 4 * GiB }] }
+    expect(await findPlace(options({ device: 'auto' }))).toEqual(here)
+    expect(await findPlace(options({ device: 'cpu' }))).toMatchObject({ devices: null, gpus: [] })
   })
 })
 
@@ -139,7 +143,7 @@ describe('the text', () => {
     )
     const found = { ...cpu(GiB), gpus: [{ name: 'NVIDIA L4', bytes: 23 * GiB }] }
     expect(tableText(knownFits(options(), found), found, 2048, false, screen(100))).toContain(
-      'NVIDIA L4 found; `parley fit --devices 1` plans for it.',
+      'NVIDIA L4 found, not used: `parley serve --device cuda` says why; `--devices 1` plans for it.',
     )
   })
 
@@ -167,7 +171,7 @@ describe('the command', () => {
 
   const run = (...args: string[]) =>
     new Promise<{ code: number; output: string; error: string }>((resolve) => {
-      const env = { ...process.env, HF_HUB_CACHE: join(folder, 'hub'), HF_HUB_OFFLINE: '1' }
+      const env = { ...process.env, HF_HUB_CACHE: join(folder, 'hub'), HF_HUB_OFFLINE: '1', PARLEY_DEVICE: 'cpu' }
       execFile(process.execPath, [main, 'fit', ...args], { env }, (error, output, stderr) =>
         resolve({ code: typeof error?.code === 'number' ? error.code : 0, output, error: stderr }),
       )

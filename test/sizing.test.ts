@@ -23,8 +23,10 @@ const pythia = outlineOf(
     torch_dtype: 'float16',
   }),
 )
-const options = (flags: Record<string, string> = {}) =>
-  readTable(fitOptions, { threads: '2', isa: 'baseline', ...flags }, {})
+const options = (flags: Record<string, string> = {}) => ({
+  ...readTable(fitOptions, { threads: '2', isa: 'baseline', ...flags }, {}),
+  device: 'cpu' as const,
+})
 
 test('weights and workspace come first, KV pages are a part of what is left', () => {
   const free = 8 * GiB

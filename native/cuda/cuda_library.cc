@@ -24,7 +24,7 @@ const CudaLibrary& open_library() {
   if (library == nullptr) {
     const std::string reason = dlerror();
     check(access(path.c_str(), F_OK) == 0, "Parley's CUDA library is not built (", path,
-          "); `npm run setup` builds it where it finds nvcc and a GPU, and writes build/cuda.log");
+          "); `npm run setup` builds it where it finds nvcc (CUDA's toolkit) and a GPU, and writes build/cuda.log");
     fail("Parley's CUDA library cannot be opened: ", reason);
   }
   using Entry = const CudaLibrary* (*)();
