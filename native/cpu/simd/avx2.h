@@ -12,6 +12,7 @@ namespace {
 // 12 accumulators in 16 registers: 6 tokens x 16 outputs; or 8 and four weights: 2 tokens x 32.
 constexpr int kTileTokens = 6;
 constexpr int kWideTokens = 2;
+constexpr int kStreamSums = 4;
 constexpr int kAttentionRows = 4;
 constexpr int kAttentionSums = 4;
 constexpr int kWidenGroups = 3;

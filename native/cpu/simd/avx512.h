@@ -12,6 +12,7 @@ namespace {
 // 24 accumulators (12 tokens x 2 registers) + 2 weights leave room for broadcasts in 32 registers.
 constexpr int kTileTokens = 12;
 constexpr int kWideTokens = 12;
+constexpr int kStreamSums = 24;
 constexpr int kAttentionRows = 8;
 constexpr int kAttentionSums = 16;
 constexpr int kWidenGroups = 3;

@@ -11,6 +11,7 @@ namespace {
 // 8 to 12 accumulators in SSE2's 16 registers: 3 tokens x 16 outputs.
 constexpr int kTileTokens = 3;
 constexpr int kWideTokens = 1;
+constexpr int kStreamSums = 2;
 constexpr int kAttentionRows = 2;
 constexpr int kAttentionSums = 2;
 constexpr int kWidenGroups = 2;

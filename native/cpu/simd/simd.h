@@ -8,6 +8,7 @@
 //   sum(v), largest(v): over the lanes, in a fixed tree
 // and how kernels fill the registers:
 //   kTileTokens: most tokens in a tile of `linear`; up to kWideTokens of them a tile is 32 outputs wide, beyond it 16
+//   kStreamSums: vectors of sums of a tile that goes along whole panels
 //   kWidenGroups: token groups from which on widening a 16-bit chunk once is cheaper than in every group
 //   kAttentionRows: most queries that share loads of keys and values   kAttentionSums: most vectors of scores that they sum at once
 //   kFmaAccumulators: of the calibration
