@@ -1,9 +1,13 @@
 // Stream = non-stream, whatever the tokens, the stop strings and the log-probabilities.
 
+import Anthropic from '@anthropic-ai/sdk'
+import type OpenAI from 'openai'
 import { expect, test } from 'vitest'
 import type { ScriptLine } from '../../src/engine/fake.js'
 import { bytesOf, EOS, seededRandom, word } from '../generation/fake_model.js'
 import { startFakeServer } from './fake_server.js'
+
+type Response = OpenAI.Responses.Response
 
 interface Choice {
   index: number
@@ -20,7 +24,13 @@ interface Json {
     text: string
     message?: { content: string }
     delta: { content?: string }
-    logprobs: { tokens: string[]; content: unknown[] } | null
+    logprobs: {
+      tokens: string[]
+      token_logprobs: number[]
+      top_logprobs: object[]
+      text_offset: number[]
+      content: unknown[]
+    } | null
   }[]
   usage?: unknown
 }
@@ -31,7 +41,10 @@ const endpoints = {
     read: ({ choices }: Json): Choice[] =>
       choices.map(({ index, text, finish_reason, logprobs }) => ({
         ...{ index, text, finish_reason },
-        logprobs: logprobs?.tokens ?? [],
+        logprobs: (logprobs?.tokens ?? []).map((token, i) => {
+          const { token_logprobs = [], top_logprobs = [], text_offset = [] } = logprobs ?? {}
+          return [token, token_logprobs[i], top_logprobs[i], text_offset[i]]
+        }),
       })),
   },
   '/v1/chat/completions': {
@@ -60,6 +73,15 @@ function join(choices: Choice[]): Map<number, Choice> {
   return joined
 }
 
+/** Of the decoded bytes, what stands before the first stop string that is complete. */
+function textBefore(bytes: number[], stop: string | string[] | undefined): string {
+  const decoded = Buffer.from(bytes).toString()
+  const list = stop === undefined ? [] : [stop].flat()
+  const cuts = list.map((each) => [decoded.indexOf(each), each.length] as const).filter(([at]) => at >= 0)
+  const cut = cuts.sort(([a, al], [b, bl]) => a + al - b - bl)[0]
+  return cut ? decoded.slice(0, cut[0]) : decoded
+}
+
 for (const [path, { body, read }] of Object.entries(endpoints)) {
   test(`${path}: every end and every stop string at every place`, async () => {
     const text = 'aé😀\n\nbSTOPc'
@@ -76,7 +98,7 @@ for (const [path, { body, read }] of Object.entries(endpoints)) {
     ]
     for (const stop of stops) {
       for (let end = 1; end <= ids.length; end++) {
-        script = [...ids.slice(0, end), EOS].map((token) => ({ token, logprob: -1, top: [{ token, logprob: -1 }] }))
+        script = [...ids.slice(0, end), EOS].map((token, i) => ({ token, logprob: -i, top: [{ token, logprob: -i }] }))
         const request = { ...body, ...(stop === undefined ? {} : { stop }) }
         const whole = (await (await server.post(path, request)).json()) as Json
         const chunks = (await server.stream(path, { ...request, stream_options: { include_usage: true } })) as (
@@ -88,12 +110,7 @@ for (const [path, { body, read }] of Object.entries(endpoints)) {
         const streamed = join(chunks.slice(0, -2).flatMap((chunk) => read(chunk as Json)))
         expect(streamed).toEqual(join(read(whole)))
         expect(usage).toEqual(whole.usage)
-        // And the text is right: of the decoded bytes, what stands before the first stop string that is complete.
-        const decoded = Buffer.from(ids.slice(0, end)).toString()
-        const list = stop === undefined ? [] : [stop].flat()
-        const cuts = list.map((each) => [decoded.indexOf(each), each.length] as const).filter(([at]) => at >= 0)
-        const cut = cuts.sort(([a, al], [b, bl]) => a + al - b - bl)[0]
-        expect(streamed.get(0)?.text).toBe(cut ? decoded.slice(0, cut[0]) : decoded)
+        expect(streamed.get(0)?.text).toBe(textBefore(ids.slice(0, end), stop))
       }
     }
   })
@@ -142,6 +159,35 @@ for (const [path, { body, read }] of Object.entries(endpoints)) {
     expect(stopped).toBeLessThan(180)
   })
 }
+
+test('responses and messages: every end and every stop string at every place', async () => {
+  const ids = bytesOf('aé😀\n\nbSTOPc')
+  let script: number[] = []
+  const { post, client, url } = await startFakeServer({ script: () => script })
+  const anthropic = new Anthropic({ baseURL: url, apiKey: 'none' })
+  const ask = { input: 'x', max_output_tokens: 60 }
+  const said = { model: 'org/fake', messages: [{ role: 'user' as const, content: 'x' }], max_tokens: 60 }
+  for (const stop of [[], ['STOP'], ['\n\n', 'OPc'], ['😀']]) {
+    for (let end = 1; end <= ids.length; end++) {
+      script = [...ids.slice(0, end), EOS]
+      const text = textBefore(ids.slice(0, end), stop)
+      const whole = (await (await post('/v1/responses', { ...ask, stop })).json()) as Response
+      let deltas = ''
+      let last: Response | undefined
+      for await (const event of await client.responses.create({ ...ask, ...{ stop }, stream: true })) {
+        if (event.type === 'response.output_text.delta') deltas += event.delta
+        if (event.type === 'response.completed') last = event.response
+      }
+      expect([deltas, last?.output_text, whole.output_text]).toEqual([text, text, text])
+      expect([last?.status, last?.usage]).toEqual([whole.status, whole.usage])
+
+      const { id: _, ...message } = await anthropic.messages.create({ ...said, stop_sequences: stop })
+      const { id: __, ...streamed } = await anthropic.messages.stream({ ...said, stop_sequences: stop }).finalMessage()
+      expect(streamed).toEqual({ ...message, ...{ parsed_output: null } })
+      expect(message.content).toMatchObject([{ text }])
+    }
+  }
+})
 
 test('an error before the first token has its status; one after it is an event, then the end', async () => {
   let script: ScriptLine[] = [new Error('boom')]
