@@ -2,14 +2,17 @@
 
 import type Anthropic from '@anthropic-ai/sdk'
 import type OpenAI from 'openai'
+import type * as RealtimeApi from 'openai/resources/realtime/realtime'
 import type OpenAI5 from 'openai-5'
 import { expectTypeOf, test } from 'vitest'
 import type { ErrorBody } from '../../src/errors.js'
+import type { Batch } from '../../src/http/batch_runner.js'
 import type { ChatAnswer, ChatChunk } from '../../src/http/chat.js'
 import type { CompletionAnswer } from '../../src/http/completions.js'
 import type { EmbeddingAnswer } from '../../src/http/embeddings.js'
 import type { LegacyLogprobs } from '../../src/http/legacy_logprobs.js'
 import type { Message, MessageEvent } from '../../src/http/messages.js'
+import type { RateLimit } from '../../src/http/rate_limits.js'
 import type { InputMessage, OutputMessage, ResponseEvent, ResponseObject } from '../../src/http/response_shapes.js'
 
 /** The packages' types leave out the null with which an echoed prompt's log-probabilities begin. */
@@ -38,6 +41,8 @@ test('the types of both majors of the openai package', () => {
   expectTypeOf<ResponseEvent>().toExtend<OpenAI.Responses.ResponseStreamEvent>()
   expectTypeOf<InputMessage | OutputMessage>().toExtend<OpenAI.Responses.ResponseItem>()
   expectTypeOf<ErrorBody['error']>().toExtend<OpenAI.ErrorObject>()
+  expectTypeOf<RateLimit>().toExtend<RealtimeApi.RateLimitsUpdatedEvent.RateLimit>()
+  expectTypeOf<Batch>().toExtend<OpenAI.Batch>()
   expectTypeOf<ChatAnswer>().toExtend<OpenAI5.Chat.ChatCompletion>()
   expectTypeOf<ChatChunk>().toExtend<OpenAI5.Chat.ChatCompletionChunk>()
   expectTypeOf<WithoutEcho>().toExtend<OpenAI5.Completion>()
