@@ -2,7 +2,8 @@
 
 import { createReadStream, existsSync } from 'node:fs'
 import { truncate } from 'node:fs/promises'
-import type { ErrorBody } from '../errors.js'
+import type { ApiError, ErrorBody } from '../errors.js'
+import { maxBodyBytes, parseJson } from './body.js'
 
 /** Lines of one batch, at most: OpenAI's number. */
 const maxLines = 50_000
@@ -31,31 +32,47 @@ export interface AnswerLine {
 }
 
 interface Line {
-  text: string
+  /** null: longer than any line that is good */
+  text: string | null
   /** bytes of the file up to here, the newline among them; null where the file ends without one */
   end: number | null
 }
 
-/** A file's lines as they come from the disk: node:readline would end them at U+2028 too, which JSON may hold. */
-async function* rawLines(path: string): AsyncGenerator<Line> {
+/**
+ * A file's lines as they come from the disk: node:readline would end them at U+2028 too, which JSON may hold.
+ * @param most bytes of a line that is kept in memory
+ */
+async function* rawLines(path: string, most = Number.POSITIVE_INFINITY): AsyncGenerator<Line> {
   let parts: Buffer[] = []
+  let length = 0
   let before = 0
+  const take = (part: Buffer) => {
+    length += part.length
+    if (length <= most) parts.push(part)
+    else parts = []
+  }
+  const text = () => {
+    const whole = length <= most ? Buffer.concat(parts).toString() : null
+    parts = []
+    length = 0
+    return whole
+  }
   for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
     let start = 0
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
-      yield { text: Buffer.concat([...parts, chunk.subarray(start, end)]).toString(), end: before + end + 1 }
-      parts = []
+      take(chunk.subarray(start, end))
+      yield { text: text(), end: before + end + 1 }
       start = end + 1
     }
-    if (start < chunk.length) parts.push(chunk.subarray(start))
+    if (start < chunk.length) take(chunk.subarray(start))
     before += chunk.length
   }
-  if (parts.length > 0) yield { text: Buffer.concat(parts).toString(), end: null }
+  if (length > 0) yield { text: text(), end: null }
 }
 
 /** The requests of a file that checkLines has found good. */
 export async function* readLines(path: string): AsyncGenerator<BatchLine> {
-  for await (const { text } of rawLines(path)) if (text.trim() !== '') yield JSON.parse(text)
+  for await (const { text } of rawLines(path)) if (text?.trim()) yield JSON.parse(text)
 }
 
 /** Reads a whole input file. @returns how many requests it has, and what is wrong with which line */
@@ -64,9 +81,9 @@ export async function checkLines(path: string, endpoint: string): Promise<{ tota
   const ids = new Set<string>()
   let number = 0
   let total = 0
-  for await (const { text: line } of rawLines(path)) {
+  for await (const { text: line } of rawLines(path, maxBodyBytes)) {
     number++
-    if (line.trim() === '') continue
+    if (line?.trim() === '') continue
     total++
     const wrong = total > maxLines ? tooMany : checkLine(line, endpoint, ids)
     if (wrong === null) continue
@@ -83,22 +100,22 @@ type Wrong = Omit<LineError, 'line'> | null
 
 const tooMany: Wrong = { code: 'too_many_requests', message: `A batch has at most ${maxLines} requests.`, param: null }
 
-function checkLine(text: string, endpoint: string, ids: Set<string>): Wrong {
-  let line: Record<string, unknown>
+function checkLine(text: string | null, endpoint: string, ids: Set<string>): Wrong {
+  const noLine = (message: string): Wrong => ({ code: 'invalid_json_line', message, param: null })
+  if (text === null) return noLine(`A line must be at most ${maxBodyBytes} bytes.`)
+  let line: unknown
   try {
-    line = JSON.parse(text)
-  } catch {
-    return { code: 'invalid_json_line', message: 'This line is not valid JSON.', param: null }
+    line = parseJson(text, 'line')
+  } catch (error) {
+    return noLine((error as ApiError).message)
   }
-  if (typeof line !== 'object' || line === null || Array.isArray(line)) {
-    return { code: 'invalid_json_line', message: 'This line is no JSON object.', param: null }
-  }
+  if (typeof line !== 'object' || line === null || Array.isArray(line)) return noLine('This line is no JSON object.')
   const wrong = (param: string, message: string) => ({
     code: 'invalid_request',
     message: `'${param}' ${message}.`,
     param,
   })
-  const { custom_id, method, url, body } = line
+  const { custom_id, method, url, body } = line as Record<string, unknown>
   if (typeof custom_id !== 'string' || custom_id === '') return wrong('custom_id', 'must be a string that is not empty')
   if (custom_id.length > 512) return wrong('custom_id', 'must have at most 512 characters')
   if (ids.has(custom_id))
@@ -119,7 +136,7 @@ export async function answeredIds(path: string): Promise<string[]> {
   let whole = 0
   for await (const { text, end } of rawLines(path)) {
     if (end === null) await truncate(path, whole)
-    else ids.push((JSON.parse(text) as AnswerLine).custom_id)
+    else if (text !== null) ids.push((JSON.parse(text) as AnswerLine).custom_id)
     whole = end ?? whole
   }
   return ids

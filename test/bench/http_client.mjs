@@ -2,7 +2,7 @@
 // { streams, tokens, over: 'sse' | 'ws' } → { seconds, rate }: so many streams at once, from the first request to the last byte, and their
 // tokens a second while all of them run.
 // { idle } → { open }: so many WebSockets, which stay open until the process ends.
-// { waiting, tokens } → { open }: so many event streams that are asked for, which nobody reads.
+// { waiting, tokens } → { open }: so many event streams that are asked for and read.
 import { connect } from 'node:net'
 import { performance } from 'node:perf_hooks'
 import { WebSocket } from 'ws'
@@ -56,7 +56,7 @@ function postOf(tokens) {
 /** A connection that has asked for a stream. */
 function askForEvents(tokens) {
   return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1', () => socket.write(postOf(tokens), () => resolve(socket)))
+    const socket = connect(port, '127.0.0.1', () => socket.write(postOf(tokens), () => resolve(socket))).resume()
     socket.on('error', reject)
   })
 }

@@ -269,6 +269,14 @@ describe('chart', () => {
     for (const name of defined) expect(allTemplates).toContain(`include "${name}"`)
   })
 
+  test('what fills in several lines stands as deep as it indents them', () => {
+    for (const { name, text } of templates) {
+      for (const [line, spaces = '', depth] of text.matchAll(/^( *)\S.*\bnindent (\d+)/gm)) {
+        expect(spaces.length, `${name}: ${line}`).toBe(Number(depth))
+      }
+    }
+  })
+
   test('keeps to Pod Security "restricted"', () => {
     const helpers = template('_helpers.tpl')
     for (const line of [

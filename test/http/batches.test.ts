@@ -8,6 +8,7 @@ import OpenAI5 from 'openai-5'
 import { expect, onTestFinished, test } from 'vitest'
 import type { Script } from '../../src/engine/fake.js'
 import { answeredIds } from '../../src/http/batch_lines.js'
+import { maxBodyBytes } from '../../src/http/body.js'
 import { EOS, word } from '../generation/fake_model.js'
 import { startFakeServer } from './fake_server.js'
 
@@ -126,7 +127,7 @@ test('chats, responses and embeddings are batches too', async () => {
 })
 
 test('a file that is no batch fails as a whole, with its lines', async () => {
-  const { client, engine } = await startFakeServer({ storage: { folder: folderOfTest(), limit: 1e6 } })
+  const { client, engine } = await startFakeServer({ storage: { folder: folderOfTest(), limit: 1e7 } })
   const run = async (...lines: string[]) => {
     const file = await upload(client, lines.join('\n'))
     const endpoint = '/v1/completions'
@@ -149,6 +150,15 @@ test('a file that is no batch fails as a whole, with its lines', async () => {
       ['invalid_request', 1, 'custom_id'],
       ['invalid_request', 2, 'body.stream'],
       ['invalid_request', 3, 'method'],
+    ],
+  ])
+  const deep = '['.repeat(200)
+  const long = line('b', { prompt: 'x'.repeat(maxBodyBytes) })
+  expect(await run(line('a', {}), long, `{"custom_id":"c","body":${deep}`)).toEqual([
+    'failed',
+    [
+      ['invalid_json_line', 2, null],
+      ['invalid_json_line', 3, null],
     ],
   ])
   expect(await run('\n\n')).toEqual(['failed', [['empty_file', 1, 'input_file_id']]])
