@@ -48,10 +48,11 @@ export async function serve(options: ServeOptions): Promise<void> {
 
   // Modules and files of the model only now: the port answers meanwhile.
   const { chooseDevice, kernelsText } = await import('./device.js')
+  const { checkedDevice } = await import('./gpu-check.js')
   const { modelLines, sizeHere } = await import('./start-size.js')
   const { loadModel } = await import('./models/load.js')
   const { readOutline } = await import('./models/outline.js')
-  const device = await chooseDevice(options)
+  const device = await checkedDevice(await chooseDevice(options), options)
   let folder = options.model
   if (hubId !== null) {
     say(`parley ${version} listens on ${address} and looks for ${hubId.text} on the hub`)

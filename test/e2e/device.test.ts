@@ -49,13 +49,6 @@ describe('on a GPU', () => {
   })
 })
 
-test('auto takes the GPU where there is one', async () => {
-  const server = Server.startWith({}, ...small)
-  await server.ready()
-  expect(server.output).toMatch(/ engine +cuda8\.6\n/)
-  expect(await server.stop()).toBe(0)
-})
-
 const without: [string, Record<string, string>, RegExp][] = [
   [
     'no library',
@@ -115,11 +108,26 @@ test('a model that is too large for the GPU is refused before its weights are re
   expect(server.output).not.toMatch(/\n\s+at /)
 })
 
+test('a GPU that computes nonsense does not serve', async () => {
+  const control = new EmulatorControl()
+  onTestFinished(() => control.close())
+  control.fault('idle kernels')
+  const environment = { PARLEY_EMULATED_CONTROL: control.path }
+  const otherwise = 'the GPU computes otherwise than the CPU: logits of the bundled model differ by NaN'
+  const [asked, auto] = [['--device', 'cuda'], []].map((wish) => Server.startWith(environment, ...small, ...wish))
+  expect(await asked?.exited).toBe(1)
+  expect(asked?.output).toContain(`parley: --device cuda: ${otherwise}`)
+  await auto?.ready()
+  expect(auto?.output).toContain(`the CPU, for no GPU can be used: ${otherwise}`)
+  expect(await auto?.stop()).toBe(0)
+})
+
 test('an illegal access on the GPU ends the requests with an error, and the server is not ready any more', async () => {
   const control = new EmulatorControl()
   onTestFinished(() => control.close())
-  const server = Server.startWith({ PARLEY_EMULATED_CONTROL: control.path }, ...small, '--device', 'cuda')
+  const server = Server.startWith({ PARLEY_EMULATED_CONTROL: control.path }, ...small)
   const url = await server.ready()
+  expect(server.output).toMatch(/ engine +cuda8\.6\n/) // auto takes the GPU where there is one
   const ask = (max_tokens: number, stream: boolean) =>
     fetch(`${url}/v1/completions`, {
       method: 'POST',

@@ -117,10 +117,12 @@ struct Control {
   uint64_t launches;         // of kernels, those that are recorded among them
   uint64_t graphs;           // that were made
   uint64_t graph_launches;
-  uint64_t fault;            // set by the test: kNoMemory, kIllegalAddress
+  uint64_t fault;            // set by the test: kNoMemory, kIllegalAddress, kIdleKernels
 };
 constexpr uint64_t kNoMemory = 1;        // for allocations and graphs, as long as it is set
 constexpr uint64_t kIllegalAddress = 2;  // the next work in a stream fails, and whatever is called after it
+
+constexpr uint64_t kIdleKernels = 3;     // kernels are started and do nothing, as long as it is set
 
 volatile Control& control() {
   static volatile Control* the_one = [] {
@@ -255,6 +257,7 @@ cudaError_t launch(const void* function, const cudaLaunchConfig_t& config, std::
   const int64_t shared_bytes = static_cast<int64_t>(config.dynamicSmemBytes);
   ++control().launches;
   return enqueue(config.stream, [grid, block, shared_bytes, body = std::move(thread_body)] {
+    if (control().fault == kIdleKernels) return cudaSuccess;
     const std::string failure = run_grid(grid, block, shared_bytes, body);
     if (failure.empty()) return cudaSuccess;
     runtime().failure = "emulated kernel failed: " + failure;
