@@ -2,6 +2,8 @@
 
 import { fitOptions, flagOf, memoryText, readTable, type ServeOptions } from './config.js'
 import type { ChosenDevice } from './device.js'
+import type { CudaDevice } from './engine/addon.js'
+import type { Place } from './fit-plan.js'
 import { freeMemory } from './machine.js'
 import { longTextBytes } from './models/memory.js'
 import type { Model, ModelOutline } from './models/model.js'
@@ -25,71 +27,87 @@ export interface SizeHere extends Size {
  * @param name for the message
  * @throws Error for a model that does not fit
  */
-export async function sizeHere(
+export function sizeHere(
   model: ModelOutline,
   options: ServeOptions,
   device: ChosenDevice,
   name: string,
 ): Promise<SizeHere> {
-  const { deterministic } = options
-  if (device.kind === 'cpu') {
-    const free = freeMemory()
-    const others: Part = [longTextBytes(model.spec.vocab_size), 'left for the encoding of long texts']
-    const size = () => sizeEngine(model, { ...options, device: 'cpu', deterministic: true }, free.bytes - others[0])
-    const there = `${memoryText(free.bytes)} are free ${free.bound}`
-    const sized = await orTooLarge(size, { name, options, there, others: others[0], place: free })
-    return { ...sized, total: `${memoryText(free.bytes)} free ${free.bound}`, others, left: null }
-  }
-  const { gpus } = device
-  const ranks = options.tensor_parallel_size
-  const utilization = options.gpu_memory_utilization
-  const totalBytes = Math.min(...gpus.map((gpu) => gpu.totalBytes))
-  const freeBytes = Math.min(...gpus.map((gpu) => gpu.freeBytes))
-  const onEach = Math.ceil(ranks / gpus.length)
-  const others: Part = [cudaContextBytes, "CUDA's context, kernels and graphs"]
-  const total = `${memoryText(totalBytes)} on ${gpus.length === 1 ? 'the' : 'each'} GPU, of which ${memoryText(totalBytes * utilization)} may be taken (${flagOf('gpu_memory_utilization')} ${utilization})${onEach === 1 ? '' : `; what follows is of each of ${onEach} ranks on it`}`
-  const budget = Math.floor(gpuBudget(totalBytes, utilization) / onEach)
-  const size = () => sizeEngine(model, { ...options, device: 'cuda', deterministic }, budget, ranks)
-  const sized = await orTooLarge(size, {
-    name,
+  return device.kind === 'cpu' ? sizeOnCpu(model, options, name) : sizeOnGpus(model, options, device.gpus, name)
+}
+
+async function sizeOnCpu(model: ModelOutline, options: ServeOptions, name: string): Promise<SizeHere> {
+  const { bytes, bound } = freeMemory()
+  const longTexts = longTextBytes(model.spec.vocab_size)
+  const engine = { ...options, device: 'cpu' as const, deterministic: true }
+  const sized = await orTooLarge(
+    () => sizeEngine(model, engine, bytes - longTexts),
     options,
-    there: `there are ${total}`,
-    others: cudaContextBytes,
-    place: { bytes: totalBytes, devices: gpus.length },
+    (what, needed, largest) => {
+      const inAll = `with ${memoryText(longTexts)} for long texts ${memoryText(needed + longTexts)} in all`
+      return `${name} does not fit: it takes ${what}, ${inAll}, and ${memoryText(bytes)} are free ${bound}${largest({ memory: bytes, bound, devices: null, gpus: [] })}; \`parley fit\` shows all`
+    },
+  )
+  const others: Part = [longTexts, 'left for the encoding of long texts']
+  return { ...sized, total: `${memoryText(bytes)} free ${bound}`, others, left: null }
+}
+
+async function sizeOnGpus(
+  model: ModelOutline,
+  options: ServeOptions,
+  gpus: CudaDevice[],
+  name: string,
+): Promise<SizeHere> {
+  const { tensor_parallel_size, gpu_memory_utilization, deterministic } = options
+  const bytes = Math.min(...gpus.map(({ totalBytes }) => totalBytes))
+  const free = Math.min(...gpus.map(({ freeBytes }) => freeBytes))
+  const utilization = `${flagOf('gpu_memory_utilization')} ${gpu_memory_utilization}`
+  const total = `${memoryText(bytes)} on ${gpus.length === 1 ? 'the' : 'each'} GPU, of which ${memoryText(bytes * gpu_memory_utilization)} may be taken (${utilization})`
+  const ranks = Math.ceil(tensor_parallel_size / gpus.length)
+  const budget = Math.floor(gpuBudget(bytes, gpu_memory_utilization) / ranks)
+  const engine = { ...options, device: 'cuda' as const, deterministic }
+  const size = () => sizeEngine(model, engine, budget, tensor_parallel_size)
+  const sized = await orTooLarge(size, options, (what, needed, largest) => {
+    const inAll = `with ${memoryText(cudaContextBytes)} for CUDA's context ${memoryText(ranks * needed + cudaContextBytes)} in all`
+    const devices = gpus.length
+    return `${name} does not fit: it takes ${what}, ${inAll}, and there are ${total}${largest({ memory: bytes, bound: null, devices, gpus: [] })}; \`parley fit --devices ${devices}\` shows all; ${flagOf('device')} cpu serves it from the memory of the machine`
   })
   const { weight_bytes, workspace_bytes, kv_cache_bytes } = sized.memory
-  const engine = onEach * (weight_bytes + workspace_bytes + kv_cache_bytes)
-  if (engine > freeBytes) {
+  const taken = ranks * (weight_bytes + workspace_bytes + kv_cache_bytes)
+  if (taken > free) {
     throw new Error(
-      `others use the GPU's memory: ${memoryText(freeBytes)} of ${memoryText(totalBytes)} are free, and ${name} would take ${memoryText(engine)}; a lower ${flagOf('gpu_memory_utilization')} makes it take less`,
+      `others use the GPU's memory: ${memoryText(free)} of ${memoryText(bytes)} are free, and ${name} would take ${memoryText(taken)}; a lower ${flagOf('gpu_memory_utilization')} makes it take less`,
     )
   }
-  return { ...sized, total, others, left: totalBytes - engine - cudaContextBytes }
+  return {
+    ...sized,
+    total: ranks === 1 ? total : `${total}; what follows is of each of ${ranks} ranks on it`,
+    others: [cudaContextBytes, "CUDA's context, kernels and graphs"],
+    left: bytes - taken - cudaContextBytes,
+  }
 }
 
-interface Refusal {
-  name: string
-  options: ServeOptions
-  /** completes "and …": how much memory there is */
-  there: string
-  others: number
-  place: { bytes: number; devices?: number }
-}
-
-/** What `size` returns; where the model is too large, an Error that says what it takes, what there is and what would fit. */
-async function orTooLarge(size: () => Size, { name, options, there, others, place }: Refusal): Promise<Size> {
+/**
+ * What `size` returns.
+ * @param text tells what the model takes, how many bytes it needs, and of a place the largest known model that fits
+ * @throws Error with that text where the model is too large
+ */
+async function orTooLarge(
+  size: () => Size,
+  { gpu_memory_utilization }: ServeOptions,
+  text: (what: string, needed: number, largest: (place: Place) => string) => string,
+): Promise<Size> {
   try {
     return size()
   } catch (error) {
     if (!(error instanceof TooLarge)) throw error
     const { knownFits } = await import('./fit-plan.js')
-    const usual = readTable(fitOptions, { gpu_memory_utilization: String(options.gpu_memory_utilization) }, {})
-    const devices = place.devices ?? null
-    const largest = knownFits(usual, { memory: place.bytes, bound: null, devices, gpus: [] }).find(({ fits }) => fits)
-    const known = largest === undefined ? '' : `; the largest known model that fits is ${largest.id}`
-    throw new Error(
-      `${name} does not fit: it takes ${error.message}, with ${memoryText(others)} for ${devices === null ? 'long texts' : "CUDA's context"} ${memoryText(error.needed + others)} in all, and ${there}${known}; \`parley fit${devices === null ? '' : ` --devices ${devices}`}\` shows all${devices === null ? '' : `; ${flagOf('device')} cpu serves it from the memory of the machine`}`,
-    )
+    const usual = { ...readTable(fitOptions, {}, {}), gpu_memory_utilization }
+    const largest = (place: Place) => {
+      const found = knownFits(usual, place).find(({ fits }) => fits)
+      return found === undefined ? '' : `; the largest known model that fits is ${found.id}`
+    }
+    throw new Error(text(error.message, error.needed, largest))
   }
 }
 
