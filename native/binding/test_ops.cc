@@ -370,7 +370,9 @@ struct Checks {
     same(out.rows, tokens.size, "rows of out and tokens");
     same(out.cols, table.cols, "columns of out and table");
   }
-  static void sum(const Napi::CallbackInfo&, Matrix<float> out, Span<const Matrix<const float>> parts, Epilogue epilogue) {
+  static void sum(const Napi::CallbackInfo&, Matrix<float> out, Span<const Matrix<const float>> parts, Span<const float> bias,
+                  Epilogue epilogue) {
+    check(bias.empty() || bias.size == out.cols, "bias: expected none or one for each column of out");
     check(parts.size <= kMaxParts, "parts: expected at most ", kMaxParts, ", got ", parts.size);
     check(epilogue == Epilogue::store || epilogue == Epilogue::accumulate, "epilogue: expected store or accumulate");
     for (const Matrix<const float>& part : parts) {

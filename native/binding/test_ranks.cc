@@ -99,7 +99,8 @@ Napi::Value test_ranks(const Napi::CallbackInfo& info) {
     const auto epilogue = call[2].ToString().Utf8Value() == "accumulate" ? Epilogue::accumulate : Epilogue::store;
     ranks->threads.run([&](int64_t rank) {
       const size_t i = static_cast<size_t>(rank);
-      ranks->collectives[i]->all_reduce(outs[i], parts[i], epilogue);
+      const Summand summand{parts[i], {}};
+      ranks->collectives[i]->all_reduce(outs[i], {&summand, 1}, epilogue);
       std::fill_n(parts[i].data, parts[i].rows * parts[i].cols, 0.0f);  // nobody may still read it
     });
     return call.Env().Undefined();
@@ -132,7 +133,8 @@ Napi::Value test_ranks(const Napi::CallbackInfo& info) {
         }
         float one = 1, out = 0;
         try {
-          ranks->collectives[static_cast<size_t>(rank)]->all_reduce({&out, 1, 1}, {&one, 1, 1}, Epilogue::store);
+          const Summand summand{{&one, 1, 1}, {}};
+          ranks->collectives[static_cast<size_t>(rank)]->all_reduce({&out, 1, 1}, {&summand, 1}, Epilogue::store);
         } catch (const Error& error) {
           (*messages)[static_cast<size_t>(rank)] = error.what();
           throw;
@@ -154,7 +156,8 @@ Napi::Value test_ranks(const Napi::CallbackInfo& info) {
       const int64_t before = thread_time_ns(pthread_self());
       if (rank == last) std::this_thread::sleep_for(std::chrono::milliseconds(ms));
       float one = 1, out = 0;
-      ranks->collectives[static_cast<size_t>(rank)]->all_reduce({&out, 1, 1}, {&one, 1, 1}, Epilogue::store);
+      const Summand summand{{&one, 1, 1}, {}};
+      ranks->collectives[static_cast<size_t>(rank)]->all_reduce({&out, 1, 1}, {&summand, 1}, Epilogue::store);
       used[static_cast<size_t>(rank)] = thread_time_ns(pthread_self()) - before;
     });
     Napi::Array list = Napi::Array::New(call.Env());

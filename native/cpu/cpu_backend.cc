@@ -119,12 +119,12 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void sum(Matrix<float> out, Span<const Matrix<const float>> parts, Epilogue epilogue) override {
+  void sum(Matrix<float> out, Span<const Matrix<const float>> parts, Span<const float> bias, Epilogue epilogue) override {
     share(out.rows, out.rows * out.cols * (parts.size + 1) < 2 * kSmallNumbers, [&](int64_t begin, int64_t end) {
       const float* rows[kMaxParts];
       for (int64_t t = begin; t < end; ++t) {
         for (int64_t p = 0; p < parts.size; ++p) rows[p] = parts[p].row(t);
-        kernels_.sum(out.row(t), rows, parts.size, out.cols, epilogue == Epilogue::accumulate);
+        kernels_.sum(out.row(t), rows, parts.size, bias.data, out.cols, epilogue == Epilogue::accumulate);
       }
     });
   }

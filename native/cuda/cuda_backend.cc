@@ -149,6 +149,8 @@ class CudaBackend : public Backend {
     stream_.wait();
   }
 
+  cudaStream_t stream() const { return stream_.get(); }
+
   void* mark() override {
     use();
     return marks_.mark();
@@ -209,9 +211,9 @@ class CudaBackend : public Backend {
     use();
     cuda::embed(stream_.get(), out, table, tokens, scale);
   }
-  void sum(Matrix<float> out, Span<const Matrix<const float>> parts, Epilogue epilogue) override {
+  void sum(Matrix<float> out, Span<const Matrix<const float>> parts, Span<const float> bias, Epilogue epilogue) override {
     use();
-    cuda::sum(stream_.get(), out, parts, epilogue);
+    cuda::sum(stream_.get(), out, parts, bias, epilogue);
   }
   void take_rows(Matrix<float> out, Matrix<const float> x, Span<const int32_t> rows) override {
     use();
@@ -296,6 +298,8 @@ class CudaBackend : public Backend {
 };
 
 }  // namespace
+
+cudaStream_t cuda::stream_of(const Backend& backend) { return static_cast<const CudaBackend&>(backend).stream(); }
 
 std::unique_ptr<Backend> make_cuda_backend(int device, bool deterministic) { return std::make_unique<CudaBackend>(device, deterministic); }
 

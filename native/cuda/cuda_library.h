@@ -45,11 +45,11 @@ struct CudaLibrary {
   std::unique_ptr<MeetingPlace> (*make_meeting_place)(Span<const int> devices);
 };
 
-// Changes with every method and op of Backend, every method of Collective and the size of all that they are given, so that a library of other sources is refused
-// and not misread.
+// Changes with every method and op of Backend, every method of Collective and the size of all that they are given, so that a library of
+// other sources is refused and not misread.
 #define METHOD(...) #__VA_ARGS__
 #define OP(name, arguments) #name #arguments
-constexpr uint64_t kInterface = hash_of_sizes<PackedWeight, StoredRows, ExpertWeights, HeadLayout, KvLayer, AttentionRows, StepShape,
+constexpr uint64_t kInterface = hash_of_sizes<PackedWeight, Summand, StoredRows, ExpertWeights, HeadLayout, KvLayer, AttentionRows, StepShape,
                                               AttentionRule, ScratchLimits, ScoreRow, SampleRow, SamplingParams, Matrix<float>, Span<float>,
                                               std::function<void()>, std::string, CudaDevice, CudaLibrary>(hash_of(
 #include "ops/backend.def"

@@ -5,6 +5,7 @@
 #include "cuda/launch.h"
 #include "cuda/numbers.h"
 #include "cuda/packed_weight.h"
+#include "cuda/tree_sum.h"
 
 namespace parley {
 namespace cuda {
@@ -76,19 +77,14 @@ struct Sum {
   Matrix<float> out;
   Matrix<const float> parts[kMostParts];
   int num_parts;
+  const float* bias;  // or null
   bool accumulate;
 
   template <int kWidth>
   __device__ void at(int64_t row, int64_t col) const {
-    Pack<float, kWidth> total{};
-    for (int part = 0; part < num_parts; ++part) {
-      const Pack<float, kWidth> pack = load_pack<kWidth>(parts[part].row(row) + col);
-      for (int i = 0; i < kWidth; ++i) total.numbers[i] = part == 0 ? pack.numbers[i] : total.numbers[i] + pack.numbers[i];
-    }
-    if (accumulate) {
-      const Pack<float, kWidth> before = load_pack<kWidth>(out.row(row) + col);
-      for (int i = 0; i < kWidth; ++i) total.numbers[i] = before.numbers[i] + total.numbers[i];
-    }
+    Pack<float, kWidth> total = tree_sum_up_to<kMostParts>(num_parts, [&](int part) { return load_pack<kWidth>(parts[part].row(row) + col); });
+    if (bias) total = add(total, load_pack<kWidth>(bias + col));
+    if (accumulate) total = add(load_pack<kWidth>(out.row(row) + col), total);
     store_pack<kWidth>(out.row(row) + col, total);
   }
 };
@@ -145,10 +141,10 @@ void take_rows(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Sp
   run(stream, TakeRows{out, x, rows.data}, out.rows, out.cols, by_fours(out) && by_fours(x));
 }
 
-void sum(cudaStream_t stream, Matrix<float> out, Span<const Matrix<const float>> parts, Epilogue epilogue) {
+void sum(cudaStream_t stream, Matrix<float> out, Span<const Matrix<const float>> parts, Span<const float> bias, Epilogue epilogue) {
   check(parts.size <= Sum::kMostParts, "sum: expected at most ", Sum::kMostParts, " parts, got ", parts.size);
-  Sum operation{out, {}, static_cast<int>(parts.size), epilogue == Epilogue::accumulate};
-  bool fours = by_fours(out);
+  Sum operation{out, {}, static_cast<int>(parts.size), bias.data, epilogue == Epilogue::accumulate};
+  bool fours = by_fours(out) && by_fours(bias.data, 0, out.cols);
   for (int64_t i = 0; i < parts.size; ++i) {
     operation.parts[i] = parts[i];
     fours = fours && by_fours(parts[i]);

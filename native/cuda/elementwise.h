@@ -10,7 +10,7 @@ namespace cuda {
 
 void embed(cudaStream_t stream, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale);
 void take_rows(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Span<const int32_t> rows);
-void sum(cudaStream_t stream, Matrix<float> out, Span<const Matrix<const float>> parts, Epilogue epilogue);
+void sum(cudaStream_t stream, Matrix<float> out, Span<const Matrix<const float>> parts, Span<const float> bias, Epilogue epilogue);
 void gate(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Activation activation);
 void scale(cudaStream_t stream, Matrix<float> x, float factor);
 void softcap(cudaStream_t stream, Matrix<float> x, float cap);

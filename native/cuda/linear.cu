@@ -25,6 +25,7 @@ LinearCall make_call(Matrix<float> out, int64_t tokens, const PackedWeight& weig
   call.cols = static_cast<int32_t>(weight.cols);
   call.pitch = static_cast<int32_t>(row_pitch(weight.cols));
   call.tokens = static_cast<int32_t>(tokens);
+  call.num_slices = static_cast<int32_t>(num_slices(weight));
   call.bias = bias.data;
   call.out = out.data;
   call.out_stride = out.stride;
@@ -92,7 +93,7 @@ void Linear::run(Matrix<float> out, Matrix<const float> x, const PackedWeight& w
     launch(finish_kernel, dim3(static_cast<unsigned>(ceil_div(out.rows * out.cols, kThreads))), dim3(kThreads), 0, stream_, out, epilogue);
     return;
   }
-  const LinearTile tile = plan_linear(weight.rows, x.rows, num_multiprocessors_);
+  const LinearTile tile = plan_linear(weight.rows, x.rows, call.num_slices, num_multiprocessors_);
   linear_tile(stream_, call, source, ceil_div(x.rows, tile.tokens), tile, partials_.reserve<float4>(0), arrivals_.reserve<unsigned>(0));
 }
 

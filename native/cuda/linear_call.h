@@ -8,6 +8,7 @@
 #include "cuda/activation.h"
 #include "cuda/linear_plan.h"
 #include "cuda/mma.h"
+#include "cuda/tree_sum.h"
 #include "ops/types.h"
 
 namespace parley {
@@ -20,6 +21,7 @@ struct LinearCall {
   int32_t cols;
   int32_t pitch;   // row_pitch(cols)
   int32_t tokens;
+  int32_t num_slices;  // 1, 2, 4 or 8
   const void* x;   // float32 [.., cols], or rounded to the weights' type [.., pitch] where a kernel says so
   int64_t x_stride;
   const float* bias;  // [rows] or null
@@ -100,23 +102,12 @@ __device__ __forceinline__ void multiply_32(float (&sum)[4], const uint4& upper,
   mma_m16n8k16<T>(sum, {upper.z, lower.z, upper.w, lower.w}, tokens[1]);
 }
 
-// Units of 64 columns in a slice (linear_plan.h).
-__device__ inline int slice_units(int num_units) { return (num_units + kNumSlices - 1) / kNumSlices; }
-
-__device__ inline float add(float a, float b) { return a + b; }
-__device__ inline float4 add(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
-
-// Adds the sums of n consecutive slices, or of parts of them, in the tree of linear_plan.h; n is a power of two.
-template <int n, class Load>
-__device__ auto tree_sum(const Load& load, int first = 0) {
-  if constexpr (n == 1) {
-    return load(first);
-  } else {
-    return add(tree_sum<n / 2>(load, first), tree_sum<n / 2>(load, first + n / 2));
-  }
+// The first unit of 64 columns of a slice (linear_plan.h); that of slice num_slices is behind the last.
+__device__ inline int slice_begin(const LinearCall& call, int slice) {
+  return slice * (call.pitch / static_cast<int>(kUnitCols)) / call.num_slices;
 }
 
-// The same tree for one who finishes slice after slice and holds n times 4 numbers: sums that wait for their other half, one a level.
+// The tree of linear_plan.h for one who finishes slice after slice and holds n times 4 numbers: sums that wait for their other half, one a level.
 template <int n>
 struct WaitingSums {
   float4 sums[3][n];

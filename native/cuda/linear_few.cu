@@ -1,7 +1,7 @@
 // linear with 16-bit weights for up to 8 tokens: the weights go from memory straight into registers, once.
 //
-// A block computes 16 or 32 rows of W; each of its 8 warps sums one slice of the columns, and the slices' sums meet in shared memory. The
-// weights are the 16-row operand of the tensor cores, the tokens the 8-column one; a lane's share of both: multiply_32 in linear_call.h.
+// A block computes 16 or 32 rows of W; it has a warp for each slice of the columns, and the slices' sums meet in shared memory. The weights
+// are the 16-row operand of the tensor cores, the tokens the 8-column one; a lane's share of both: multiply_32 in linear_call.h.
 #include "cuda/launch.h"
 #include "cuda/linear_call.h"
 
@@ -9,11 +9,11 @@ namespace parley {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = 32 * kNumSlices;
+constexpr int kMostThreads = 32 * kNumSlices;
 
 // Block (i, j) computes rows 16 kRowTiles i .. of token tile j.
 template <class T, int kRowTiles, class Source>
-__global__ void __launch_bounds__(kThreads, 2) few_kernel(LinearCall call, Source source) {
+__global__ void __launch_bounds__(kMostThreads, 2) few_kernel(LinearCall call, Source source) {
   constexpr int kRows = 16 * kRowTiles;
   constexpr int kDepth = 4 / kRowTiles;  // units on their way: 8 KiB a warp
   constexpr int kTokenStride = kRows + 4;  // lanes with different t write different banks
@@ -36,10 +36,8 @@ __global__ void __launch_bounds__(kThreads, 2) few_kernel(LinearCall call, Sourc
   const bool has_token = g < tile.count;
   const float* x = static_cast<const float*>(call.x) + source.x_row(tile.first + (has_token ? g : 0)) * call.x_stride;
 
-  const int num_units = call.pitch / static_cast<int>(kUnitCols);
-  const int length = slice_units(num_units);
-  const int begin = slice * length;
-  const int end = min(begin + length, num_units);
+  const int begin = slice_begin(call, slice);
+  const int end = slice_begin(call, slice + 1);
 
   uint4 ahead[kDepth][2 * kRowTiles][2];  // [unit][row][half of the unit]
   const auto load = [&](uint4(&into)[2 * kRowTiles][2], int unit) {
@@ -84,19 +82,21 @@ __global__ void __launch_bounds__(kThreads, 2) few_kernel(LinearCall call, Sourc
     }
   }
   __syncthreads();
-  if (threadIdx.x >= kFewTokens * kRows) return;
-  const int row = first_row + static_cast<int>(threadIdx.x) % kRows;
-  const int token = static_cast<int>(threadIdx.x) / kRows;
-  if (row >= call.rows || token >= tile.count) return;
-  float y = tree_sum<kNumSlices>([&](int s) { return sums[s][token * kTokenStride + static_cast<int>(threadIdx.x) % kRows]; });
-  if (call.bias) y += call.bias[row];
-  finish(call.out + (tile.first + token) * call.out_stride + row, y, call.epilogue);
+  for (int i = static_cast<int>(threadIdx.x); i < tile.count * kRows; i += static_cast<int>(blockDim.x)) {
+    const int row = first_row + i % kRows;
+    const int token = i / kRows;
+    if (row >= call.rows) continue;
+    float y = tree_sum_up_to<kNumSlices>(call.num_slices, [&](int s) { return sums[s][token * kTokenStride + i % kRows]; });
+    if (call.bias) y += call.bias[row];
+    finish(call.out + (tile.first + token) * call.out_stride + row, y, call.epilogue);
+  }
 }
 
 template <class T, class Source>
 void start(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles, int64_t block_rows) {
   const dim3 grid(static_cast<unsigned>(ceil_div(call.rows, block_rows)), static_cast<unsigned>(max_tiles));
-  launch(block_rows == 32 ? few_kernel<T, 2, Source> : few_kernel<T, 1, Source>, grid, dim3(kThreads), 0, stream, call, source);
+  launch(block_rows == 32 ? few_kernel<T, 2, Source> : few_kernel<T, 1, Source>, grid,
+         dim3(static_cast<unsigned>(32 * call.num_slices)), 0, stream, call, source);
 }
 
 }  // namespace

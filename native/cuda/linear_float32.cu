@@ -25,13 +25,12 @@ __global__ void __launch_bounds__(kThreads) float32_kernel(LinearCall call, Sour
   const int first_row = static_cast<int>(blockIdx.y) * kRows;
   const int lane = static_cast<int>(threadIdx.x) % 32;  // a column while copying, a row while multiplying
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int length = slice_units(call.pitch / static_cast<int>(kUnitCols)) * static_cast<int>(kUnitCols);
 
   float sums[1][kTokensOfThread] = {};
   WaitingSums<1> waiting;
-  for (int slice = 0; slice < kNumSlices; ++slice) {
-    const int end = min((slice + 1) * length, call.pitch);
-    for (int first = slice * length; first < end; first += kCols) {
+  for (int slice = 0; slice < call.num_slices; ++slice) {
+    const int end = slice_begin(call, slice + 1) * static_cast<int>(kUnitCols);
+    for (int first = slice_begin(call, slice) * static_cast<int>(kUnitCols); first < end; first += kCols) {
       for (int i = warp; i < kRows; i += kThreads / 32) {
         const int row = min(first_row + i, call.rows - 1);
         weight[i][lane] = static_cast<const float*>(tile.weight)[static_cast<int64_t>(row) * call.pitch + first + lane];
@@ -47,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) float32_kernel(LinearCall call, Sour
       }
       __syncthreads();
     }
-    waiting.add_slice(sums, slice, kNumSlices);
+    waiting.add_slice(sums, slice, call.num_slices);
   }
 
   const int row = first_row + lane;

@@ -1,9 +1,9 @@
 // How `linear` is cut into blocks. Plain arithmetic: tests run it without a GPU.
 //
-// One order of summation, whichever kernel runs and however many tokens there are. The units of 64 columns are cut into 8 slices of equal
-// length, the last ones shorter or empty. Inside a slice the products are added unit after unit, 16 columns a tensor core instruction, from
-// zero on; the slices' sums are added in the tree ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). So a slice, or an aligned half or quarter of
-// them, can be the work of a warp, of a block or of a GPU, and the bits are those of one who does it all.
+// One order of summation, whichever kernel runs and however many tokens there are. The units of 64 columns are cut into 8 slices: of n
+// units, slice s begins at unit floor(s n / 8). Inside a slice the products are added unit after unit, 16 columns a tensor core instruction,
+// from zero on; the slices' sums are added in the tree ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). So a slice, or an aligned half or quarter
+// of them, can be the work of a warp, of a block or of a GPU, and the bits are those of one who does it all.
 #pragma once
 
 #include <algorithm>
@@ -11,11 +11,18 @@
 
 #include "base/arithmetic.h"
 #include "cuda/packed_weight.h"
+#include "ops/types.h"
 
 namespace parley {
 namespace cuda {
 
 constexpr int kNumSlices = 8;
+
+// Slices of a weight. One of 2, 4 or 8 parts of a matrix, each of whole units, has its share of the matrix's slices: for r of N parts with u
+// units, floor((8 r / N + s) N u / 8) = r u + floor(s u / (8 / N)).
+inline int64_t num_slices(const PackedWeight& weight) {
+  return kNumSlices % weight.parts == 0 && weight.cols % kUnitCols == 0 ? kNumSlices / weight.parts : kNumSlices;
+}
 
 // Most tokens of the kernel that reads a weight straight into registers: one side of a tensor core instruction.
 constexpr int64_t kFewTokens = 8;
@@ -38,11 +45,11 @@ inline int64_t tile_tokens(int64_t tokens) { return tokens <= 16 ? 16 : tokens <
 inline int64_t tile_rows(int64_t tile_tokens) { return tile_tokens <= 32 ? 64 : 128; }
 
 // Sums are split while three quarters of the GPU would stand idle otherwise, which leaves at most 3/2 blocks a multiprocessor.
-inline LinearTile plan_linear(int64_t rows, int64_t tokens, int64_t num_multiprocessors) {
+inline LinearTile plan_linear(int64_t rows, int64_t tokens, int64_t num_slices, int64_t num_multiprocessors) {
   LinearTile tile{0, tile_tokens(tokens), 1};
   tile.rows = tile_rows(tile.tokens);
   const int64_t num_tiles = ceil_div(rows, tile.rows) * ceil_div(tokens, tile.tokens);
-  while (tile.splits < kNumSlices && num_tiles * tile.splits * 4 <= num_multiprocessors * 3) tile.splits *= 2;
+  while (tile.splits < num_slices && num_tiles * tile.splits * 4 <= num_multiprocessors * 3) tile.splits *= 2;
   return tile;
 }
 

@@ -86,11 +86,10 @@ __global__ void __launch_bounds__(kThreads, kTokenTiles == 8 ? 1 : 2) tile_kerne
   const uint4* weight = static_cast<const uint4*>(tile.weight);
   const uint4* x = static_cast<const uint4*>(call.x);
 
-  const int num_units = call.pitch / static_cast<int>(kUnitCols);
-  const int length = slice_units(num_units);
-  const int num_slices = kNumSlices / static_cast<int>(gridDim.z);
-  const int begin = min(static_cast<int>(blockIdx.z) * num_slices * length, num_units);
-  const int end = min(begin + num_slices * length, num_units);
+  const int num_slices = call.num_slices / static_cast<int>(gridDim.z);
+  const int first_slice = static_cast<int>(blockIdx.z) * num_slices;
+  const int begin = slice_begin(call, first_slice);
+  const int end = slice_begin(call, first_slice + num_slices);
 
   // One group of copies a unit, empty behind the last one, keeps the count.
   const auto fetch = [&](int stage, int unit) {
@@ -108,7 +107,7 @@ __global__ void __launch_bounds__(kThreads, kTokenTiles == 8 ? 1 : 2) tile_kerne
   int unit = begin;
   int current = 0;  // stage
   for (int slice = 0; slice < num_slices; ++slice) {
-    const int slice_end = min(begin + (slice + 1) * length, end);
+    const int slice_end = slice_begin(call, first_slice + slice + 1);
     for (; unit < slice_end; ++unit) {
       cp_async_wait<S::kStages - 2>();
       __syncthreads();  // the unit is there for all, and all are done with the one before it

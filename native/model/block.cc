@@ -18,7 +18,9 @@ Epilogue epilogue_of(Activation activation) {
 void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, const PackedWeight& table,
                   Span<const int32_t> tokens, float scale) {
   backend.embed(collective == nullptr ? out : part, table, tokens, scale);
-  if (collective != nullptr) collective->all_reduce(out, part, Epilogue::store);
+  if (collective == nullptr) return;
+  const Summand summand{part, {}};
+  collective->all_reduce(out, {&summand, 1}, Epilogue::store);
 }
 
 void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
@@ -27,8 +29,9 @@ void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix
     backend.linear(out, x, weights.weight, weights.bias, epilogue);
     return;
   }
-  backend.linear(part, x, weights.weight, weights.bias, Epilogue::store);
-  collective->all_reduce(out, part, epilogue);
+  backend.linear(part, x, weights.weight, {}, Epilogue::store);
+  const Summand summand{part, weights.bias};
+  collective->all_reduce(out, {&summand, 1}, epilogue);
 }
 
 void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,

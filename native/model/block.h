@@ -70,7 +70,7 @@ Span<const T> span(const std::vector<T>& list) {
 }
 
 // out += x
-inline void add(Backend& backend, Matrix<float> out, Matrix<const float> x) { backend.sum(out, {&x, 1}, Epilogue::accumulate); }
+inline void add(Backend& backend, Matrix<float> out, Matrix<const float> x) { backend.sum(out, {&x, 1}, {}, Epilogue::accumulate); }
 
 // What follows is summed over the ranks, of whom each has a summand, its `part`, which is scratch as large as `out`. With no collective the
 // rank is alone, and no part is needed.

@@ -67,6 +67,7 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, const Sta
       {&Decoder::branch_, has_branch ? limits.rows : 0, spec.hidden_size},
       {&Decoder::embedded_, projected ? limits.rows : 0, embedding},
       {&Decoder::part_, alone ? 0 : limits.rows, std::max(spec.hidden_size, embedding)},
+      {&Decoder::apart_, !alone && model.same_bits && spec.topology != Topology::sequential ? limits.rows : 0, spec.hidden_size},
       {&Decoder::whole_heads_, !alone && spec.qk_norm == QkNorm::whole ? limits.rows : 0, head_layout(model.whole).query_size()},
       {&Decoder::qkv_, limits.rows, heads.qkv_size()},
       {&Decoder::attention_, limits.rows, heads.query_size()},
@@ -143,8 +144,7 @@ Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& 
 }
 
 void Decoder::forward(const Step& step) {
-  // Ranks wait for each other in between, which is no op.
-  has_logits_ = collective_ == nullptr && step.only_decodes();
+  has_logits_ = (collective_ == nullptr || collective_->recordable()) && step.only_decodes();
   const StepShape shape = has_logits_ ? padded(step.shape()) : step.shape();
   num_rows_ = shape.rows;
   num_samples_ = static_cast<int64_t>(step.samples.size());
@@ -177,7 +177,7 @@ void Decoder::run_blocks() {
     return normed;
   };
 
-  // Parallel branches are added to the residual stream together.
+  // Parallel branches are added to the residual stream together, by one all-reduce.
   const bool adds_together = collective_ != nullptr && spec_.topology != Topology::sequential;
   embed();
   for (int64_t i = 0; i < spec_.num_layers; ++i) {
@@ -188,7 +188,7 @@ void Decoder::run_blocks() {
     if (spec_.topology == Topology::parallel) mlp_input = input_of(layer.mlp_norm);
     const auto attention = first_rows(attention_, num_rows_);
     if (adds_together) {
-      backend_.linear(part(spec_.hidden_size), attention, layer.attention_out.weight, layer.attention_out.bias, Epilogue::store);
+      project_attention(attention, layer.attention_out);
     } else {
       add_branch(attention, layer.attention_out, layer.attention_norm, layer.attention_output_norm);
     }
@@ -201,8 +201,9 @@ void Decoder::run_blocks() {
     const auto mlp = first_rows(mlp_, num_rows_);
     run_mlp(spec_, backend_, layer, mlp_input, gate_up_.rows > 0 ? first_rows(gate_up_, num_rows_) : gate_up_, mlp);
     if (adds_together) {
-      backend_.linear(part(spec_.hidden_size), mlp, layer.mlp_down.weight, layer.mlp_down.bias, Epilogue::accumulate);
-      collective_->all_reduce(hidden, part(spec_.hidden_size), Epilogue::accumulate);
+      const Epilogue epilogue = apart_.rows > 0 ? Epilogue::store : Epilogue::accumulate;
+      backend_.linear(part(spec_.hidden_size), mlp, layer.mlp_down.weight, {}, epilogue);
+      add_parts(layer, layer.mlp_down.bias);
     } else {
       add_branch(mlp, layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
     }
@@ -277,10 +278,32 @@ void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) 
     backend_.mix_experts(hidden, input, experts, shares, span(layer.experts), spec_.activation);
     return;
   }
-  const auto summand = part(spec_.hidden_size);
-  if (spec_.topology == Topology::sequential) backend_.sum(summand, {}, Epilogue::store);
-  backend_.mix_experts(summand, input, experts, shares, span(layer.experts), spec_.activation);
-  collective_->all_reduce(hidden, summand, Epilogue::accumulate);
+  const auto own = part(spec_.hidden_size);
+  const bool sequential = spec_.topology == Topology::sequential;
+  if (sequential || apart_.rows > 0) backend_.sum(own, {}, {}, Epilogue::store);
+  backend_.mix_experts(own, input, experts, shares, span(layer.experts), spec_.activation);
+  if (sequential) {
+    const Summand summand{own, {}};
+    collective_->all_reduce(hidden, {&summand, 1}, Epilogue::accumulate);
+  } else {
+    add_parts(layer, {});
+  }
+}
+
+// Of parallel branches the attention's summand. The other branch adds its own to it; or it stays apart, so that each is summed over the ranks
+// by itself. That is twice as much for the ranks to read, and the way to the bits of one rank, which adds one branch after the other.
+void Decoder::project_attention(Matrix<const float> attention, const LinearWeights& out) {
+  const bool apart = apart_.rows > 0;
+  const bool has_bias = !apart && model_.rank == 0;  // else add_parts() adds it
+  backend_.linear(apart ? first_rows(apart_, num_rows_) : part(spec_.hidden_size), attention, out.weight,
+                  has_bias ? out.bias : Span<const float>(), Epilogue::store);
+}
+
+// hidden_ += the ranks' summands of parallel branches. bias: of the branch beside the attention.
+void Decoder::add_parts(const LayerWeights& layer, Span<const float> bias) {
+  const Summand summands[] = {{first_rows(apart_, num_rows_), layer.attention_out.bias}, {part(spec_.hidden_size), bias}};
+  const bool apart = apart_.rows > 0;
+  collective_->all_reduce(first_rows(hidden_, num_rows_), {summands + (apart ? 0 : 1), apart ? 2 : 1}, Epilogue::accumulate);
 }
 
 // The rank's summand of what is `cols` wide.
@@ -304,7 +327,7 @@ void Decoder::norm_heads(Matrix<float> heads, const NormWeights& weights, const 
     norm(whole, whole, weights);
     const Range own = columns[static_cast<size_t>(model_.rank)];
     const Matrix<const float> own_part(whole.data + own.first, num_rows_, own.count, whole.stride);
-    backend_.sum(heads, {&own_part, 1}, Epilogue::store);
+    backend_.sum(heads, {&own_part, 1}, {}, Epilogue::store);
     return;
   }
   const float eps = static_cast<float>(spec_.norm_eps);
@@ -332,7 +355,14 @@ void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const 
 }
 
 Matrix<float> Decoder::sample_logits() {
-  return has_logits_ ? first_rows(logits_, num_samples_) : unembed(lists_.sample_rows());
+  const Matrix<float> logits = collective_ == nullptr ? logits_ : whole_logits_;
+  return first_rows(has_logits_ ? logits : unembed(lists_.sample_rows()), own_samples().count);
+}
+
+// Rows that fill the step up are the last ones.
+Range Decoder::own_samples() const {
+  const Range own = own_rows(lists_.sample_rows().size);
+  return {own.first, std::clamp<int64_t>(num_samples_ - own.first, 0, own.count)};
 }
 
 Matrix<float> Decoder::final_hidden(Span<const int32_t> rows) {

@@ -35,6 +35,9 @@ class Decoder {
   // Logits [own_rows(rows.size), vocab] of the same: the ranks share the rows out between them. The caller may let ops write into them.
   Matrix<float> unembed(Span<const int32_t> rows);
 
+  // Which rows of forward()'s step that choose a token this rank has the logits of.
+  Range own_samples() const;
+
   // Which of `count` rows of logits are this rank's.
   Range own_rows(int64_t count) const { return share_of(count, model_.rank, model_.num_ranks()); }
 
@@ -54,6 +57,8 @@ class Decoder {
   void attend_encoder(int64_t layer);
   void add_experts(const LayerWeights& layer, Matrix<const float> input);
   Matrix<float> part(int64_t cols) const;
+  void project_attention(Matrix<const float> attention, const LinearWeights& out);
+  void add_parts(const LayerWeights& layer, Span<const float> bias);
   void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
   void norm_heads(Matrix<float> heads, const NormWeights& weights, const std::vector<Range>& columns);
   void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm, const NormWeights& output_norm);
@@ -86,6 +91,7 @@ class Decoder {
   Matrix<float> branch_;         // [T, H] what is normalised before it is added, and position embeddings
   Matrix<float> embedded_;       // [T, E]
   Matrix<float> part_;           // [T, H or E] the rank's summand of an all-reduce
+  Matrix<float> apart_;          // [T, H] the attention's, where it is not in the same one as the parallel branch's
   Matrix<float> whole_heads_;    // [T, all ranks' Q or KV] for norms of the whole row
   Matrix<float> qkv_;            // [T, Q + 2 KV]
   Matrix<float> attention_;      // [T, Q]

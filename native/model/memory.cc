@@ -44,7 +44,7 @@ ScratchLimits scratch_limits(const RankModel& model, const EngineOptions& option
 
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, const Backend& backend) {
   std::vector<RankModel> ranks;
-  for (int64_t rank = 0; rank < options.tensor_parallel_size; ++rank) ranks.emplace_back(spec, rank, options.tensor_parallel_size);
+  for (int64_t rank = 0; rank < options.tensor_parallel_size; ++rank) ranks.emplace_back(spec, options, rank);
 
   MemoryPlan plan;
   for (const RankModel& model : ranks) {

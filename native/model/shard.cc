@@ -62,8 +62,12 @@ std::vector<Shard> make_shards(const ModelSpec& spec, int64_t num_ranks) {
   return shards;
 }
 
-RankModel::RankModel(const ModelSpec& spec, int64_t rank, int64_t num_ranks)
-    : rank(rank), shards(make_shards(spec, num_ranks)), whole(spec), own(spec) {
+RankModel::RankModel(const ModelSpec& spec, const EngineOptions& options, int64_t rank)
+    : rank(rank),
+      shards(make_shards(spec, options.tensor_parallel_size)),
+      whole(spec),
+      own(spec),
+      same_bits(options.device == Device::cuda && options.deterministic) {
   const Shard& shard = shards[static_cast<size_t>(rank)];
   own.num_heads = shard.heads.count;
   own.num_kv_heads = shard.kv_heads.count;
@@ -73,6 +77,11 @@ RankModel::RankModel(const ModelSpec& spec, int64_t rank, int64_t num_ranks)
   if (!spec.alibi_slopes.empty()) {
     own.alibi_slopes.assign(spec.alibi_slopes.begin() + shard.heads.first, spec.alibi_slopes.begin() + shard.heads.end());
   }
+}
+
+int64_t RankModel::equal_parts(Range Shard::* part) const {
+  const auto as_many = [&](const Shard& shard) { return (shard.*part).count == (shards[0].*part).count; };
+  return std::all_of(shards.begin(), shards.end(), as_many) ? num_ranks() : 1;
 }
 
 Slice slice_of(TensorRole role, const ModelSpec& spec, const Shard& shard, int64_t rows, int64_t cols, int64_t num_parts) {
@@ -110,11 +119,6 @@ Slice slice_of(TensorRole role, const ModelSpec& spec, const Shard& shard, int64
     case TensorRole::expert_up_weight: slice.rows = shard.expert; break;
     case TensorRole::expert_down_weight: slice.cols = shard.expert; break;
     case TensorRole::relative_bias: slice.cols = shard.heads; break;
-    // Every rank's summand would have it, and the sum many times.
-    case TensorRole::attention_out_bias:
-    case TensorRole::mlp_down_bias:
-      if (shard.rank > 0) slice.parts = {};
-      break;
     default: break;
   }
   return slice;

@@ -29,15 +29,19 @@ std::vector<Shard> make_shards(const ModelSpec& spec, int64_t num_ranks);
 // A model as one of its ranks sees it.
 struct RankModel {
   // Throws Error as make_shards does.
-  RankModel(const ModelSpec& spec, int64_t rank, int64_t num_ranks);
+  RankModel(const ModelSpec& spec, const EngineOptions& options, int64_t rank);
 
   const Shard& shard() const { return shards[static_cast<size_t>(rank)]; }
   int64_t num_ranks() const { return static_cast<int64_t>(shards.size()); }
+
+  // num_ranks() if all ranks have equally many of what `part` counts, else 1.
+  int64_t equal_parts(Range Shard::* part) const;
 
   int64_t rank;
   std::vector<Shard> shards;  // of all ranks
   ModelSpec whole;
   ModelSpec own;  // what the rank computes: `whole` with the sizes of its shard
+  bool same_bits; // what the ranks add up they add as one rank alone does
 };
 
 // What a rank has of a tensor [rows, cols] of `role`: these rows and columns. Of tensors that share a role, these (experts, or the norms

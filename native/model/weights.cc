@@ -302,13 +302,27 @@ int64_t sum_bytes(const std::vector<PackedWeight*>& matrices, const Backend& bac
   return total;
 }
 
+// Tells the matrices whose columns are a part of the whole model's.
+void tell_parts(const RankModel& model, Weights& weights) {
+  const int64_t heads = model.equal_parts(&Shard::heads), mlp = model.equal_parts(&Shard::mlp), expert = model.equal_parts(&Shard::expert);
+  for (auto* layers : {&weights.encoder_layers, &weights.layers}) {
+    for (LayerWeights& layer : *layers) {
+      layer.attention_out.weight.parts = layer.cross_out.weight.parts = heads;
+      layer.mlp_down.weight.parts = mlp;
+      for (ExpertWeights& one : layer.experts) one.down.parts = expert;
+    }
+  }
+}
+
 // One arena for all of them.
-void allocate_matrices(const ModelSpec& spec, DType dtype, Backend& backend, Weights& weights) {
+void allocate_matrices(const RankModel& model, DType dtype, Backend& backend, Weights& weights) {
+  const ModelSpec& spec = model.own;
   const std::vector<PackedWeight*> matrices = shape_matrices(spec, dtype, weights);
   weights.num_bytes = sum_bytes(matrices, backend);
   weights.matrices = std::make_unique<Arena>(backend, weights.num_bytes);
   for (PackedWeight* weight : matrices) weight->data = weights.matrices->take(backend.packed_bytes(weight->rows, weight->cols, dtype));
   if (spec.tie_word_embeddings) weights.unembedding.weight = weights.embedding;
+  tell_parts(model, weights);
 }
 
 }  // namespace
@@ -322,7 +336,7 @@ Weights load_weights(const RankModel& model, const std::vector<TensorSource>& so
                      DType dtype, Backend& backend, const std::function<void(double)>& progress) {
   const ModelSpec& spec = model.whole;
   Weights weights;
-  allocate_matrices(model.own, dtype, backend, weights);
+  allocate_matrices(model, dtype, backend, weights);
 
   std::vector<std::unique_ptr<MappedFile>> mapped;
   for (const std::string& path : files) mapped.push_back(std::make_unique<MappedFile>(path));

@@ -11,7 +11,7 @@ namespace parley {
 
 Worker::Worker(const ModelSource& source, const EngineOptions& options, int64_t rank, int64_t num_pages, MeetingPlace* place,
                const std::function<void(double)>& progress)
-    : model_(source.spec, rank, options.tensor_parallel_size),
+    : model_(source.spec, options, rank),
       num_threads_(threads_of_rank(options, rank)),
       backend_(make_backend(options, rank, static_cast<int>(num_threads_))),
       collective_(place == nullptr ? nullptr : place->join(rank, *backend_)),
@@ -48,7 +48,7 @@ void Worker::copy_pages(const Step& step) {
 void Worker::sample(const Step& step, StepResult& result) {
   if (step.samples.empty()) return;
   const Matrix<float> logits = decoder_->sample_logits();
-  const auto [first, count] = decoder_->own_rows(static_cast<int64_t>(step.samples.size()));
+  const auto [first, count] = decoder_->own_samples();
   if (count == 0) return;
   backend_->sample(logits, {step.samples.data() + first, count}, model_.whole.num_sampled_ids, {result.tokens.data() + first, count},
                    {result.logprobs.data() + first, count}, {result.ranks.data() + first, count},

@@ -17,10 +17,10 @@ namespace {
 class Barrier {
  public:
   explicit Barrier(int64_t num_ranks)
-      : parts(static_cast<size_t>(num_ranks)), marks(static_cast<size_t>(2 * num_ranks)), num_ranks_(num_ranks) {}
+      : parts(kMaxSummands, std::vector<Matrix<const float>>(static_cast<size_t>(num_ranks))), marks(static_cast<size_t>(2 * num_ranks)), num_ranks_(num_ranks) {}
 
   // Written by each rank before a wait(), read by all behind it.
-  std::vector<Matrix<const float>> parts;
+  std::vector<std::vector<Matrix<const float>>> parts;  // [summands, ranks]
   std::vector<void*> marks;  // [2, ranks]: of one meeting and of the next, for a rank may come there while others still read
 
   // The number of the meeting that is next, the same for all until they have come to it.
@@ -90,18 +90,23 @@ class SharedCollective final : public Collective {
   SharedCollective(std::shared_ptr<Barrier> barrier, int64_t rank, Backend& backend)
       : barrier_(std::move(barrier)), rank_(static_cast<size_t>(rank)), backend_(backend) {}
 
-  void all_reduce(Matrix<float> out, Matrix<const float> part, Epilogue epilogue) override {
-    show(part);
-    backend_.sum(out, {barrier_->parts.data(), static_cast<int64_t>(barrier_->parts.size())}, epilogue);
+  void all_reduce(Matrix<float> out, Span<const Summand> summands, Epilogue epilogue) override {
+    for (int64_t i = 0; i < summands.size; ++i) show(i, summands[i].part);
+    meet();
+    for (int64_t i = 0; i < summands.size; ++i) {
+      const auto& parts = barrier_->parts[static_cast<size_t>(i)];
+      backend_.sum(out, {parts.data(), static_cast<int64_t>(parts.size())}, summands[i].bias, i == 0 ? epilogue : Epilogue::accumulate);
+    }
     meet();
   }
 
   void gather(Matrix<float> out, Matrix<const float> part, Span<const Range> columns, int64_t first_row) override {
-    show(part);
+    show(0, part);
+    meet();
     for (int64_t r = 0; r < columns.size; ++r) {
-      const Matrix<const float>& theirs = barrier_->parts[static_cast<size_t>(r)];
+      const Matrix<const float>& theirs = barrier_->parts[0][static_cast<size_t>(r)];
       const Matrix<const float> rows(theirs.data + first_row * theirs.stride, out.rows, theirs.cols, theirs.stride);
-      backend_.sum({out.data + columns[r].first, out.rows, columns[r].count, out.stride}, {&rows, 1}, Epilogue::store);
+      backend_.sum({out.data + columns[r].first, out.rows, columns[r].count, out.stride}, {&rows, 1}, {}, Epilogue::store);
     }
     meet();
   }
@@ -111,11 +116,7 @@ class SharedCollective final : public Collective {
   void reset() override { barrier_->reset(); }
 
  private:
-  // Behind it, all ranks' parts are there.
-  void show(Matrix<const float> part) {
-    barrier_->parts[rank_] = part;
-    meet();
-  }
+  void show(int64_t summand, Matrix<const float> part) { barrier_->parts[static_cast<size_t>(summand)][rank_] = part; }
 
   // Behind it, what all ranks have done so far is done: at once where ops are done when they return; elsewhere for all later ops, while
   // their threads meet only to say what these have to wait for.
@@ -125,7 +126,7 @@ class SharedCollective final : public Collective {
       ~Waiting() { flag.store(false); }
       std::atomic<bool>& flag;
     } waiting(waiting_);
-    const size_t num_ranks = barrier_->parts.size();
+    const size_t num_ranks = barrier_->parts[0].size();
     void** marks = &barrier_->marks[barrier_->round() % 2 * num_ranks];
     marks[rank_] = backend_.mark();
     barrier_->wait();

@@ -25,7 +25,17 @@ struct PackedWeight {
   DType dtype = DType::float32;
   int64_t rows = 0;
   int64_t cols = 0;
+  int64_t parts = 1;  // equal parts into which the columns of a matrix were cut, of which these are one; each rank has another
 };
+
+// What each rank has one of, [T, n], whose sum is wanted; and what is added to that sum, [n] or empty, the same on all ranks.
+struct Summand {
+  Matrix<const float> part;
+  Span<const float> bias;
+};
+
+// Most summands of an all-reduce.
+constexpr int64_t kMaxSummands = 2;
 
 // Rows first_row.. of `weight`, stored in the host's memory: row i starts at data + i * stride_bytes and has weight.cols numbers of dtype,
 // at any alignment.

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, test } from 'vitest'
 import { forwardLogits, type ModelSource, type StartOptions, startEngine } from '../../src/engine/addon.js'
 import { type Engine, EngineFailure } from '../../src/engine/engine.js'
+import { makeRandomModel, neoxSpec } from '../engine/random_model.js'
 import { collect } from '../engine/tiny_engine.js'
 import { loadUntokenized } from '../models/untokenized.js'
 
@@ -65,7 +66,35 @@ describe.each([
   })
 })
 
-test('three ranks on two GPUs answer as one', async () => {
+// Hidden layers of 512 columns, of whose sums 2, 4 and 8 ranks have whole slices.
+describe('with `deterministic`', () => {
+  const shape = { vocab: 101, hidden: 64, layers: 1, heads: 8, positions: 64 }
+  test.each([
+    ['parallel branches', { topology: 'parallel' }],
+    ['sequential branches, few heads of keys and values', { topology: 'sequential', num_kv_heads: 2 }],
+  ] as const)('%s: 2, 4 and 8 ranks give the bits of one', (_, changed) => {
+    const model = makeRandomModel({ ...neoxSpec(shape), head_dim: 64, intermediate_size: 512, ...changed })
+    const bits = (tensor_parallel_size: number, devices: number, dtype: 'float32' | 'float16') => {
+      emulate(devices)
+      const tokens = Int32Array.from({ length: 5 }, (_, i) => i * 7 + 5)
+      const sized = { ...options, dtype, max_num_batched_tokens: 3, tensor_parallel_size }
+      return new Uint32Array(forwardLogits(model, sized, tokens).buffer)
+    }
+    try {
+      const one = bits(1, 1, 'float32')
+      expect(bits(2, 2, 'float32')).toEqual(one)
+      expect(bits(4, 4, 'float32')).toEqual(one)
+      expect(bits(8, 1, 'float32')).toEqual(one)
+      expect(bits(3, 1, 'float32')).not.toEqual(one)
+      expect(bits(4, 1, 'float16')).toEqual(bits(1, 1, 'float16'))
+    } finally {
+      model.dispose()
+    }
+  })
+})
+
+// Those that have a GPU each record steps as graphs, those that share one do not.
+test.each([2, 3])('three ranks on %i GPUs answer as one', async (devices) => {
   const model = await load('families/llama-plain')
   const requests = [3, 1, 17].map((length) => ({
     prompt: new Int32Array(length).fill(7),
@@ -80,7 +109,7 @@ test('three ranks on two GPUs answer as one', async () => {
       await engine.close()
     }
   }
-  emulate(2)
+  emulate(devices)
   expect(await answers(3)).toEqual(await answers(1))
 })
 

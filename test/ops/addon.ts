@@ -71,7 +71,7 @@ export interface AttentionRows {
 
 export interface Ops {
   embed(out: Matrix, table: Weight, tokens: Int32Array, scale: number): void
-  sum(out: Matrix, parts: Matrix[], epilogue: 'store' | 'accumulate'): void
+  sum(out: Matrix, parts: Matrix[], bias: Float32Array | null, epilogue: 'store' | 'accumulate'): void
   take_rows(out: Matrix, x: Matrix, rows: Int32Array): void
   layer_norm(
     out: Matrix,
@@ -248,6 +248,18 @@ export function row(matrix: Matrix, r: number): Float32Array {
 /** The rows [first, last) as a matrix over the same memory. */
 export function rows(matrix: Matrix, first: number, last: number): Matrix {
   return { data: matrix.data.subarray(first * matrix.cols, last * matrix.cols), rows: last - first, cols: matrix.cols }
+}
+
+/** The sum of float32 numbers in the order of the op `sum`: ((0 + 1) + (2 + 3)) + 4. */
+export function treeSum(values: number[]): number {
+  let level = values.length > 0 ? values : [0]
+  while (level.length > 1) {
+    level = Array.from({ length: Math.ceil(level.length / 2) }, (_, i) => {
+      const [left, right] = [level[2 * i] as number, level[2 * i + 1]]
+      return right === undefined ? left : Math.fround(left + right)
+    })
+  }
+  return level[0] as number
 }
 
 /** The bits, for comparisons in which NaN equals NaN and 0 differs from -0. */

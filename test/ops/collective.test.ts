@@ -3,7 +3,7 @@
 import { createRequire } from 'node:module'
 import { describe, expect, test } from 'vitest'
 import type { Isa } from '../../src/engine/contract.js'
-import { at, bits, freshRandom, type Matrix, poisoned, row, rows } from './addon.js'
+import { at, bits, freshRandom, type Matrix, poisoned, row, rows, treeSum } from './addon.js'
 
 interface Ranks {
   allReduce(outs: Matrix[], parts: Matrix[], epilogue: 'store' | 'accumulate'): void
@@ -32,8 +32,7 @@ describe.each([1, 2, 3, 5])('%i ranks', (count) => {
       const before = random.matrix(t, n)
       const outs = each(count, () => (epilogue === 'store' ? poisoned(t, n) : { ...before, data: before.data.slice() }))
       const expected = before.data.map((value, i) => {
-        const [first = 0, ...others] = parts.map(({ data }) => at(data, i))
-        const sum = others.reduce((total, part) => Math.fround(total + part), first)
+        const sum = treeSum(parts.map(({ data }) => at(data, i)))
         return epilogue === 'store' ? sum : value + sum
       })
       ranks.allReduce(outs, parts, epilogue)

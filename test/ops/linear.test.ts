@@ -281,6 +281,6 @@ describe('linear', () => {
     expect(() => ops.linear(poisoned(1, 4), x, weight, new Float32Array(3), 'store')).toThrow('bias')
     expect(() => ops.linear(poisoned(1, 4), x, weight, null, 'tanh' as Epilogue)).toThrow('argument 4')
     expect(() => ops.embed(poisoned(2, 4), weight, Int32Array.of(4), 1)).toThrow('rows of out and tokens: 2 and 1')
-    expect(() => ops.sum(poisoned(1, 4), [poisoned(1, 5)], 'store')).toThrow('columns of out and a part: 4 and 5')
+    expect(() => ops.sum(poisoned(1, 4), [poisoned(1, 5)], null, 'store')).toThrow('columns of out and a part: 4 and 5')
   })
 })

@@ -17,6 +17,7 @@ import {
   rounded,
   row,
   rows,
+  treeSum,
 } from './addon.js'
 
 const random = freshRandom('rows')
@@ -195,7 +196,7 @@ describeBackends('gate, sum, scale, take_rows and softcap', (ops) => {
     expect(Array.from(out.data, (value) => value || 0)).toEqual([0, 0, 200, Math.fround(1e30)])
   })
 
-  test.each(['store', 'accumulate'] as const)('sum adds its parts in order, and %s', (epilogue) => {
+  test.each(['store', 'accumulate'] as const)('sum adds neighbours first, then a bias, and %s', (epilogue) => {
     for (const [count, n] of [
       [0, 5],
       [1, 1],
@@ -208,13 +209,14 @@ describeBackends('gate, sum, scale, take_rows and softcap', (ops) => {
       const stride = n + 3
       const parts = Array.from({ length: count }, () => ({ ...random.matrix(3, stride), cols: n, stride }))
       const out = epilogue === 'store' ? poisoned(3, n) : random.matrix(3, n)
+      const bias = count % 2 === 0 ? random.normals(n) : null
       const expected = out.data.map((before, i) => {
         const at = Math.floor(i / n) * stride + (i % n)
-        const [first = 0, ...others] = parts.map(({ data }) => data[at] as number)
-        const total = others.reduce((sum, value) => Math.fround(sum + value), first)
+        const sum = treeSum(parts.map(({ data }) => data[at] as number))
+        const total = bias ? Math.fround(sum + (bias[i % n] as number)) : sum
         return epilogue === 'store' ? total : before + total
       })
-      ops.sum(out, parts, epilogue)
+      ops.sum(out, parts, bias, epilogue)
       expect(bits(out.data)).toEqual(bits(expected))
     }
   })

@@ -26,10 +26,21 @@ PARLEY_INLINE Vec first_of(Vec v, int64_t n) {
   return load_partial(lanes, n);
 }
 
-void sum(float* out, const float* const* parts, int64_t num_parts, int64_t n, bool accumulate) {
+void sum(float* out, const float* const* parts, int64_t num_parts, const float* bias, int64_t n, bool accumulate) {
   each_vector(out, n, [&](int64_t i, int64_t left) {
-    Vec total = num_parts > 0 ? load_some(parts[0] + i, left) : broadcast(0.0f);
-    for (int64_t p = 1; p < num_parts; ++p) total = total + load_some(parts[p] + i, left);
+    Vec waiting[8];  // for their neighbour: sums of 1, 2, 4 .. parts
+    Vec total = broadcast(0.0f);
+    for (int64_t p = 0; p < num_parts; ++p) {
+      total = load_some(parts[p] + i, left);
+      int level = 0;
+      for (; (p >> level) & 1; ++level) total = waiting[level] + total;
+      if (p + 1 < num_parts) waiting[level] = total;
+    }
+    // The last one waits for nobody: it joins those that do, of 1 part, of 2, of 4 ..
+    for (int64_t rest = num_parts & (num_parts - 1), level = 0; rest >> level > 0; ++level) {
+      if ((rest >> level) & 1) total = waiting[level] + total;
+    }
+    if (bias != nullptr) total = total + load_some(bias + i, left);
     return accumulate ? load_some(out + i, left) + total : total;
   });
 }

@@ -153,8 +153,8 @@ struct Kernels {
   // One run of n numbers; weight and bias may be null.
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps);
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps);
-  // One row: out = parts[0] + parts[1] + ..., or out += that sum; x = cap tanh(x / cap); out [n] = activation(x [0, n)) * x [n, 2 n).
-  void (*sum)(float* out, const float* const* parts, int64_t num_parts, int64_t n, bool accumulate);
+  // One row: out = the parts added up as ops.def says, + bias unless null, or out += that; x = cap tanh(x / cap); out [n] = activation(x [0, n)) * x [n, 2 n).
+  void (*sum)(float* out, const float* const* parts, int64_t num_parts, const float* bias, int64_t n, bool accumulate);
   void (*softcap)(float* x, int64_t n, float cap);
   void (*gate)(float* out, const float* x, int64_t n, int32_t activation);
   // One token: its num_chosen experts and its shares of them. Then out [n] += sum over j of shares[j] * row rows[j] of x.

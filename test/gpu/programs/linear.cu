@@ -92,7 +92,7 @@ void test_values(Linear& linear) {
 // With every number of multiprocessors, and so every way to share out a sum.
 void test_bits() {
   for (const DType dtype : kDTypes) {
-    const Weight weight(70, 1100, dtype);  // 18 units: slices of 3, the last two empty
+    const Weight weight(70, 1100, dtype);  // 18 units: slices of 2 and 3
     const Both<float> x(normals(150 * weight.cols));
     Linear one(nullptr, 1, true);
     const std::vector<float> all = run(one, weight, x, 0, 150, Epilogue::gelu);
@@ -147,7 +147,7 @@ void test_plan() {
   for (const int64_t multiprocessors : {1, 4, 46, 108, 132, 144}) {
     for (int64_t rows = 1; rows < 60000; rows = rows * 3 / 2 + 1) {
       for (int64_t tokens = 9; tokens < 3000; tokens = tokens * 3 / 2 + 1) {
-        const LinearTile tile = plan_linear(rows, tokens, multiprocessors);
+        const LinearTile tile = plan_linear(rows, tokens, kNumSlices, multiprocessors);
         const int64_t blocks = ceil_div(rows, tile.rows) * ceil_div(tokens, tile.tokens) * tile.splits;
         expect(tile.splits == 1 || blocks <= max_split_blocks(multiprocessors), "%ld x %ld on %ld: %ld blocks share sums", rows, tokens,
                multiprocessors, blocks);
