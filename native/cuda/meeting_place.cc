@@ -1,5 +1,8 @@
 #include "cuda/meeting_place.h"
 
+#include <set>
+
+#include "cuda/peer_collective.h"
 #include "cuda/status.h"
 #include "ops/shared_collective.h"
 
@@ -29,7 +32,8 @@ std::unique_ptr<MeetingPlace> make_meeting_place(Span<const int> devices) {
       if (reader != owner) let_read(reader, owner);
     }
   }
-  return make_shared_place(devices.size);
+  const bool all_different = std::set<int>(devices.begin(), devices.end()).size() == static_cast<size_t>(devices.size);
+  return all_different ? make_peer_place(devices) : make_shared_place(devices.size);
 }
 
 }  // namespace cuda

@@ -8,7 +8,9 @@
 namespace parley {
 namespace cuda {
 
-// devices: of each rank; several ranks may have the same. Throws Error if these GPUs cannot read each other's memory.
+// devices: of each rank. Where each has its own, kernels meet (peer_collective.h). Kernels of ranks that share a GPU must not wait for each
+// other, for nothing says that they run at the same time: the ranks' threads meet, and events order the streams (ops/shared_collective.h).
+// Throws Error if these GPUs cannot read each other's memory.
 std::unique_ptr<MeetingPlace> make_meeting_place(Span<const int> devices);
 
 }  // namespace cuda

@@ -88,6 +88,8 @@ struct Copy {
   int valid_bytes;
 };
 
+struct TryLater {};
+
 struct Thread {
   void* stack = nullptr;  // where it stopped
   uint3 index{};
@@ -162,6 +164,7 @@ struct Grid {
   int64_t shared_bytes = 0;
   Range static_shared;  // of the OS thread that runs the grid
   std::string failure;
+  bool later = false;  // the block wants to be tried later
   uint64_t order = 0x9e3779b97f4a7c15u;  // of the generator that shuffles threads
 };
 
@@ -219,6 +222,8 @@ void run_copies(Thread& thread, size_t count) {
       }
     }
     release_block_if_full();
+  } catch (const TryLater&) {
+    g.later = true;
   } catch (const std::exception& error) {
     g.failure = error.what();
   }
@@ -279,14 +284,14 @@ void run_block(dim3 block) {
     const int step = random & 1 ? i : g.num_threads - 1 - i;
     g.ready.push_back((start + step) % g.num_threads);
   }
-  while (!g.ready.empty() && g.failure.empty()) {
+  while (!g.ready.empty() && g.failure.empty() && !g.later) {
     const int next = g.ready.back();
     g.ready.pop_back();
     g.current = &g.threads[next];
     threadIdx = g.current->index;
     emulator_switch(&g.scheduler, g.current->stack);
   }
-  if (g.failure.empty() && g.alive > 0) {
+  if (g.failure.empty() && !g.later && g.alive > 0) {
     g.failure = "threads wait for ever:";
     const char* last = "";
     for (int i = 0; i < g.num_threads; ++i) {
@@ -305,6 +310,8 @@ const char* name_of(Meeting kind) {
 }
 
 }  // namespace
+
+void try_later() { throw TryLater(); }
 
 void fault(const char* format, ...) {
   char text[512];
@@ -424,7 +431,7 @@ void wait_for_copies(int groups_left) {
   run_copies(self, count);
 }
 
-std::string run_grid(dim3 grid_dims, dim3 block, int64_t shared_bytes, const std::function<void()>& thread_body) {
+std::string run_grid(dim3 grid_dims, dim3 block, int64_t shared_bytes, const std::function<void()>& thread_body, uint64_t& next) {
   Grid& g = grid();
   if (!g.stacks) {
     g.stacks = static_cast<char*>(mmap(nullptr, kMostThreads * kStackBytes, PROT_READ | PROT_WRITE,
@@ -443,15 +450,14 @@ std::string run_grid(dim3 grid_dims, dim3 block, int64_t shared_bytes, const std
   g.failure.clear();
   g.static_shared = static_shared();
   const Range fixed = g.static_shared;
-  for (unsigned z = 0; z < grid_dims.z; ++z) {
-    for (unsigned y = 0; y < grid_dims.y; ++y) {
-      for (unsigned x = 0; x < grid_dims.x && g.failure.empty(); ++x) {
-        blockIdx = {x, y, z};
-        std::memset(g.shared.data(), 0xff, g.shared.size());
-        if (fixed.bytes > 0) std::memset(fixed.data, 0xff, fixed.bytes);
-        run_block(block);
-      }
-    }
+  g.later = false;
+  for (const uint64_t end = uint64_t{grid_dims.x} * grid_dims.y * grid_dims.z; next < end; ++next) {
+    blockIdx = {static_cast<unsigned>(next % grid_dims.x), static_cast<unsigned>(next / grid_dims.x % grid_dims.y),
+                static_cast<unsigned>(next / grid_dims.x / grid_dims.y)};
+    std::memset(g.shared.data(), 0xff, g.shared.size());
+    if (fixed.bytes > 0) std::memset(fixed.data, 0xff, fixed.bytes);
+    run_block(block);
+    if (g.later || !g.failure.empty()) break;
   }
   return g.failure;
 }

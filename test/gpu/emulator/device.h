@@ -65,6 +65,10 @@ void wait_for_copies(int groups_left);
 // Ends the kernel with cudaErrorLaunchFailure and this message.
 [[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
+// Ends the block, which begins anew when other streams have had their turn: in place of a loop that waits for another GPU, of whose work
+// none runs beside this block. What the block has done before is done again.
+[[noreturn]] void try_later();
+
 struct Shuffle {
   const void* in;
   void* out;

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "block.h"
@@ -59,8 +60,31 @@ struct Allocation {
 constexpr int kMostDevices = 64;
 constexpr int kHost = -1;
 
+// One that a thread may lock again and again, and leave to others in between.
+class Mutex {
+ public:
+  void lock() {
+    mutex_.lock();
+    ++depth_;
+  }
+  void unlock() {
+    --depth_;
+    mutex_.unlock();
+  }
+  void let_others() {
+    const int depth = depth_;
+    for (int i = 0; i < depth; ++i) unlock();
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+    for (int i = 0; i < depth; ++i) lock();
+  }
+
+ private:
+  std::recursive_mutex mutex_;
+  int depth_ = 0;  // guarded by mutex_
+};
+
 struct Runtime {
-  std::recursive_mutex mutex;
+  Mutex mutex;
   std::map<const char*, Allocation> allocations;
   std::map<const char*, size_t> pinned;
   std::set<cudaStream_t> streams;
@@ -69,6 +93,7 @@ struct Runtime {
   std::set<std::pair<int, int>> peers;  // device, and whose memory it may touch too
   size_t used[kMostDevices] = {};
   int running = kHost;  // the device whose work runs
+  int num_running = 0;  // that are in run_until
   cudaError_t last_error = cudaSuccess;
   cudaError_t broken = cudaSuccess;  // what every call says from now on
   std::string failure;  // of the last kernel that failed
@@ -103,7 +128,7 @@ uint64_t setting(const char* name, uint64_t otherwise) {
 int num_devices() { return static_cast<int>(std::min<uint64_t>(setting("PARLEY_EMULATED_DEVICES", 1), kMostDevices)); }
 bool is_device_number(int device) { return device >= 0 && device < num_devices(); }
 
-using Lock = std::lock_guard<std::recursive_mutex>;
+using Lock = std::lock_guard<Mutex>;
 
 size_t memory_limit() { return setting("PARLEY_EMULATED_MEMORY", uint64_t{4} << 30); }
 int capability() { return static_cast<int>(setting("PARLEY_EMULATED_CAPABILITY", 86)); }
@@ -155,14 +180,17 @@ void run_on(int device) {
   }
 }
 
-// Runs on nothing else behind this one's life than before.
+// While there is one, somebody runs work.
 struct Running {
-  ~Running() { run_on(before); }
-  int before = runtime().running;
+  Running() { ++runtime().num_running; }
+  ~Running() {
+    if (--runtime().num_running == 0) run_on(kHost);
+  }
 };
 
-// Runs the stream's work up to `number`; the first failure ends it.
-cudaError_t run_until(cudaStream_t stream, uint64_t number) {
+// Runs the stream's work up to `number`; the first failure ends it. Work that waits for another stream's is tried again and again, with all other
+// streams' in between; unless `patient`, once.
+cudaError_t run_until(cudaStream_t stream, uint64_t number, bool patient = true) {
   if (control().fault == kIllegalAddress && stream->done < number) runtime().broken = cudaErrorIllegalAddress;
   if (runtime().broken != cudaSuccess) {
     stream->done += stream->queue.size();
@@ -177,7 +205,15 @@ cudaError_t run_until(cudaStream_t stream, uint64_t number) {
     ++stream->done;
     run_on(stream->device);
     const cudaError_t error = work();
-    if (error != cudaSuccess) {
+    if (error == cudaErrorNotReady) {
+      stream->queue.push_front(work);
+      --stream->done;
+      if (!patient) return cudaSuccess;
+      for (const cudaStream_t other : std::set<cudaStream_t>(runtime().streams)) {
+        if (other != stream && runtime().streams.count(other) > 0) run_until(other, other->enqueued, false);
+      }
+      runtime().mutex.let_others();
+    } else if (error != cudaSuccess) {
       stream->done += stream->queue.size();
       stream->queue.clear();
       return error;
@@ -256,9 +292,11 @@ cudaError_t launch(const void* function, const cudaLaunchConfig_t& config, std::
   if (real(config.stream)->device != current_device()) return result(cudaErrorInvalidResourceHandle);
   const int64_t shared_bytes = static_cast<int64_t>(config.dynamicSmemBytes);
   ++control().launches;
-  return enqueue(config.stream, [grid, block, shared_bytes, body = std::move(thread_body)] {
+  return enqueue(config.stream, [grid, block, shared_bytes, body = std::move(thread_body), next = std::make_shared<uint64_t>(0)] {
     if (control().fault == kIdleKernels) return cudaSuccess;
-    const std::string failure = run_grid(grid, block, shared_bytes, body);
+    const std::string failure = run_grid(grid, block, shared_bytes, body, *next);
+    if (failure.empty() && *next < uint64_t{grid.x} * grid.y * grid.z) return cudaErrorNotReady;
+    *next = 0;  // a graph does it again
     if (failure.empty()) return cudaSuccess;
     runtime().failure = "emulated kernel failed: " + failure;
     return cudaErrorLaunchFailure;
@@ -363,8 +401,8 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 cudaError_t cudaDeviceSynchronize() {
   const Lock lock(runtime().mutex);
   cudaError_t error = cudaStreamSynchronize(nullptr);
-  for (const cudaStream_t stream : runtime().streams) {
-    if (stream->device != current_device()) continue;
+  for (const cudaStream_t stream : std::set<cudaStream_t>(runtime().streams)) {
+    if (runtime().streams.count(stream) == 0 || stream->device != current_device()) continue;
     const cudaError_t one = cudaStreamSynchronize(stream);
     if (error == cudaSuccess) error = one;
   }
@@ -477,8 +515,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   const Lock lock(runtime().mutex);
-  for (const cudaStream_t stream : runtime().streams) {
-    if (stream->blocking) cudaStreamSynchronize(stream);
+  for (const cudaStream_t stream : std::set<cudaStream_t>(runtime().streams)) {
+    if (runtime().streams.count(stream) > 0 && stream->blocking) cudaStreamSynchronize(stream);
   }
   const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
   return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
@@ -564,7 +602,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   const Lock lock(runtime().mutex);
   const bool known = event->stream && (is_null_stream(event->stream) || runtime().streams.count(event->stream));
   if (!known || event->stream->done >= event->number) return cudaSuccess;
-  const cudaError_t error = result(run_until(event->stream, event->stream->done + 1));
+  const cudaError_t error = result(run_until(event->stream, event->stream->done + 1, false));
   return error != cudaSuccess ? error : cudaErrorNotReady;
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
