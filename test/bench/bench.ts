@@ -1,7 +1,9 @@
 // `npm run bench`: decode and prefill speed as fractions of what this machine reads and multiplies in the same run, time to ready,
 // resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other,
 // `--shape pythia-1.4b --dtype bfloat16` for other random checkpoints, `--isa avx512` for other kernels than the best,
-// `--tensor-parallel-size 2` for the engine with ranks that share the threads, `--engine` without the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
+// `--device cuda --deterministic` for the engine on GPUs, whose rates the native benchmark of kernels measures (gpu_rates.ts; `--kernels` names
+// one that is built already, such as build/emulated/bench/kernels, with PARLEY_CUDA_LIBRARY for the engine),
+// `--tensor-parallel-size 2` for the engine with ranks, `--engine` without the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
 // the front end (http.ts).
 
 import { createHash } from 'node:crypto'
@@ -15,6 +17,7 @@ import { calibrate, startEngine } from '../../src/engine/addon.js'
 import type { DType, Isa, ModelSpec } from '../../src/engine/contract.js'
 import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
+import { measureGpu } from './gpu_rates.js'
 import { benchHttp } from './http.js'
 import { benchLoad } from './load.js'
 import { type Shape, writeRandomCheckpoint } from './random_checkpoint.js'
@@ -23,9 +26,11 @@ import { ServerProcess } from './server_process.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const bundled = join(root, 'models/tales')
-const batches = [1, 4, 8, 16, 32]
+const usualBatches = { cpu: '1,4,8,16,32', cuda: '1,8,32,64,128' }
 const prefillLengths = [512, 2000]
 const decodeTokens = 64
+/** Of tokens that all requests of a decode run have in the end, pages filled up. */
+const pagedTokens = (batch: number, promptTokens: number) => batch * (promptTokens + decodeTokens + 16)
 /** Keys before the first token of the decode runs at depth, and their batches. */
 const depth = 1024
 const deepBatches = [1, 8]
@@ -42,6 +47,10 @@ export async function main(args: string[]): Promise<void> {
       shape: { type: 'string', multiple: true, default: ['pythia-160m'] },
       dtype: { type: 'string', default: 'float16' },
       isa: { type: 'string', default: 'auto' },
+      device: { type: 'string', default: 'cpu' },
+      deterministic: { type: 'boolean', default: false },
+      kernels: { type: 'string' },
+      batches: { type: 'string' },
       engine: { type: 'boolean', default: false },
       load: { type: 'boolean', default: false },
       scheduler: { type: 'boolean', default: false },
@@ -60,7 +69,20 @@ export async function main(args: string[]): Promise<void> {
     if (values.scheduler) return await benchScheduler(temporary, bundled, rounds, threads)
     if (values.http) return await benchHttp(temporary, bundled, rounds)
     const ranks = Number(values['tensor-parallel-size'])
-    const options = { rounds, threads, ranks, dtype: values.dtype, isa: values.isa as Isa, server: !values.engine }
+    const { device, deterministic, kernels = null } = values
+    if (device !== 'cpu' && device !== 'cuda') throw new Error(`--device ${device}: expected cpu or cuda`)
+    const options: Options = {
+      rounds,
+      batches: (values.batches ?? usualBatches[device]).split(',').map(Number),
+      threads,
+      ranks,
+      dtype: values.dtype,
+      isa: values.isa as Isa,
+      device,
+      deterministic: device === 'cpu' || deterministic,
+      kernels,
+      server: !values.engine,
+    }
     if (values.model) {
       for (const folder of values.model) await benchModel(folder, folder, options)
       return
@@ -95,24 +117,33 @@ const shapes: Record<string, Shape> = {
 
 interface Options {
   rounds: number
+  batches: number[]
   threads: number
   ranks: number
   dtype: string
   isa: Isa
+  device: 'cpu' | 'cuda'
+  deterministic: boolean
+  kernels: string | null
   server: boolean
 }
 
 async function benchModel(folder: string, name: string, options: Options): Promise<void> {
-  const { rounds, threads, ranks } = options
+  const { rounds, threads, ranks, device, deterministic } = options
   const model = await loadModel(folder)
+  const { batches } = options
+  const gpu = device === 'cuda' ? measureGpu(options.kernels) : null
   const engine = await startEngine(model, {
     dtype: options.dtype as DType,
     isa: options.isa,
+    device,
+    deterministic,
     num_threads: threads,
     tensor_parallel_size: ranks,
     max_model_len: model.spec.max_position,
+    max_num_seqs: Math.max(64, ...batches),
     max_num_batched_tokens: 512,
-    kv_cache_bytes: kvCacheBytes,
+    kv_cache_bytes: Math.max(kvCacheBytes, pagedTokens(Math.max(...batches), 16) * kvBytes(model.spec)),
   })
   const bandwidths: number[] = []
   const rates: number[] = []
@@ -124,9 +155,14 @@ async function benchModel(folder: string, name: string, options: Options): Promi
   try {
     await decodeRun(engine, 2, 16) // warm: touches weights, pages and workspace once
     for (let round = 0; round < rounds; round++) {
-      const machine = calibrate(engine.info.isa, threads, 1 << 30, 0.3)
-      bandwidths.push(machine.readGBps)
-      rates.push(machine.fmaGflops)
+      if (gpu === null) {
+        const machine = calibrate(engine.info.isa, threads, 1 << 30, 0.3)
+        bandwidths.push(machine.readGBps)
+        rates.push(machine.fmaGflops)
+      } else {
+        bandwidths.push(gpu.readGBps)
+        rates.push(gpu.gflops)
+      }
       for (const batch of batches) decode.get(batch)?.push(await decodeRun(engine, batch, 16, output))
       for (const [length, speeds] of prefill) speeds.push(await prefillRun(engine, length, round))
       if (depth + decodeTokens > model.spec.max_position) continue
@@ -141,11 +177,11 @@ async function benchModel(folder: string, name: string, options: Options): Promi
   const step = stepBytes(model.spec)
   const single = median(decode.get(1) ?? [])
   console.log(
-    `\n${name}: ${(engine.info.num_parameters / 1e6).toFixed(1)} M parameters, ${engine.info.dtype}, ${engine.info.isa}`,
+    `\n${name}: ${(engine.info.num_parameters / 1e6).toFixed(1)} M parameters, ${engine.info.dtype}, ${gpu === null ? engine.info.isa : `${gpu.gpu}${deterministic ? ', deterministic' : ''}`}`,
   )
-  console.log(
-    `  this machine, same run: reads ${bandwidth.toFixed(1)} GB/s, multiplies ${rate.toFixed(0)} GFLOP/s (float32 FMA)`,
-  )
+  const of = gpu === null ? 'this machine, same run' : 'one GPU, before the run'
+  const unit = gpu === null ? 'float32 FMA' : 'float16 matrices of 8192 x 8192'
+  console.log(`  ${of}: reads ${bandwidth.toFixed(1)} GB/s, multiplies ${rate.toFixed(0)} GFLOP/s (${unit})`)
   for (const batch of batches) {
     const tokensPerSecond = median(decode.get(batch) ?? [])
     const steps = tokensPerSecond / batch
@@ -171,7 +207,7 @@ async function benchModel(folder: string, name: string, options: Options): Promi
     console.log(`  prefill, ${length} tokens: ${speed.toFixed(0)} tokens/s, ${share.toFixed(0)}% of the FLOP/s`)
   }
   console.log(`  output hash ${output.digest('hex').slice(0, 16)} (greedy tokens of all decode runs)`)
-  if (options.server) await benchServer(folder, rounds, engine.info.weight_bytes)
+  if (options.server) await benchServer(folder, rounds, engine.info.weight_bytes, device)
 }
 
 /** Tokens a second of `batch` greedy requests, from the moment when all have their first token to the last token. */
@@ -242,13 +278,13 @@ function prefillFlops(spec: ModelSpec, length: number): number {
 }
 
 /** Starts the real server on `folder`: time to listen and to be ready, resident memory when ready and after some requests. */
-async function benchServer(folder: string, rounds: number, weightBytes: number): Promise<void> {
+async function benchServer(folder: string, rounds: number, weightBytes: number, device: 'cpu' | 'cuda'): Promise<void> {
   const listening: number[] = []
   const ready: number[] = []
   const resident: number[] = []
   for (let round = 0; round < rounds; round++) {
     const start = performance.now()
-    const server = new ServerProcess(['--model', folder, '--kv-cache-memory', String(kvCacheBytes)])
+    const server = new ServerProcess(['--device', device, '--model', folder, '--kv-cache-memory', String(kvCacheBytes)])
     try {
       listening.push((await server.answers('/health/live')) - start)
       ready.push((await server.answers('/health/ready')) - start)
@@ -262,8 +298,12 @@ async function benchServer(folder: string, rounds: number, weightBytes: number):
     }
   }
   const megabyte = 1024 * 1024
-  const limit = 1.3 * weightBytes + kvCacheBytes + 150 * megabyte
   console.log(`  server: listens after ${median(listening).toFixed(0)} ms, ready after ${median(ready).toFixed(0)} ms`)
+  if (device === 'cuda') {
+    console.log(`  resident after 8 requests: ${(median(resident) / megabyte).toFixed(0)} MiB of the machine's memory`)
+    return
+  }
+  const limit = 1.3 * weightBytes + kvCacheBytes + 150 * megabyte
   console.log(
     `  resident after 8 requests: ${(median(resident) / megabyte).toFixed(0)} MiB; weights ${(weightBytes / megabyte).toFixed(0)} MiB,` +
       ` KV pages ${kvCacheBytes / megabyte} MiB (reserved, touched when used); mark ${(limit / megabyte).toFixed(0)} MiB`,
