@@ -21,8 +21,9 @@ void throw_failure(cudaError_t result, const char* what) {
       std::string("CUDA: ") + what + ": " + cudaGetErrorString(result) + " (" + cudaGetErrorName(result) + ")";
   cudaGetLastError();  // else the next call that asks for it would fail for this one
   if (result == cudaErrorMemoryAllocation) throw OutOfMemory(message);
-  // What is wrong with the call is wrong with it alone; what a kernel did wrong, every later call says too.
-  if (cudaDeviceSynchronize() == result) {
+  // What is wrong with the call is wrong with it alone; what a kernel did wrong, every later call says too. One is asked that does not wait:
+  // the GPU may run a kernel that waits for this rank.
+  if (cudaStreamQuery(nullptr) == result) {
     const std::lock_guard<std::mutex> lock(mutex);
     if (reason.empty()) reason = message;
   }

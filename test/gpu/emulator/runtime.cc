@@ -560,6 +560,11 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream->capturing) return result(cudaErrorStreamCaptureUnsupported);
   return result(run_until(stream, stream->enqueued));
 }
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  const Lock lock(runtime().mutex);
+  if (runtime().broken != cudaSuccess) return result(runtime().broken);
+  return real(stream)->queue.empty() ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const Lock lock(runtime().mutex);
   if (!event->stream) return cudaSuccess;
