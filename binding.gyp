@@ -76,6 +76,7 @@
       "conditions": [
         ["target_arch=='x64'", {"dependencies": ["kernels_avx2", "kernels_avx512"]}],
         ["target_arch=='x64' and amx=='yes'", {"dependencies": ["kernels_amx"], "defines": ["PARLEY_AMX"]}],
+        ["target_arch=='arm64'", {"dependencies": ["kernels_neon"]}],
       ],
     },
     {
@@ -86,6 +87,16 @@
     },
   ],
   "conditions": [
+    ["target_arch=='arm64'", {
+      "targets": [
+        {
+          "target_name": "kernels_neon",
+          "type": "static_library",
+          "sources": ["<@(kernel_sources)"],
+          "defines": ["PARLEY_ISA=neon"],
+        },
+      ],
+    }],
     ["target_arch=='x64'", {
       "targets": [
         {

@@ -211,7 +211,7 @@ export const serveOptions = {
     doc: 'ranks that the model is split between: each has a part of every layer, of the KV pages and of the threads; at most as many as the model has heads',
   }),
   isa: row({
-    kind: choice('auto', 'baseline', 'avx2', 'avx512'),
+    kind: choice('auto', 'baseline', 'neon', 'avx2', 'avx512', 'amx'),
     default: 'auto' as const,
     doc: 'instruction set of the CPU kernels; auto is the best that this machine has',
   }),

@@ -84,7 +84,7 @@ test.each([
   ['port', '8e3', '--port: expected an integer from 0 to 65535, got "8e3"'],
   ['threads', '0', '--threads: expected an integer from 1 to 1024, got "0"'],
   ['dtype', 'int8', '--dtype: expected one of auto, float16, bfloat16, float32, got "int8"'],
-  ['isa', '', '--isa: expected one of auto, baseline, avx2, avx512, got ""'],
+  ['isa', '', '--isa: expected one of auto, baseline, neon, avx2, avx512, amx, got ""'],
   ['log_level', 'loud', '--log-level: expected one of debug, info, warn, error, got "loud"'],
   ['model', ' ', '--model: expected a text that is not empty, got " "'],
   ['api_key', '', '--api-key: expected a text that is not empty, got an empty text'],

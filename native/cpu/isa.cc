@@ -53,12 +53,14 @@ bool has_isa(Isa isa) {
   if (isa == Isa::avx2) return has_avx2();
   if (isa == Isa::avx512) return has_avx512();
   if (isa == Isa::amx) return has_amx();
+#elif defined(__aarch64__)
+  if (isa == Isa::neon) return true;  // every such processor has it
 #endif
   return isa == Isa::baseline;
 }
 
 Isa best_isa() {
-  for (const Isa isa : {Isa::amx, Isa::avx512, Isa::avx2}) {
+  for (const Isa isa : {Isa::amx, Isa::avx512, Isa::avx2, Isa::neon}) {
     if (has_isa(isa)) return isa;
   }
   return Isa::baseline;
@@ -67,6 +69,7 @@ Isa best_isa() {
 const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::auto_: return "auto_";
+    case Isa::neon: return "neon";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::amx: return "amx";
@@ -83,6 +86,8 @@ const Kernels& kernels_for(Isa isa) {
 #endif
   if (isa == Isa::avx512) return avx512::kKernels;
   if (isa == Isa::avx2) return avx2::kKernels;
+#elif defined(__aarch64__)
+  if (isa == Isa::neon) return neon::kKernels;
 #endif
   return baseline::kKernels;
 }

@@ -6,7 +6,7 @@ export type DType = (typeof DTypeValues)[number]
 export const DeviceValues = ['cpu', 'cuda'] as const
 export type Device = (typeof DeviceValues)[number]
 
-export const IsaValues = ['auto', 'baseline', 'avx2', 'avx512', 'amx'] as const
+export const IsaValues = ['auto', 'baseline', 'neon', 'avx2', 'avx512', 'amx'] as const
 export type Isa = (typeof IsaValues)[number]
 
 export const ActivationValues = ['gelu', 'gelu_tanh', 'relu', 'silu'] as const

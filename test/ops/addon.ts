@@ -161,7 +161,7 @@ const cuda: TestedBackend = {
  * the kernels of CUDA.
  */
 export function describeBackends(name: string, cases: (ops: Ops, backend: TestedBackend) => void): void {
-  for (const isa of ['baseline', 'avx2', 'avx512', 'amx'] as const) {
+  for (const isa of ['baseline', 'neon', 'avx2', 'avx512', 'amx'] as const) {
     if (!addon.hasIsa(isa)) {
       console.warn(`${name}: this machine has no ${isa}, its kernels are not tested here`)
       // Skipped out loud: no machine has every instruction set, and a report without the line would look complete.

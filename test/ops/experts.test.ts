@@ -187,7 +187,7 @@ describeBackends('route and mix_experts', (ops, { inputs, rounding }) => {
   })
 })
 
-for (const isa of ['baseline', 'avx2', 'avx512'] as const) {
+for (const isa of ['baseline', 'neon', 'avx2', 'avx512', 'amx'] as const) {
   test.skipIf(!addon.hasIsa(isa))(`mix_experts gives the same bits with 1, 2, 3 and 7 threads, ${isa}`, () => {
     const weights = Array.from({ length: 8 }, () => randomExpert(random, 96, 64, 'bfloat16'))
     for (const tokens of [1, 50]) {

@@ -255,7 +255,7 @@ describeBackends('linear', (ops, { inputs }) => {
 })
 
 describe('linear', () => {
-  for (const isa of ['baseline', 'avx2', 'avx512'] as const) {
+  for (const isa of ['baseline', 'neon', 'avx2', 'avx512', 'amx'] as const) {
     test.skipIf(!addon.hasIsa(isa))(`gives the same bits with 1, 2, 3 and 7 threads, ${isa}`, () => {
       const weight = randomWeight(random, 300, 96, 'float16')
       const bias = random.normals(300)

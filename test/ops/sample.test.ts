@@ -486,7 +486,7 @@ describe('sample', () => {
   test('draws the same tokens on every instruction set that this machine has', () => {
     const logits = new Random(3).matrix(200, 700, 2)
     const sampleRows = Array.from({ length: 200 }, (_, i) => sampleRow({ seed: 5, top_p: i % 2 ? 1 : 0.9 }, i))
-    const isas = (['baseline', 'avx2', 'avx512'] as const).filter((isa) => addon.hasIsa(isa))
+    const isas = (['baseline', 'neon', 'avx2', 'avx512', 'amx'] as const).filter((isa) => addon.hasIsa(isa))
     const [first, ...others] = isas.map((isa) => sample(addon.testOps(isa, 1), logits, sampleRows).tokens)
     for (const other of others) expect(other).toEqual(first)
   })

@@ -181,6 +181,9 @@ struct Kernels {
 namespace baseline {
 extern const Kernels kKernels;
 }
+namespace neon {
+extern const Kernels kKernels;
+}
 namespace avx2 {
 extern const Kernels kKernels;
 }

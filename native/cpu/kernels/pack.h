@@ -5,6 +5,8 @@
 #include <emmintrin.h>
 #endif
 
+#include <cstddef>
+
 #include "cpu/kernels/kernels.h"
 #include "cpu/simd/simd.h"
 

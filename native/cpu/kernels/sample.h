@@ -16,6 +16,8 @@
 // If no id has an adjusted logit above -infinity, the token is -1 and its log-probability NaN.
 #pragma once
 
+#include <cstddef>
+
 #include "cpu/kernels/kernels.h"
 #include "cpu/simd/simd.h"
 #include "ops/uniform.h"

@@ -1,4 +1,4 @@
-// 16 float32 in four 16-byte vectors of the compiler: SSE2 on x86-64, NEON on ARM.
+// 16 float32 in four 16-byte vectors of the compiler, which every processor has: SSE2 on x86-64.
 #pragma once
 
 #include <cstdint>

@@ -20,6 +20,7 @@
 #define PARLEY_JOIN(a, b) PARLEY_JOIN_(a, b)
 #define PARLEY_LEVEL_baseline 0
 #define PARLEY_LEVEL_avx2 1
+#define PARLEY_LEVEL_neon 1
 #define PARLEY_LEVEL_avx512 2
 #define PARLEY_LEVEL_amx 3
 #define PARLEY_LEVEL PARLEY_JOIN(PARLEY_LEVEL_, PARLEY_ISA)
@@ -44,6 +45,8 @@ struct Bf16 {
 
 #if PARLEY_LEVEL >= 2
 #include "cpu/simd/avx512.h"
+#elif PARLEY_LEVEL == 1 && defined(__aarch64__)
+#include "cpu/simd/neon.h"
 #elif PARLEY_LEVEL == 1
 #include "cpu/simd/avx2.h"
 #else
