@@ -4,7 +4,7 @@
 // `--device cuda --deterministic` for the engine on GPUs, whose rates the native benchmark of kernels measures (gpu_rates.ts; `--kernels` names
 // one that is built already, such as build/emulated/bench/kernels, with PARLEY_CUDA_LIBRARY for the engine),
 // `--tensor-parallel-size 2` for the engine with ranks, `--engine` without the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
-// the front end (http.ts).
+// the front end (http.ts), `--peer <llama-server> --peer-model <file.gguf>` for llama.cpp's server beside Parley's (peer.ts).
 
 import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -20,6 +20,7 @@ import { loadModel } from '../../src/models/load.js'
 import { measureGpu } from './gpu_rates.js'
 import { benchHttp } from './http.js'
 import { benchLoad } from './load.js'
+import { benchPeer } from './peer.js'
 import { type Shape, writeRandomCheckpoint } from './random_checkpoint.js'
 import { benchScheduler } from './scheduler.js'
 import { ServerProcess } from './server_process.js'
@@ -55,6 +56,8 @@ export async function main(args: string[]): Promise<void> {
       load: { type: 'boolean', default: false },
       scheduler: { type: 'boolean', default: false },
       http: { type: 'boolean', default: false },
+      peer: { type: 'string' },
+      'peer-model': { type: 'string' },
     },
   })
   const rounds = Number(values.rounds)
@@ -93,6 +96,11 @@ export async function main(args: string[]): Promise<void> {
       if (values.dtype !== 'float16' && values.dtype !== 'bfloat16')
         throw new Error(`--dtype ${values.dtype}: expected float16 or bfloat16`)
       writeRandomCheckpoint(temporary, shape, bundled, values.dtype)
+      if (values.peer) {
+        if (!values['peer-model']) throw new Error('--peer: expected --peer-model, a GGUF file, beside it')
+        await benchPeer(temporary, name, { server: values.peer, model: values['peer-model'] }, rounds, threads)
+        continue
+      }
       await benchModel(temporary, `${name}, random weights`, options)
     }
   } finally {
