@@ -45,9 +45,19 @@ else
   echo "== compute-sanitizer: not here, nothing was checked by it"
 fi
 step "benchmark: kernels" timeout 300 build/gpu-bench/kernels
+# Floors of an H200 (4.3 TB/s, 790 TFLOP/s) until the rates above are put in their place. Ranks: on one GPU they share it, which is a test.
+export PARLEY_CUDA_LIBRARY="$PWD/build/gpu/parley_cuda.so"
+rates=(--gbps 4300 --tflops 790 --device cuda)
+step "benchmark: models" timeout 600 build/gpu-bench/models "${rates[@]}"
+gpus=$(nvidia-smi --list-gpus | wc -l)
+for ranks in 2 4 8; do
+  if [ "$ranks" = 2 ] || [ "$ranks" -le "$gpus" ]; then
+    step "benchmark: models, $ranks ranks on $gpus GPUs" timeout 600 build/gpu-bench/models "${rates[@]}" --ranks "$ranks" --models Pythia-1.4B,GPT-NeoX-20B
+  fi
+done
 if command -v node > /dev/null && [ -f build/Release/parley.node ]; then
-  export PARLEY_CUDA_LIBRARY="$PWD/build/gpu/parley_cuda.so"
-  step "case lists of all ops, and the families' goldens" npx vitest run --config test/vitest.config.ts test/ops test/gpu/families.test.ts
+  step "case lists of all ops, the families' goldens, and all families on several ranks" \
+    env PARLEY_TEST_ALL=1 npx vitest run --config test/vitest.config.ts test/ops test/gpu/families.test.ts test/gpu/ranks.test.ts
 else
   echo "== ops and goldens through the addon: no Node or no addon here, not run"
 fi

@@ -1,11 +1,13 @@
-// Steps of whole models with random weights, without Node: what a worker takes for them on this machine, beside the floors of its memory
-// and its arithmetic.
+// Steps of whole models with random weights, without Node: what one rank or several take for them on this machine, beside the floors of its
+// memory and its arithmetic.
 //
-//   models --gbps N --tflops N [--kv-gb N] [--threads N] [--folder PATH] [--models Pythia-410M,...]
+//   models --gbps N --tflops N [--device cpu|cuda] [--ranks N] [--kv-gb N] [--threads N] [--folder PATH] [--models Pythia-410M,...]
 //
 // --gbps and --tflops: what the machine reads and multiplies, as measured in the same hour (`kernels` says it of a GPU); --kv-gb: memory for
 // KV pages (8); what does not fit is left out. Weights are loaded as those of a checkpoint are, from one file of random float16 numbers in
-// --folder (/tmp), which all matrices of a model read from different places on.
+// --folder (/tmp), which all matrices of a model read from different places on. With --device cuda, PARLEY_CUDA_LIBRARY names the library; each
+// rank has the next GPU. Rates are those of one GPU, or of the machine's whole processor; floors are of as many GPUs as there are ranks, and
+// know nothing of what the ranks tell each other.
 //
 // Floors, with W the bytes of the matrices that a step reads, g the operations of a token in them, kv the bytes of a token's keys and
 // values, B sequences of L tokens: max(W / rate, B g / operations) + B L kv / rate for a decode step, and for a prompt of T tokens
@@ -24,7 +26,7 @@
 
 #include "base/arithmetic.h"
 #include "base/check.h"
-#include "model/worker.h"
+#include "model/rank_group.h"
 
 namespace {
 
@@ -47,6 +49,8 @@ struct Settings {
   double operations_a_second = 0;
   double kv_bytes = 8e9;
   int64_t threads = 1;
+  int64_t ranks = 1;
+  Device device = Device::cpu;
   std::string folder = "/tmp";
   std::string models;  // empty: all
 };
@@ -67,11 +71,17 @@ Settings read_settings(int argc, char** argv) {
     else if (name == "--tflops") settings.operations_a_second = number() * 1e12;
     else if (name == "--kv-gb") settings.kv_bytes = number() * 1e9;
     else if (name == "--threads") settings.threads = static_cast<int64_t>(number());
+    else if (name == "--ranks") settings.ranks = static_cast<int64_t>(number());
+    else if (name == "--device" && (value == "cpu" || value == "cuda")) settings.device = value == "cuda" ? Device::cuda : Device::cpu;
     else if (name == "--folder") settings.folder = value;
     else if (name == "--models") settings.models = "," + value + ",";
-    else fail(name, ": expected --gbps, --tflops, --kv-gb, --threads, --folder or --models");
+    else fail(name, ": expected --gbps, --tflops, --device cpu or cuda, --ranks, --kv-gb, --threads, --folder or --models");
   }
   check(settings.bytes_a_second > 0 && settings.operations_a_second > 0, "expected --gbps and --tflops: floors are made of them");
+  if (settings.device == Device::cuda) {
+    settings.bytes_a_second *= static_cast<double>(settings.ranks);
+    settings.operations_a_second *= static_cast<double>(settings.ranks);
+  }
   return settings;
 }
 
@@ -189,15 +199,15 @@ Step step_of(const SamplingParams& greedy, int64_t count, int64_t length, int64_
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // The median of at least 3 runs behind one that warms up, and of as many as half a second has room for.
-double median_seconds(Worker& worker, const Step& step) {
+double median_seconds(RankGroup& ranks, const Step& step) {
   StepResult result;
   result.resize(step.samples.size(), 0);
-  worker.run(step, result);
+  ranks.run(step, result, [] {});
   std::vector<double> times;
   const Clock::time_point start = Clock::now();
   do {
     const Clock::time_point begin = Clock::now();
-    worker.run(step, result);
+    ranks.run(step, result, [] {});
     times.push_back(seconds_since(begin));
   } while (times.size() < 3 || (seconds_since(start) < 0.5 && times.size() < 200));
   std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size() / 2), times.end());
@@ -216,6 +226,8 @@ void run_model(const Shape& shape, const Settings& settings) {
   }();
 
   EngineOptions options;
+  options.device = settings.device;
+  options.tensor_parallel_size = settings.ranks;
   options.dtype = DType::float16;
   options.num_threads = settings.threads;
   options.max_model_len = 2048;
@@ -226,12 +238,13 @@ void run_model(const Shape& shape, const Settings& settings) {
 
   const RandomFile file(settings.folder, file_bytes(shape));
   const Clock::time_point start = Clock::now();
-  Worker worker(source_of(shape, file), options, 0, num_pages, nullptr, [](double) {});
+  options.kv_cache_bytes = num_pages * static_cast<int64_t>(kv_bytes) * kPageSize;
+  RankGroup ranks(source_of(shape, file), options, [](double) {});
   const double loaded = seconds_since(start);
   const Step first = step_of(greedy, 1, 16, 16, shape.vocab);
   StepResult result;
   result.resize(1, 0);
-  worker.run(first, result);
+  ranks.run(first, result, [] {});
   std::printf("\n%s: loaded in %.2f s from the page cache, a first token after %.2f s, %lld KV pages\n", shape.name, loaded,
               seconds_since(start), static_cast<long long>(num_pages));
 
@@ -239,7 +252,7 @@ void run_model(const Shape& shape, const Settings& settings) {
   for (const int64_t length : {256, 1024}) {
     for (const int64_t batch : {1, 8, 32, 64, 128}) {
       if (!fits(batch, length)) continue;
-      const double seconds = median_seconds(worker, step_of(greedy, batch, length, 1, shape.vocab));
+      const double seconds = median_seconds(ranks, step_of(greedy, batch, length, 1, shape.vocab));
       const double b = static_cast<double>(batch);
       const double floor = std::max(weight_bytes / settings.bytes_a_second, b * weight_bytes / settings.operations_a_second) +
                            b * static_cast<double>(length) * kv_bytes / settings.bytes_a_second;
@@ -250,7 +263,7 @@ void run_model(const Shape& shape, const Settings& settings) {
   }
   for (const int64_t tokens : {512, 2048}) {
     if (!fits(1, tokens)) continue;
-    const double seconds = median_seconds(worker, step_of(greedy, 1, tokens, tokens, shape.vocab));
+    const double seconds = median_seconds(ranks, step_of(greedy, 1, tokens, tokens, shape.vocab));
     const double t = static_cast<double>(tokens);
     const double operations = 2 * block_numbers * t + 2 * layers * h * t * t + 2 * vocab * h;
     const double floor = std::max(operations / settings.operations_a_second, weight_bytes / settings.bytes_a_second);
