@@ -17,6 +17,7 @@
 #include "cuda/sample.h"
 #include "cuda/status.h"
 #include "cuda/step_graphs.h"
+#include "cuda/stream_end.h"
 
 namespace parley {
 namespace {
@@ -33,7 +34,6 @@ class Stream {
   Stream& operator=(const Stream&) = delete;
 
   cudaStream_t get() const { return stream_; }
-  void wait() const { check(cudaStreamSynchronize(stream_), "the work of the GPU"); }
 
  private:
   cudaStream_t stream_ = nullptr;
@@ -124,6 +124,7 @@ class CudaBackend : public Backend {
         stream_(device),
         uploader_(stream_.get()),
         marks_(stream_.get()),
+        end_(stream_.get()),
         packer_(stream_.get()),
         linear_(stream_.get(), multiprocessors(device), deterministic),
         experts_(stream_.get(), linear_),
@@ -146,7 +147,7 @@ class CudaBackend : public Backend {
   void download(void* to, const void* from, int64_t bytes) override {
     use();
     if (bytes > 0) check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_.get()), "download");
-    stream_.wait();
+    end_.wait("the work of the GPU");
   }
 
   cudaStream_t stream() const { return stream_.get(); }
@@ -289,6 +290,7 @@ class CudaBackend : public Backend {
   Stream stream_;  // the rest is freed before it
   Uploader uploader_;
   Marks marks_;
+  cuda::StreamEnd end_;
   cuda::Packer packer_;
   cuda::Linear linear_;
   cuda::Experts experts_;

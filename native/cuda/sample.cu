@@ -593,7 +593,7 @@ const SampleResult* Sampler::run(const std::vector<SamplePlan>& plans, const std
   start(layout.in(device));
   const size_t result_bytes = plans.size() * sizeof(SampleResult);
   check(cudaMemcpyAsync(results, device + layout.results, result_bytes, cudaMemcpyDeviceToHost, stream_), "sampled tokens");
-  check(cudaStreamSynchronize(stream_), "step");
+  end_.wait("step");
   return results;
 }
 

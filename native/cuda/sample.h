@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda/memory.h"
+#include "cuda/stream_end.h"
 #include "ops/types.h"
 
 namespace parley {
@@ -18,7 +19,7 @@ struct SampleResult;
 
 class Sampler {
  public:
-  explicit Sampler(cudaStream_t stream) : stream_(stream) {}
+  explicit Sampler(cudaStream_t stream) : stream_(stream), end_(stream) {}
 
   int64_t scratch_bytes(const ScratchLimits& limits) const;
   int64_t held_bytes() const { return device_.bytes(); }
@@ -40,6 +41,7 @@ class Sampler {
                           bool with_allowed, const std::function<void(const SampleMemory&)>& start);
 
   cudaStream_t stream_;
+  StreamEnd end_;
   DeviceScratch device_;  // of a call: its rows and lists as they were uploaded, scratch, results
   PinnedScratch upload_;
   PinnedScratch download_;
