@@ -56,6 +56,13 @@ function byOptionName(flags: Record<string, string | boolean>): Record<string, s
   return Object.fromEntries(Object.entries(flags).map(([name, value]) => [snakeCase(name), String(value)]))
 }
 
+// Who reads what it prints may go before it does (`parley serve | head`): what nobody reads any more is no error.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+  })
+}
+
 try {
   await program.parseAsync()
 } catch (error) {

@@ -5,7 +5,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import OpenAI from 'openai'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { SocketClient } from '../http/socket_client.js'
 import { Server } from './server.js'
 
@@ -132,6 +132,17 @@ test('two ranks say so, answer, and end in good order', async () => {
   expect(answer.usage?.completion_tokens).toBeGreaterThan(0)
   expect(answer.system_fingerprint).toMatch(/-tp2$/)
   expect(server.output).toMatch(/ engine +\w+, 2 threads in 2 ranks\n/)
+  expect(await server.stop()).toBe(0)
+})
+
+test('it serves on when nobody reads its output any more', async () => {
+  const server = Server.start('--port', '0', '--log-level', 'debug')
+  const url = await vi.waitUntil(() => /http:\/\/127\.0\.0\.1:\d+/.exec(server.output)?.[0], { timeout: 30_000 })
+  server.process.stdout.destroy()
+  server.process.stderr.destroy()
+  const ready = () => fetch(`${url}/health/ready`).then(({ status }) => status === 200)
+  await vi.waitUntil(ready, { timeout: 30_000 })
+  expect((await fetch(`${url}/v1/models`)).status).toBe(200)
   expect(await server.stop()).toBe(0)
 })
 
