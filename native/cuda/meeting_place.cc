@@ -10,11 +10,14 @@ namespace parley {
 namespace cuda {
 namespace {
 
-// From now on, for all of this process.
-void let_read(int reader, int owner) {
+bool can_read(int reader, int owner) {
   int possible = 0;
   check(cudaDeviceCanAccessPeer(&possible, reader, owner), "whether GPUs read each other's memory");
-  check(possible != 0, "GPU ", reader, " cannot read the memory of GPU ", owner, ", which ranks on them would have to");
+  return possible != 0;
+}
+
+// From now on, for all of this process.
+void let_read(int reader, int owner) {
   check(cudaSetDevice(reader), "choice of the GPU");
   const cudaError_t result = cudaDeviceEnablePeerAccess(owner, 0);
   if (result == cudaErrorPeerAccessAlreadyEnabled) {
@@ -27,13 +30,24 @@ void let_read(int reader, int owner) {
 }  // namespace
 
 std::unique_ptr<MeetingPlace> make_meeting_place(Span<const int> devices) {
-  for (const int reader : devices) {
-    for (const int owner : devices) {
-      if (reader != owner) let_read(reader, owner);
+  const std::set<int> different(devices.begin(), devices.end());
+  const bool all_different = different.size() == static_cast<size_t>(devices.size);
+  const auto each_pair = [&](const auto& function) {
+    for (const int reader : different) {
+      for (const int owner : different) {
+        if (reader != owner) function(reader, owner);
+      }
     }
-  }
-  const bool all_different = std::set<int>(devices.begin(), devices.end()).size() == static_cast<size_t>(devices.size);
-  return all_different ? make_peer_place(devices) : make_shared_place(devices.size);
+  };
+  bool all_read = true;
+  each_pair([&](int reader, int owner) {
+    const bool possible = can_read(reader, owner);
+    all_read = all_read && possible;
+    check(possible || all_different, "GPU ", reader, " cannot read the memory of GPU ", owner, ", which ranks that share GPUs would have to");
+  });
+  if (!all_read) return make_peer_place(devices, Exchange::host);
+  each_pair(let_read);
+  return all_different ? make_peer_place(devices, Exchange::device) : make_shared_place(devices.size);
 }
 
 }  // namespace cuda

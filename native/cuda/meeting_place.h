@@ -8,9 +8,10 @@
 namespace parley {
 namespace cuda {
 
-// devices: of each rank. Where each has its own, kernels meet (peer_collective.h). Kernels of ranks that share a GPU must not wait for each
+// devices: of each rank. Where each has its own, kernels meet (peer_collective.h), in the host's memory if some GPU cannot read another's,
+// as is usual without NVLink on cards that are not made for servers. Kernels of ranks that share a GPU must not wait for each
 // other, for nothing says that they run at the same time: the ranks' threads meet, and events order the streams (ops/shared_collective.h).
-// Throws Error if these GPUs cannot read each other's memory.
+// Throws Error if GPUs that ranks share cannot read each other's memory.
 std::unique_ptr<MeetingPlace> make_meeting_place(Span<const int> devices);
 
 }  // namespace cuda

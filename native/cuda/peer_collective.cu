@@ -169,13 +169,20 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Peers peers, Gather ca
 // The memory of all ranks that the kernels meet in.
 class PeerMemory {
  public:
-  explicit PeerMemory(Span<const int> devices) : devices_(devices.begin(), devices.end()), ranks_(devices_.size()) {
+  PeerMemory(Span<const int> devices, Exchange exchange)
+      : devices_(devices.begin(), devices.end()), exchange_(exchange), ranks_(devices_.size()) {
     int fewest = kMostBlocks;
     for (size_t r = 0; r < ranks_.size(); ++r) {
       Rank& rank = ranks_[r];
       check(cudaSetDevice(devices_[r]), "choice of the GPU");
-      rank.staging = rank.numbers.reserve<float>(2 * kStagingNumbers);
-      rank.flags = rank.counts.reserve<uint32_t>(kNumFlags + kMostBlocks);
+      if (exchange == Exchange::device) {
+        rank.staging = rank.numbers.reserve<float>(2 * kStagingNumbers);
+        rank.flags = rank.counts.reserve<uint32_t>(kNumFlags);
+      } else {
+        rank.staging = rank.host_numbers.reserve<float>(2 * kStagingNumbers);
+        rank.flags = rank.host_counts.reserve<uint32_t>(kNumFlags);
+      }
+      rank.epochs = rank.own_counts.reserve<uint32_t>(kMostBlocks);
       rank.watch = rank.host.reserve<Watch>(1);
       *rank.watch = {};
       int count = 0;
@@ -190,6 +197,7 @@ class PeerMemory {
       cudaSetDevice(devices_[r]);
       ranks_[r].numbers.release();
       ranks_[r].counts.release();
+      ranks_[r].own_counts.release();
     }
   }
   PeerMemory(const PeerMemory&) = delete;
@@ -203,7 +211,7 @@ class PeerMemory {
       peers.staging[r] = ranks_[r].staging;
       peers.flags[r] = ranks_[r].flags;
     }
-    peers.epochs = ranks_[static_cast<size_t>(rank)].flags + kNumFlags;
+    peers.epochs = ranks_[static_cast<size_t>(rank)].epochs;
     peers.watch = ranks_[static_cast<size_t>(rank)].watch;
     return peers;
   }
@@ -235,11 +243,13 @@ class PeerMemory {
   static constexpr int64_t kNumFlags = kPhases * kMostBlocks * kMostPeers;
 
   struct Rank {
-    DeviceScratch numbers;
-    DeviceScratch counts;
+    DeviceScratch numbers, counts;           // with Exchange::device
+    PinnedScratch host_numbers, host_counts;  // with Exchange::host
+    DeviceScratch own_counts;
     PinnedScratch host;
     float* staging = nullptr;
     uint32_t* flags = nullptr;
+    uint32_t* epochs = nullptr;
     Watch* watch = nullptr;
   };
 
@@ -247,13 +257,21 @@ class PeerMemory {
     for (const bool write : {false, true}) {  // nobody writes before all are done
       for (size_t r = 0; r < ranks_.size(); ++r) {
         check(cudaSetDevice(devices_[r]), "choice of the GPU");
-        if (write) check(cudaMemset(ranks_[r].flags, 0, (kNumFlags + kMostBlocks) * sizeof(uint32_t)), "flags of collectives");
+        if (write) {
+          check(cudaMemset(ranks_[r].epochs, 0, kMostBlocks * sizeof(uint32_t)), "counts of collectives");
+          if (exchange_ == Exchange::host) {
+            std::fill_n(ranks_[r].flags, kNumFlags, 0);
+          } else {
+            check(cudaMemset(ranks_[r].flags, 0, kNumFlags * sizeof(uint32_t)), "flags of collectives");
+          }
+        }
         check(cudaDeviceSynchronize(), "the work of the GPU");
       }
     }
   }
 
   const std::vector<int> devices_;
+  const Exchange exchange_;
   std::vector<Rank> ranks_;
   unsigned num_blocks_ = 0;
   mutable std::mutex mutex_;
@@ -327,7 +345,7 @@ class PeerCollective final : public Collective {
 
 class PeerPlace final : public MeetingPlace {
  public:
-  explicit PeerPlace(Span<const int> devices) : memory_(std::make_shared<PeerMemory>(devices)) {}
+  PeerPlace(Span<const int> devices, Exchange exchange) : memory_(std::make_shared<PeerMemory>(devices, exchange)) {}
   std::unique_ptr<Collective> join(int64_t rank, Backend& backend) override {
     return std::make_unique<PeerCollective>(memory_, rank, backend);
   }
@@ -338,9 +356,9 @@ class PeerPlace final : public MeetingPlace {
 
 }  // namespace
 
-std::unique_ptr<MeetingPlace> make_peer_place(Span<const int> devices) {
+std::unique_ptr<MeetingPlace> make_peer_place(Span<const int> devices, Exchange exchange) {
   check(devices.size <= kMostPeers, "ranks on GPUs of their own: expected at most ", kMostPeers, ", got ", devices.size);
-  return std::make_unique<PeerPlace>(devices);
+  return std::make_unique<PeerPlace>(devices, exchange);
 }
 
 }  // namespace cuda

@@ -1,5 +1,4 @@
-// Collectives of ranks that have a GPU each and read each other's memory: kernels that wait for each other, so that no host takes part and a
-// graph of a step can hold them.
+// Collectives of ranks that have a GPU each: kernels that wait for each other, so that no host takes part and a graph of a step can hold them.
 #pragma once
 
 #include <memory>
@@ -11,8 +10,12 @@ namespace cuda {
 
 constexpr int64_t kMostPeers = 16;
 
-// devices: of each rank, at most kMostPeers, no two the same, which may read each other's memory. Throws Error if there is no memory.
-std::unique_ptr<MeetingPlace> make_peer_place(Span<const int> devices);
+// Where the ranks leave for each other what they exchange: each in its GPU's memory, which all must be allowed to read, or in the host's,
+// which all GPUs can read, over their bus.
+enum class Exchange { device, host };
+
+// devices: of each rank, at most kMostPeers, no two the same. Throws Error if there is no memory.
+std::unique_ptr<MeetingPlace> make_peer_place(Span<const int> devices, Exchange exchange);
 
 }  // namespace cuda
 }  // namespace parley

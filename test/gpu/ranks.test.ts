@@ -115,12 +115,15 @@ test.each([2, 3])('three ranks on %i GPUs answer as one', async (devices) => {
   expect(await answers(3)).toEqual(await answers(1))
 })
 
-test.skipIf(!emulated)('GPUs that cannot read each other are refused by name', async () => {
+test.skipIf(!emulated)('GPUs that cannot read each other meet in the host, with the same bits', async () => {
+  const model = await load('families/llama-plain')
   emulate(2)
+  const expected = logitsOf(model, 2)
   process.env.PARLEY_EMULATED_PEER_ACCESS = '0'
-  await expect(
-    startEngine(await load('families/llama-plain'), { ...options, tensor_parallel_size: 2 }),
-  ).rejects.toThrow('GPU 0 cannot read the memory of GPU 1, which ranks on them would have to')
+  expect(logitsOf(model, 2)).toEqual(expected)
+  await expect(startEngine(model, { ...options, tensor_parallel_size: 3 })).rejects.toThrow(
+    'GPU 0 cannot read the memory of GPU 1, which ranks that share GPUs would have to',
+  )
 })
 
 test('a rank that stops ends what runs with its reason, and the engine takes nothing more', async () => {

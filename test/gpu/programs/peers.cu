@@ -5,6 +5,7 @@
 
 #include "cuda/cuda_backend.h"
 #include "cuda/meeting_place.h"
+#include "cuda/peer_collective.h"
 #include "weights.h"
 
 namespace {
@@ -40,10 +41,11 @@ struct Rows {
 
 // One thread is enough: calls only start kernels.
 struct Ranks {
-  explicit Ranks(int count) {
+  Ranks(int count, Exchange exchange) {
     std::vector<int> devices;
     for (int rank = 0; rank < count; ++rank) devices.push_back(rank);
-    const auto place = make_meeting_place({devices.data(), count});
+    make_meeting_place({devices.data(), count});  // lets them read each other's memory
+    const auto place = make_peer_place({devices.data(), count}, exchange);
     for (int rank = 0; rank < count; ++rank) {
       backends.push_back(make_cuda_backend(rank, true));
       collectives.push_back(place->join(rank, *backends.back()));
@@ -142,6 +144,17 @@ void test_abort(Ranks& ranks) {
   expect(!ranks.collectives[0]->waiting(), "nobody waits after a new beginning");
 }
 
+void test_all(Ranks& ranks) {
+  for (int round = 0; round < 3; ++round) {
+    for (const int64_t cols : {1, 30, 64, 1000}) {
+      test_all_reduce(ranks, 1 + below(5), cols, below(2) * 4, 1 + static_cast<int>(below(2)), below(2) > 0, below(2) > 0);
+    }
+    test_gather(ranks, 1 + below(9), 300);
+    if (round == 0) test_abort(ranks);
+  }
+  test_all_reduce(ranks, 35, 2000, 0, 2, true, true);  // each adds up a part, where there are more than two
+}
+
 }  // namespace
 
 int main() {
@@ -149,17 +162,13 @@ int main() {
   int devices = 0;
   check(cudaGetDeviceCount(&devices), "number of GPUs");
   for (int count = 2; count <= std::min(devices, 3); ++count) {
-    Ranks ranks(count);
-    for (int round = 0; round < 3; ++round) {
-      for (const int64_t cols : {1, 30, 64, 1000}) {
-        test_all_reduce(ranks, 1 + below(5), cols, below(2) * 4, 1 + static_cast<int>(below(2)), below(2) > 0, below(2) > 0);
-      }
-      test_gather(ranks, 1 + below(9), 300);
-      if (round == 0) test_abort(ranks);
+    for (const Exchange exchange : {Exchange::device, Exchange::host}) {
+      Ranks ranks(count, exchange);
+      test_all(ranks);
+      if (exchange == Exchange::host) continue;
+      test_all_reduce(ranks, 2200, 1000, 0, 2, true, false);  // in two pieces
+      test_gather(ranks, 30, 200000);
     }
-    test_all_reduce(ranks, 35, 2000, 0, 2, true, true);  // each adds up a part, where there are more than two
-    test_all_reduce(ranks, 2200, 1000, 0, 2, true, false);  // in two pieces
-    test_gather(ranks, 30, 200000);
   }
   if (devices < 2) std::printf("peers: one GPU here, nothing was tested\n");
   if (failures) return 1;
