@@ -3,26 +3,13 @@
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { fitOptions, OptionError, readTable } from '../src/config.js'
-import { Fields } from '../src/models/fields.js'
-import { outlineOf, readOutline } from '../src/models/outline.js'
+import { readOutline } from '../src/models/outline.js'
 import { cudaContextBytes, engineDtype, gpuBudget, sizeEngine, type TooLarge } from '../src/sizing.js'
+import { pythia } from './pythia.js'
 
 const MiB = 2 ** 20
 const GiB = 2 ** 30
 
-/** Pythia-1.4B: 2.63 GiB of weights, 196,608 bytes of KV a token. */
-const pythia = outlineOf(
-  new Fields('config.json', {
-    architectures: ['GPTNeoXForCausalLM'],
-    vocab_size: 50304,
-    hidden_size: 2048,
-    num_hidden_layers: 24,
-    num_attention_heads: 16,
-    intermediate_size: 8192,
-    max_position_embeddings: 2048,
-    torch_dtype: 'float16',
-  }),
-)
 const options = (flags: Record<string, string> = {}) => ({
   ...readTable(fitOptions, { threads: '2', isa: 'baseline', ...flags }, {}),
   device: 'cpu' as const,

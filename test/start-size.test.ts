@@ -3,26 +3,11 @@
 import { expect, test } from 'vitest'
 import { readOptions } from '../src/config.js'
 import type { ChosenDevice } from '../src/device.js'
-import { Fields } from '../src/models/fields.js'
 import type { Model } from '../src/models/model.js'
-import { outlineOf } from '../src/models/outline.js'
 import { modelLines, sizeHere } from '../src/start-size.js'
+import { pythia } from './pythia.js'
 
 const GiB = 2 ** 30
-
-/** Pythia-1.4B: 2.63 GiB of weights. */
-const pythia = outlineOf(
-  new Fields('config.json', {
-    architectures: ['GPTNeoXForCausalLM'],
-    vocab_size: 50304,
-    hidden_size: 2048,
-    num_hidden_layers: 24,
-    num_attention_heads: 16,
-    intermediate_size: 8192,
-    max_position_embeddings: 2048,
-    torch_dtype: 'float16',
-  }),
-)
 
 const options = (flags: Record<string, string> = {}) => readOptions({ threads: '2', isa: 'baseline', ...flags }, {})
 
