@@ -4,7 +4,9 @@
 // `--device cuda --deterministic` for the engine on GPUs, whose rates the native benchmark of kernels measures (gpu_rates.ts; `--kernels` names
 // one that is built already, such as build/emulated/bench/kernels, with PARLEY_CUDA_LIBRARY for the engine),
 // `--tensor-parallel-size 2` for the engine with ranks, `--engine` without the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
-// the front end (http.ts), `--peer <llama-server> --peer-model <file.gguf>` for llama.cpp's server beside Parley's (peer.ts).
+// the front end (http.ts). `--peer <folder> --peer-model <file.gguf>`: all that beside llama.cpp's own programs (llama_cpp.ts), which are in
+// that folder, in the same rounds; the file should have the shape and dtype that --shape and --dtype name, the weights need not be the
+// same.
 
 import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -19,6 +21,7 @@ import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
 import { measureGpu } from './gpu_rates.js'
 import { benchHttp } from './http.js'
+import { LlamaCpp } from './llama_cpp.js'
 import { benchLoad } from './load.js'
 import { benchPeer } from './peer.js'
 import { type Shape, writeRandomCheckpoint } from './random_checkpoint.js'
@@ -36,6 +39,8 @@ const pagedTokens = (batch: number, promptTokens: number) => batch * (promptToke
 const depth = 1024
 const deepBatches = [1, 8]
 const kvCacheBytes = 512 * 1024 * 1024
+/** Of each request to the server, whose prompt fills a page at most. */
+const serverTokens = 112
 
 export async function main(args: string[]): Promise<void> {
   const { values } = parseArgs({
@@ -85,6 +90,11 @@ export async function main(args: string[]): Promise<void> {
       deterministic: device === 'cpu' || deterministic,
       kernels,
       server: !values.engine,
+      peer: null,
+    }
+    if (values.peer) {
+      if (!values['peer-model']) throw new Error('--peer: expected --peer-model, a GGUF file, beside it')
+      options.peer = new LlamaCpp(values.peer, values['peer-model'], threads)
     }
     if (values.model) {
       for (const folder of values.model) await benchModel(folder, folder, options)
@@ -96,11 +106,6 @@ export async function main(args: string[]): Promise<void> {
       if (values.dtype !== 'float16' && values.dtype !== 'bfloat16')
         throw new Error(`--dtype ${values.dtype}: expected float16 or bfloat16`)
       writeRandomCheckpoint(temporary, shape, bundled, values.dtype)
-      if (values.peer) {
-        if (!values['peer-model']) throw new Error('--peer: expected --peer-model, a GGUF file, beside it')
-        await benchPeer(temporary, name, { server: values.peer, model: values['peer-model'] }, rounds, threads)
-        continue
-      }
       await benchModel(temporary, `${name}, random weights`, options)
     }
   } finally {
@@ -134,6 +139,7 @@ interface Options {
   deterministic: boolean
   kernels: string | null
   server: boolean
+  peer: LlamaCpp | null
 }
 
 async function benchModel(folder: string, name: string, options: Options): Promise<void> {
@@ -159,6 +165,11 @@ async function benchModel(folder: string, name: string, options: Options): Promi
   const deep = new Map<number, number[]>(deepBatches.map((batch) => [batch, []]))
   const lengths = prefillLengths.filter((length) => length < model.spec.max_position)
   const prefill = new Map<number, number[]>(lengths.map((length) => [length, []]))
+  const peer = {
+    decode: new Map<number, number[]>(),
+    deep: new Map<number, number[]>(),
+    prefill: new Map<number, number[]>(),
+  }
   const output = createHash('sha256')
   try {
     await decodeRun(engine, 2, 16) // warm: touches weights, pages and workspace once
@@ -172,9 +183,12 @@ async function benchModel(folder: string, name: string, options: Options): Promi
         rates.push(gpu.gflops)
       }
       for (const batch of batches) decode.get(batch)?.push(await decodeRun(engine, batch, 16, output))
+      if (options.peer) addSpeeds(peer.decode, await options.peer.decode(batches, 16, decodeTokens))
       for (const [length, speeds] of prefill) speeds.push(await prefillRun(engine, length, round))
+      if (options.peer) addSpeeds(peer.prefill, await options.peer.prefill(lengths))
       if (depth + decodeTokens > model.spec.max_position) continue
       for (const [batch, speeds] of deep) speeds.push(await decodeRun(engine, batch, depth))
+      if (options.peer) addSpeeds(peer.deep, await options.peer.decode(deepBatches, depth, decodeTokens))
     }
   } finally {
     await engine.close()
@@ -197,7 +211,8 @@ async function benchModel(folder: string, name: string, options: Options): Promi
     const multiplied = ((tokensPerSecond * 2 * multiplications(model.spec)) / 1e9 / rate) * 100
     console.log(
       `  decode, batch ${String(batch).padStart(2)}: ${tokensPerSecond.toFixed(0).padStart(6)} tokens/s` +
-        `  ${(tokensPerSecond / single).toFixed(2)} x batch 1  weights read at ${read.toFixed(0)}% of the bandwidth, ${multiplied.toFixed(0)}% of the FLOP/s`,
+        `  ${(tokensPerSecond / single).toFixed(2)} x batch 1  weights read at ${read.toFixed(0)}% of the bandwidth, ${multiplied.toFixed(0)}% of the FLOP/s` +
+        besidePeer(tokensPerSecond, peer.decode.get(batch)),
     )
   }
   for (const [batch, speeds] of deep) {
@@ -206,16 +221,30 @@ async function benchModel(folder: string, name: string, options: Options): Promi
     const read = ((tokensPerSecond / batch) * (step + batch * depth * kvBytes(model.spec))) / 1e9 / bandwidth
     console.log(
       `  decode, batch ${String(batch).padStart(2)}, ${depth} tokens deep: ${tokensPerSecond.toFixed(0)} tokens/s` +
-        `  weights, keys and values read at ${(read * 100).toFixed(0)}% of the bandwidth`,
+        `  weights, keys and values read at ${(read * 100).toFixed(0)}% of the bandwidth` +
+        besidePeer(tokensPerSecond, peer.deep.get(batch)),
     )
   }
   for (const [length, speeds] of prefill) {
     const speed = median(speeds)
     const share = ((speed * prefillFlops(model.spec, length)) / length / 1e9 / rate) * 100
-    console.log(`  prefill, ${length} tokens: ${speed.toFixed(0)} tokens/s, ${share.toFixed(0)}% of the FLOP/s`)
+    console.log(
+      `  prefill, ${length} tokens: ${speed.toFixed(0)} tokens/s, ${share.toFixed(0)}% of the FLOP/s` +
+        besidePeer(speed, peer.prefill.get(length)),
+    )
   }
   console.log(`  output hash ${output.digest('hex').slice(0, 16)} (greedy tokens of all decode runs)`)
-  if (options.server) await benchServer(folder, rounds, engine.info.weight_bytes, device)
+  if (options.server) await benchServer(folder, rounds, engine.info.weight_bytes, kvBytes(model.spec), device)
+  if (options.server && options.peer) await benchPeer(folder, options.peer, engine.info.isa, rounds)
+}
+
+function addSpeeds(to: Map<number, number[]>, speeds: Map<number, number>): void {
+  for (const [key, speed] of speeds) to.set(key, [...(to.get(key) ?? []), speed])
+}
+
+function besidePeer(speed: number, peer: number[] | undefined): string {
+  if (peer === undefined) return ''
+  return `; llama.cpp ${median(peer).toFixed(0)} tokens/s, ${(speed / median(peer)).toFixed(2)} x`
 }
 
 /** Tokens a second of `batch` greedy requests, from the moment when all have their first token to the last token. */
@@ -285,10 +314,17 @@ function prefillFlops(spec: ModelSpec, length: number): number {
   return blocks + attention + 2 * head
 }
 
-/** Starts the real server on `folder`: time to listen and to be ready, resident memory when ready and after some requests. */
-async function benchServer(folder: string, rounds: number, weightBytes: number, device: 'cpu' | 'cuda'): Promise<void> {
+/** Starts the real server on `folder`: time to listen, to be ready and to the first token; resident memory after some requests. */
+async function benchServer(
+  folder: string,
+  rounds: number,
+  weightBytes: number,
+  kvTokenBytes: number,
+  device: 'cpu' | 'cuda',
+): Promise<void> {
   const listening: number[] = []
   const ready: number[] = []
+  const first: number[] = []
   const resident: number[] = []
   for (let round = 0; round < rounds; round++) {
     const start = performance.now()
@@ -296,25 +332,36 @@ async function benchServer(folder: string, rounds: number, weightBytes: number, 
     try {
       listening.push((await server.answers('/health/live')) - start)
       ready.push((await server.answers('/health/ready')) - start)
-      const body = JSON.stringify({ prompt: 'Once upon a time', max_tokens: 100, ignore_eos: true })
-      const request = () =>
-        fetch(`${server.url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
-      for (const response of await Promise.all(Array.from({ length: 8 }, request))) await response.text()
+      const complete = async (tokens: number) => {
+        const body = JSON.stringify({ prompt: 'Once upon a time', max_tokens: tokens, ignore_eos: true })
+        const headers = { 'content-type': 'application/json' }
+        const response = await fetch(`${server.url}/v1/completions`, { method: 'POST', headers, body })
+        if (!response.ok) throw new Error(`the server answered ${response.status}: ${await response.text()}`)
+        await response.text()
+      }
+      await complete(1)
+      first.push(performance.now() - start)
+      await Promise.all(Array.from({ length: 8 }, () => complete(serverTokens - 16)))
       resident.push(server.residentBytes)
     } finally {
       await server.stop()
     }
   }
   const megabyte = 1024 * 1024
-  console.log(`  server: listens after ${median(listening).toFixed(0)} ms, ready after ${median(ready).toFixed(0)} ms`)
+  console.log(
+    `  server: listens after ${median(listening).toFixed(0)} ms, ready after ${median(ready).toFixed(0)} ms,` +
+      ` first token after ${median(first).toFixed(0)} ms`,
+  )
   if (device === 'cuda') {
     console.log(`  resident after 8 requests: ${(median(resident) / megabyte).toFixed(0)} MiB of the machine's memory`)
     return
   }
-  const limit = 1.3 * weightBytes + kvCacheBytes + 150 * megabyte
+  // Of the pages that are reserved only those count that the requests' tokens fill.
+  const kvCache = 8 * serverTokens * kvTokenBytes
+  const limit = 1.1 * weightBytes + kvCache + 150 * megabyte
   console.log(
     `  resident after 8 requests: ${(median(resident) / megabyte).toFixed(0)} MiB; weights ${(weightBytes / megabyte).toFixed(0)} MiB,` +
-      ` KV pages ${kvCacheBytes / megabyte} MiB (reserved, touched when used); mark ${(limit / megabyte).toFixed(0)} MiB`,
+      ` KV pages used ${(kvCache / megabyte).toFixed(0)} MiB; mark ${(limit / megabyte).toFixed(0)} MiB`,
   )
 }
 

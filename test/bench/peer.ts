@@ -1,9 +1,8 @@
-// `npm run bench -- --peer <llama-server> --peer-model <file.gguf>`: Parley's server beside llama.cpp's, over HTTP on the same threads,
-// 128 tokens in and 128 out, 8 and 16 streams at once. The GGUF file should have the shape and dtype that --shape and --dtype name; the
-// weights need not be the same. Rounds are interleaved; every figure is a median.
+// Parley's server beside llama.cpp's, over HTTP on the same threads, 128 tokens in and 128 out, 8 and 16 streams at once. Rounds are
+// interleaved; every figure is a median.
 
-import { type ChildProcess, spawn } from 'node:child_process'
 import { performance } from 'node:perf_hooks'
+import type { LlamaCpp } from './llama_cpp.js'
 import { ServerProcess } from './server_process.js'
 
 const clients = [8, 16]
@@ -17,18 +16,12 @@ interface Figures {
   firsts: number[]
 }
 
-export async function benchPeer(
-  folder: string,
-  name: string,
-  peer: { server: string; model: string },
-  rounds: number,
-  threads: number,
-): Promise<void> {
+export async function benchPeer(folder: string, peer: LlamaCpp, isa: string, rounds: number): Promise<void> {
   const parley = new ServerProcess([
-    ...['--model', folder, '--threads', String(threads), '--log-level', 'warn'],
+    ...['--model', folder, '--isa', isa, '--threads', String(peer.threads), '--log-level', 'warn'],
     ...['--kv-cache-memory', String(512 * 1024 * 1024)],
   ])
-  const llama = new LlamaServer(peer.server, peer.model, threads)
+  const llama = peer.serve(Math.max(...clients), promptTokens + outputTokens + 16)
   const servers = { parley: parley.url, llama: llama.url }
   const figures = new Map<string, Figures>()
   try {
@@ -50,7 +43,7 @@ export async function benchPeer(
     llama.stop()
     await parley.stop()
   }
-  console.log(`\n${name} over HTTP, ${promptTokens} + ${outputTokens} tokens, beside ${peer.server}`)
+  console.log(`  over HTTP, ${promptTokens} + ${outputTokens} tokens, beside llama-server`)
   for (const streams of clients) {
     const [ours, theirs] = ['parley', 'llama'].map((server) => {
       const of = figures.get(`${server} ${streams}`) as Figures
@@ -88,36 +81,6 @@ async function load(url: string, streams: number): Promise<{ rate: number; first
   }
   const firsts = await Promise.all(Array.from({ length: streams }, one))
   return { rate: (streams * outputTokens * 1000) / (performance.now() - start), firsts }
-}
-
-/** llama.cpp's server, with as many slots as there are streams, each long enough. */
-class LlamaServer {
-  readonly #port = 20000 + Math.floor(Math.random() * 20000)
-  readonly url = `http://127.0.0.1:${this.#port}`
-  readonly #process: ChildProcess
-
-  constructor(server: string, model: string, threads: number) {
-    const slots = Math.max(...clients)
-    const context = slots * (promptTokens + outputTokens + 16)
-    const options = { '-m': model, '-t': threads, '-c': context, '--parallel': slots, '--port': this.#port }
-    this.#process = spawn(server, Object.entries(options).flat().map(String), { stdio: 'ignore' })
-  }
-
-  async ready(): Promise<void> {
-    while (this.#process.exitCode === null) {
-      const ok = await fetch(`${this.url}/health`).then(
-        (response) => response.ok,
-        () => false,
-      )
-      if (ok) return
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
-    throw new Error(`${this.#process.spawnfile} ended with exit code ${this.#process.exitCode}`)
-  }
-
-  stop(): void {
-    this.#process.kill()
-  }
 }
 
 function median(numbers: number[]): number {
