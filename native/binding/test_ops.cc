@@ -48,6 +48,7 @@ struct Call {
   std::deque<PackedWeight> weights;
   std::deque<std::vector<ExpertWeights>> experts;
   std::deque<std::vector<Matrix<const float>>> matrices;
+  std::deque<std::vector<Product>> products;
   std::deque<OpsMemory> memory;
 };
 
@@ -263,6 +264,26 @@ struct Argument<Epilogue> {
   }
 };
 
+// A list of {out, x, weight, bias, epilogue}
+template <>
+struct Argument<Span<const Product>> {
+  static Span<const Product> read(Napi::Value value, Call& call, const std::string& where) {
+    check(value.IsArray(), where, ": expected a list");
+    const auto list = value.As<Napi::Array>();
+    call.products.emplace_back();
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+      const std::string here = where + "[" + std::to_string(i) + "]";
+      const Napi::Value entry = list[i];
+      call.products.back().push_back({Argument<Matrix<float>>::read(field(entry, "out", here), call, here + ".out"),
+                                      Argument<Matrix<const float>>::read(field(entry, "x", here), call, here + ".x"),
+                                      Argument<const PackedWeight&>::read(field(entry, "weight", here), call, here + ".weight"),
+                                      Argument<Span<const float>>::read(field(entry, "bias", here), call, here + ".bias"),
+                                      Argument<Epilogue>::read(field(entry, "epilogue", here), call, here + ".epilogue")});
+    }
+    return {call.products.back().data(), static_cast<int64_t>(list.Length())};
+  }
+};
+
 template <>
 struct Argument<Activation> {
   static Activation read(Napi::Value value, Call&, const std::string& where) { return read_enum<Activation>(value, where); }
@@ -404,12 +425,16 @@ struct Checks {
   }
   static void scale(const Napi::CallbackInfo&, Matrix<float>, float) {}
   static void softcap(const Napi::CallbackInfo&, Matrix<float>, float cap) { check(cap > 0, "cap: expected a positive number"); }
-  static void linear(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, const PackedWeight& weight,
-                     Span<const float> bias, Epilogue) {
-    same(out.rows, x.rows, "rows of out and x");
-    same(out.cols, weight.rows, "columns of out and rows of weight");
-    same(x.cols, weight.cols, "columns of x and weight");
-    check(bias.empty() || bias.size == weight.rows, "bias: expected none or one for each row of weight");
+  static void linear(const Napi::CallbackInfo&, Span<const Product> products) {
+    check(products.size >= 1 && products.size <= kMaxProducts, "products: expected 1 to ", kMaxProducts, ", got ", products.size);
+    for (const auto& [out, x, weight, bias, epilogue] : products) {
+      same(out.rows, x.rows, "rows of out and x");
+      same(out.rows, products[0].out.rows, "rows of out, in each product");
+      check(weight.dtype == products[0].weight.dtype, "weights: expected one type");
+      same(out.cols, weight.rows, "columns of out and rows of weight");
+      same(x.cols, weight.cols, "columns of x and weight");
+      check(bias.empty() || bias.size == weight.rows, "bias: expected none or one for each row of weight");
+    }
   }
   static void route(const Napi::CallbackInfo&, Matrix<int32_t> experts, Matrix<float> shares, Matrix<const float> logits, bool) {
     same(experts.rows, logits.rows, "rows of experts and logits");
@@ -538,6 +563,11 @@ class DeviceCopies {
     for (const Matrix<const float>& matrix : list) lists_.back().push_back(moved(matrix));
     return {lists_.back().data(), list.size};
   }
+  Span<const Product> moved(const Span<const Product>& list) {
+    products_.emplace_back();
+    for (const auto& [out, x, weight, bias, epilogue] : list) products_.back().push_back({moved(out), moved(x), weight, moved(bias), epilogue});
+    return {products_.back().data(), list.size};
+  }
   KvLayer moved(const KvLayer& kv) { return {copy_of(static_cast<char*>(kv.keys)), copy_of(static_cast<char*>(kv.values)), kv.dtype, kv.num_pages}; }
   AttentionRows moved(const AttentionRows& rows) {
     AttentionRows result = rows;
@@ -585,6 +615,7 @@ class DeviceCopies {
   std::vector<Buffer> buffers_;
   std::deque<OpsMemory> memory_;
   std::deque<std::vector<Matrix<const float>>> lists_;
+  std::deque<std::vector<Product>> products_;
 };
 
 // `sample` and `score` read logits in the ops' memory and all else in the host's.
@@ -603,7 +634,7 @@ void prepare(Backend& backend, const Matrix<float>&, const Matrix<const float>&,
 template <class... Args, class Check, size_t... I>
 void call_op(Backend& backend, bool reads_host, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
              std::index_sequence<I...>) {
-  Call call{backend, {}, {}, {}, {}, {}, {}, {}, {}};
+  Call call{backend, {}, {}, {}, {}, {}, {}, {}, {}, {}};
   // Braces read the arguments in order.
   std::tuple<decltype(Argument<Args>::read(info[I], call, ""))...> arguments{
       Argument<Args>::read(info[I], call, "argument " + std::to_string(I))...};

@@ -10,15 +10,14 @@
 #include "cpu/expert_rows.h"
 #include "cpu/huge_pages.h"
 #include "cpu/kernels/kernels.h"
+#include "cpu/linear_pass.h"
+#include "cpu/number_type.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
 
 namespace parley {
 namespace {
 
-static_assert(static_cast<int>(NumberType::float32) == static_cast<int>(DType::float32), "");
-static_assert(static_cast<int>(NumberType::float16) == static_cast<int>(DType::float16), "");
-static_assert(static_cast<int>(NumberType::bfloat16) == static_cast<int>(DType::bfloat16), "");
 static_assert(static_cast<int>(Epilogue::store) == 0 && static_cast<int>(Epilogue::accumulate) == 4, "linear.h switches on these");
 static_assert(static_cast<int>(Epilogue::silu) == 5, "and on this one");
 static_assert(static_cast<int>(Activation::gelu) == 0 && static_cast<int>(Activation::silu) == 3, "elementwise.h switches on these");
@@ -31,8 +30,6 @@ constexpr int64_t kSmallMultiplications = 64 * 1024;
 
 // What a thread packs before it looks for more: two huge pages, because one that two threads touch first at the same time is cleared twice.
 constexpr int64_t kPackTaskBytes = 4 << 20;
-
-NumberType number_type(DType dtype) { return static_cast<NumberType>(dtype); }
 
 class CpuBackend final : public Backend {
  public:
@@ -166,24 +163,17 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void linear(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias,
-              Epilogue epilogue) override {
-    const int64_t tokens = x.rows;
-    if (tokens == 0 || weight.rows == 0) return;
-    char* packed = packed_tokens_.reserve<char>(kernels_.packed_tokens_bytes(tokens, weight.cols));
-    const LinearCall call = linear_call(out, x, weight, bias, epilogue, packed);
-    if (call.tokens == packed) {
-      share(ceil_div(weight.cols, 64), tokens * weight.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
-        kernels_.pack_tokens(packed, call.dtype, x.data, x.stride, tokens, call.num_groups, weight.cols, begin * 64,
-                             std::min(end * 64, weight.cols));
-      });
-    }
+  void linear(Span<const Product> products) override {
+    if (products[0].x.rows == 0) return;
+    const LinearPass pass(kernels_, products, packed_tokens_);
+    share(pass.num_runs(), pass.num_runs() * pass.run_numbers() < kSmallNumbers,
+          [&](int64_t begin, int64_t end) { pass.pack(begin, end); });
+    const int64_t threads = pass.multiplications() < kSmallMultiplications ? 1 : pool_.num_threads();
     const int64_t scratch_numbers = kernels_.linear_scratch;
     float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
-    share_threads(num_linear_tasks(call), tokens * weight.rows * weight.cols < kSmallMultiplications,
-                  [&](int thread, int64_t begin, int64_t end) {
-                    kernels_.linear(call, begin, end, scratch + thread * scratch_numbers);
-                  });
+    share_threads(threads, threads == 1, [&](int thread, int64_t, int64_t) {
+      pass.multiply(thread, threads, scratch + thread * scratch_numbers);
+    });
   }
 
   void route(Matrix<int32_t> experts, Matrix<float> shares, Matrix<const float> logits, bool normalise) override {
@@ -378,7 +368,7 @@ class CpuBackend final : public Backend {
       checked_mul(checked_mul(rows, checked_add(cols, kPanelRows)), 8);  // no instruction set's layout takes more
       return kernels_.packed_tokens_bytes(rows, cols);
     };
-    return {std::max(packed_bytes(limits.rows, limits.cols),
+    return {std::max(packed_bytes(limits.rows, limits.pass_cols),
                      packed_bytes(limits.expert_rows, std::max(limits.expert_hidden, limits.expert_size))),
             checked_mul(limits.expert_rows, limits.expert_hidden), checked_mul(limits.expert_rows, 2 * limits.expert_size),
             checked_mul(of_a_thread, limits.threads), checked_mul(aligned(limits.vocab), limits.threads)};
@@ -428,28 +418,6 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // out = x W^T + bias, then the epilogue, as the kernel runs it; `packed` is for kernels_.pack_tokens to fill, unless the call reads x
-  // where it lies.
-  LinearCall linear_call(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue,
-                         const char* packed) const {
-    const NumberType dtype = number_type(weight.dtype);
-    const LinearPlan plan = kernels_.plan_linear(dtype, x.rows, weight.cols);
-    return {weight.data,
-            dtype,
-            weight.rows,
-            weight.cols,
-            plan.packed_bytes > 0 ? static_cast<const void*>(packed) : x.data,
-            x.rows,
-            plan.num_groups,
-            plan.num_blocks,
-            bias.data,
-            out.data,
-            out.stride,
-            static_cast<int32_t>(epilogue)};
-  }
-
-  static int64_t num_linear_tasks(const LinearCall& call) { return call.num_blocks * ceil_div(call.rows, kPanelRows); }
-
   // out = x W^T with the weight of each row's expert, the rows being sorted by expert. All experts' tasks are one list, which the threads
   // share as they come: experts have few rows or many.
   template <class WeightOf>
@@ -463,9 +431,11 @@ class CpuBackend final : public Backend {
       const int64_t first = expert_rows_.first(e);
       const int64_t count = expert_rows_.count(e);
       if (count == 0) continue;
-      expert_calls_.push_back(linear_call({out.row(first), count, out.cols, out.stride}, {x.row(first), count, x.cols, x.stride},
-                                          weight_of(e), {}, Epilogue::store, packed + packed_bytes));
-      packed_bytes += kernels_.plan_linear(expert_calls_.back().dtype, count, x.cols).packed_bytes;
+      const Product product{{out.row(first), count, out.cols, out.stride}, {x.row(first), count, x.cols, x.stride}, weight_of(e), {},
+                            Epilogue::store};
+      const LinearPlan plan = kernels_.plan_linear(number_type(product.weight.dtype), count, x.cols);
+      expert_calls_.push_back(linear_call(product, plan, packed + packed_bytes));
+      packed_bytes += plan.packed_bytes;
       num_tasks += num_linear_tasks(expert_calls_.back());
       expert_tasks_.push_back(num_tasks);
     }
@@ -510,7 +480,7 @@ class CpuBackend final : public Backend {
 
   const Kernels& kernels_;
   ThreadPool pool_;
-  Scratch packed_tokens_;      // linear: those of one call, shared
+  Scratch packed_tokens_;      // linear: those of one pass, shared
   Scratch thread_scratch_;     // a part for each thread
   Scratch thread_candidates_;  // sample: the same
   // mix_experts:

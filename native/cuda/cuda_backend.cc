@@ -241,9 +241,9 @@ class CudaBackend : public Backend {
     use();
     cuda::softcap(stream_.get(), x, cap);
   }
-  void linear(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue) override {
+  void linear(Span<const Product> products) override {
     use();
-    linear_.run(out, x, weight, bias, epilogue);
+    linear_.run(products);
   }
   void route(Matrix<int32_t> experts, Matrix<float> shares, Matrix<const float> logits, bool normalise) override {
     use();

@@ -26,6 +26,7 @@ LinearCall make_call(Matrix<float> out, int64_t tokens, const PackedWeight& weig
   call.pitch = static_cast<int32_t>(row_pitch(weight.cols));
   call.tokens = static_cast<int32_t>(tokens);
   call.num_slices = static_cast<int32_t>(num_slices(weight));
+  call.weight = weight.data;
   call.bias = bias.data;
   call.out = out.data;
   call.out_stride = out.stride;
@@ -72,21 +73,34 @@ const void* Linear::rounded(Matrix<const float> x, DType dtype) {
   return out;
 }
 
-void Linear::run(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue) {
-  if (x.rows == 0 || weight.rows == 0) return;
-  LinearCall call = make_call(out, x.rows, weight, bias, epilogue);
-  call.x = x.data;
-  call.x_stride = x.stride;
-  const OneWeight source{weight.data};
-  if (weight.dtype == DType::float32) {
-    linear_float32(stream_, call, source, ceil_div(x.rows, kFloat32Tokens));
-    return;
+void Linear::run(Span<const Product> products) {
+  LinearCall calls[kMaxProducts];
+  int64_t num_calls = 0;
+  Matrix<const float> last_x;
+  const void* last_rounded = nullptr;
+  for (const Product& product : products) {
+    const auto& [out, x, weight, bias, epilogue] = product;
+    if (x.rows == 0 || weight.rows == 0) continue;
+    LinearCall call = make_call(out, x.rows, weight, bias, epilogue);
+    call.x = x.data;
+    call.x_stride = x.stride;
+    if (weight.dtype == DType::float32) {
+      linear_float32(stream_, call, OneWeight(), ceil_div(x.rows, kFloat32Tokens));
+    } else if (x.rows <= kFewTokens) {
+      calls[num_calls++] = call;
+    } else {
+      if (x.data != last_x.data || x.cols != last_x.cols) last_rounded = rounded(x, weight.dtype);
+      last_x = x;
+      call.x = last_rounded;
+      run_many(product, call);
+    }
   }
-  if (x.rows <= kFewTokens) {
-    linear_few(stream_, call, source, 1, num_multiprocessors_);
-    return;
-  }
-  call.x = rounded(x, weight.dtype);
+  if (num_calls > 0) linear_few(stream_, {calls, num_calls}, num_multiprocessors_);
+}
+
+// x of the call is rounded.
+void Linear::run_many(const Product& product, const LinearCall& call) {
+  const auto& [out, x, weight, bias, epilogue] = product;
   if (library_ && x.rows >= kFewestLibraryTokens &&
       library_->multiply(stream_, out, call.x, weight, bias, epilogue == Epilogue::accumulate, library_workspace_.reserve<char>(0))) {
     if (epilogue == Epilogue::store || epilogue == Epilogue::accumulate) return;
@@ -94,7 +108,7 @@ void Linear::run(Matrix<float> out, Matrix<const float> x, const PackedWeight& w
     return;
   }
   const LinearTile tile = plan_linear(weight.rows, x.rows, call.num_slices, num_multiprocessors_);
-  linear_tile(stream_, call, source, ceil_div(x.rows, tile.tokens), tile, partials_.reserve<float4>(0), arrivals_.reserve<unsigned>(0));
+  linear_tile(stream_, call, OneWeight(), ceil_div(x.rows, tile.tokens), tile, partials_.reserve<float4>(0), arrivals_.reserve<unsigned>(0));
 }
 
 int64_t Linear::expert_tile_rows(DType dtype, int64_t tokens) {

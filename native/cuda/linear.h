@@ -26,7 +26,7 @@ class Linear {
   void reserve_scratch(const ScratchLimits& limits);
 
   // As in ops.def.
-  void run(Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue);
+  void run(Span<const Product> products);
 
   // The same with every row's own of several weights of one shape (experts.cu): out[r, :] = x[experts.x_rows[r], :] W^T. `tokens` is the
   // most rows that a weight can have; the list's tiles have up to expert_tile_rows(dtype, tokens) and are at most max_tiles.
@@ -38,6 +38,7 @@ class Linear {
 
  private:
   const void* rounded(Matrix<const float> x, DType dtype);
+  void run_many(const Product& product, const LinearCall& call);
 
   cudaStream_t stream_;
   int64_t num_multiprocessors_;

@@ -22,6 +22,7 @@ struct LinearCall {
   int32_t pitch;   // row_pitch(cols)
   int32_t tokens;
   int32_t num_slices;  // 1, 2, 4 or 8
+  const void* weight;  // none where each token tile has its own
   const void* x;   // float32 [.., cols], or rounded to the weights' type [.., pitch] where a kernel says so
   int64_t x_stride;
   const float* bias;  // [rows] or null
@@ -37,13 +38,11 @@ struct TokenTile {
   int32_t count;
 };
 
-// One weight for all tokens, cut into tiles one after the other.
+// The call's weight for all tokens, cut into tiles one after the other.
 struct OneWeight {
-  const void* weight;
-
   __device__ bool find(TokenTile& tile, const LinearCall& call, int index, int tile_tokens) const {
     const int first = index * tile_tokens;
-    tile = {weight, first, min(tile_tokens, call.tokens - first)};
+    tile = {call.weight, first, min(tile_tokens, call.tokens - first)};
     return true;
   }
   __device__ int64_t x_row(int row) const { return row; }
@@ -136,9 +135,9 @@ void round_rows(cudaStream_t stream, void* out, DType dtype, Matrix<const float>
 
 // Kernels. All give the same bits for the same numbers; `max_tiles` is the number of token tiles, or of those that there can be.
 
-// 16-bit weights, at most kFewTokens tokens a tile: linear_few.cu. x is float32.
-template <class Source>
-void linear_few(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles, int64_t num_multiprocessors);
+// 16-bit weights, at most kFewTokens tokens a tile: linear_few.cu. x is float32. The calls of a pass, at most kMaxProducts, are one kernel.
+void linear_few(cudaStream_t stream, Span<const LinearCall> calls, int64_t num_multiprocessors);
+void linear_few(cudaStream_t stream, const LinearCall& call, const ExpertWeightList& source, int64_t max_tiles, int64_t num_multiprocessors);
 
 // 16-bit weights: linear_tile.cu. x is rounded. With tile.splits > 1, `partials` has room for max_split_blocks() tiles of
 // kMaxTileNumbers, and `arrivals` as many counters that are zero, and are zero again afterwards.

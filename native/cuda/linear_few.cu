@@ -2,6 +2,8 @@
 //
 // A block computes 16 or 32 rows of W; it has a warp for each slice of the columns, and the slices' sums meet in shared memory. The weights
 // are the 16-row operand of the tensor cores, the tokens the 8-column one; a lane's share of both: multiply_32 in linear_call.h.
+#include <algorithm>
+
 #include "cuda/launch.h"
 #include "cuda/linear_call.h"
 
@@ -11,20 +13,18 @@ namespace {
 
 constexpr int kMostThreads = 32 * kNumSlices;
 
-// Block (i, j) computes rows 16 kRowTiles i .. of token tile j.
+// The rows 16 kRowTiles `block` .. of `out` for one tile of tokens. The block has as many warps as a call has slices, or more.
 template <class T, int kRowTiles, class Source>
-__global__ void __launch_bounds__(kMostThreads, 2) few_kernel(LinearCall call, Source source) {
+__device__ __forceinline__ void compute_rows(const LinearCall& call, const Source& source, const TokenTile& tile, int block) {
   constexpr int kRows = 16 * kRowTiles;
   constexpr int kDepth = 4 / kRowTiles;  // units on their way: 8 KiB a warp
   constexpr int kTokenStride = kRows + 4;  // lanes with different t write different banks
   __shared__ float sums[kNumSlices][kFewTokens * kTokenStride];
 
-  TokenTile tile;
-  if (!source.find(tile, call, static_cast<int>(blockIdx.y), kFewTokens)) return;
   const int slice = static_cast<int>(threadIdx.x) / 32;
   const int g = static_cast<int>(threadIdx.x) % 32 / 4;
   const int t = static_cast<int>(threadIdx.x) % 4;
-  const int first_row = static_cast<int>(blockIdx.x) * kRows;
+  const int first_row = block * kRows;
 
   // Rows g, g + 8, g + 16 ..; those behind the last one are read as the last one and not stored.
   const uint4* weight[2 * kRowTiles];
@@ -36,8 +36,9 @@ __global__ void __launch_bounds__(kMostThreads, 2) few_kernel(LinearCall call, S
   const bool has_token = g < tile.count;
   const float* x = static_cast<const float*>(call.x) + source.x_row(tile.first + (has_token ? g : 0)) * call.x_stride;
 
-  const int begin = slice_begin(call, slice);
-  const int end = slice_begin(call, slice + 1);
+  const bool has_slice = slice < call.num_slices;
+  const int begin = has_slice ? slice_begin(call, slice) : 0;
+  const int end = has_slice ? slice_begin(call, slice + 1) : 0;
 
   uint4 ahead[kDepth][2 * kRowTiles][2];  // [unit][row][half of the unit]
   const auto load = [&](uint4(&into)[2 * kRowTiles][2], int unit) {
@@ -92,27 +93,71 @@ __global__ void __launch_bounds__(kMostThreads, 2) few_kernel(LinearCall call, S
   }
 }
 
-template <class T, class Source>
-void start(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles, int64_t block_rows) {
+// What a kernel is given of a pass. Calls with one `out` have the same blocks, which do one after the other.
+struct Pass {
+  LinearCall calls[kMaxProducts];
+  int32_t first_block[kMaxProducts];
+  int32_t num_calls;
+};
+
+template <class T, int kRowTiles>
+__global__ void __launch_bounds__(kMostThreads, 2) few_pass_kernel(Pass pass) {
+  for (int i = 0; i < pass.num_calls; ++i) {
+    const LinearCall& call = pass.calls[i];
+    const int block = static_cast<int>(blockIdx.x) - pass.first_block[i];
+    if (block < 0 || block * 16 * kRowTiles >= call.rows) continue;
+    TokenTile tile;
+    OneWeight().find(tile, call, 0, kFewTokens);
+    compute_rows<T, kRowTiles>(call, OneWeight(), tile, block);
+    __syncthreads();  // everybody has read the sums
+  }
+}
+
+// Block (i, j) computes rows 16 kRowTiles i .. of token tile j.
+template <class T, int kRowTiles>
+__global__ void __launch_bounds__(kMostThreads, 2) few_experts_kernel(LinearCall call, ExpertWeightList experts) {
+  TokenTile tile;
+  if (!experts.find(tile, call, static_cast<int>(blockIdx.y), kFewTokens)) return;
+  compute_rows<T, kRowTiles>(call, experts, tile, static_cast<int>(blockIdx.x));
+}
+
+template <class T>
+void start_pass(cudaStream_t stream, Span<const LinearCall> calls, int64_t num_multiprocessors) {
+  const auto is_first = [&](int64_t i) { return i == 0 || calls[i].out != calls[i - 1].out; };
+  int64_t rows = 0;
+  for (int64_t i = 0; i < calls.size; ++i) rows += is_first(i) ? calls[i].rows : 0;
+  const int64_t block_rows = few_tokens_block_rows(rows, calls[0].tokens, num_multiprocessors);
+  Pass pass{};
+  int64_t num_blocks = 0;
+  int32_t num_slices = 0;
+  for (int64_t i = 0; i < calls.size; ++i) {
+    pass.calls[i] = calls[i];
+    pass.first_block[i] = is_first(i) ? static_cast<int32_t>(num_blocks) : pass.first_block[i - 1];
+    num_blocks = pass.first_block[i] + ceil_div(calls[i].rows, block_rows);
+    num_slices = std::max(num_slices, calls[i].num_slices);
+  }
+  pass.num_calls = static_cast<int32_t>(calls.size);
+  launch(block_rows == 32 ? few_pass_kernel<T, 2> : few_pass_kernel<T, 1>, dim3(static_cast<unsigned>(num_blocks)),
+         dim3(static_cast<unsigned>(32 * num_slices)), 0, stream, pass);
+}
+
+template <class T>
+void start_experts(cudaStream_t stream, const LinearCall& call, const ExpertWeightList& experts, int64_t max_tiles, int64_t num_multiprocessors) {
+  const int64_t block_rows = few_tokens_block_rows(call.rows, call.tokens, num_multiprocessors);
   const dim3 grid(static_cast<unsigned>(ceil_div(call.rows, block_rows)), static_cast<unsigned>(max_tiles));
-  launch(block_rows == 32 ? few_kernel<T, 2, Source> : few_kernel<T, 1, Source>, grid,
-         dim3(static_cast<unsigned>(32 * call.num_slices)), 0, stream, call, source);
+  launch(block_rows == 32 ? few_experts_kernel<T, 2> : few_experts_kernel<T, 1>, grid, dim3(static_cast<unsigned>(32 * call.num_slices)), 0, stream,
+         call, experts);
 }
 
 }  // namespace
 
-template <class Source>
-void linear_few(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles, int64_t num_multiprocessors) {
-  const int64_t block_rows = few_tokens_block_rows(call.rows, call.tokens, num_multiprocessors);
-  if (call.dtype == DType::float16) {
-    start<__half>(stream, call, source, max_tiles, block_rows);
-  } else {
-    start<__nv_bfloat16>(stream, call, source, max_tiles, block_rows);
-  }
+void linear_few(cudaStream_t stream, Span<const LinearCall> calls, int64_t num_multiprocessors) {
+  (calls[0].dtype == DType::float16 ? start_pass<__half> : start_pass<__nv_bfloat16>)(stream, calls, num_multiprocessors);
 }
 
-template void linear_few(cudaStream_t, const LinearCall&, const OneWeight&, int64_t, int64_t);
-template void linear_few(cudaStream_t, const LinearCall&, const ExpertWeightList&, int64_t, int64_t);
+void linear_few(cudaStream_t stream, const LinearCall& call, const ExpertWeightList& experts, int64_t max_tiles, int64_t num_multiprocessors) {
+  (call.dtype == DType::float16 ? start_experts<__half> : start_experts<__nv_bfloat16>)(stream, call, experts, max_tiles, num_multiprocessors);
+}
 
 }  // namespace cuda
 }  // namespace parley

@@ -26,22 +26,24 @@ void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, M
 void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
              const LinearWeights& weights, Epilogue epilogue) {
   if (collective == nullptr) {
-    backend.linear(out, x, weights.weight, weights.bias, epilogue);
+    linear(backend, out, x, weights.weight, weights.bias, epilogue);
     return;
   }
-  backend.linear(part, x, weights.weight, {}, Epilogue::store);
+  linear(backend, part, x, weights.weight, {}, Epilogue::store);
   const Summand summand{part, weights.bias};
   collective->all_reduce(out, {&summand, 1}, epilogue);
 }
 
+Product mlp_up(const ModelSpec& spec, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up, Matrix<float> hidden) {
+  if (spec.gated_mlp) return {gate_up, input, layer.mlp_up.weight, layer.mlp_up.bias, Epilogue::store};
+  return {hidden, input, layer.mlp_up.weight, layer.mlp_up.bias, epilogue_of(spec.activation)};
+}
+
 void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,
              Matrix<float> hidden) {
-  if (spec.gated_mlp) {
-    backend.linear(gate_up, input, layer.mlp_up.weight, layer.mlp_up.bias, Epilogue::store);
-    backend.gate(hidden, gate_up, spec.activation);
-  } else {
-    backend.linear(hidden, input, layer.mlp_up.weight, layer.mlp_up.bias, epilogue_of(spec.activation));
-  }
+  const Product up = mlp_up(spec, layer, input, gate_up, hidden);
+  backend.linear({&up, 1});
+  if (spec.gated_mlp) backend.gate(hidden, gate_up, spec.activation);
 }
 
 }  // namespace parley

@@ -72,6 +72,13 @@ Span<const T> span(const std::vector<T>& list) {
 // out += x
 inline void add(Backend& backend, Matrix<float> out, Matrix<const float> x) { backend.sum(out, {&x, 1}, {}, Epilogue::accumulate); }
 
+// out = x W^T + bias, then the epilogue, in a pass of its own.
+inline void linear(Backend& backend, Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias,
+                   Epilogue epilogue) {
+  const Product product{out, x, weight, bias, epilogue};
+  backend.linear({&product, 1});
+}
+
 // What follows is summed over the ranks, of whom each has a summand, its `part`, which is scratch as large as `out`. With no collective the
 // rank is alone, and no part is needed.
 
@@ -83,7 +90,11 @@ void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, M
 void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
              const LinearWeights& weights, Epilogue epilogue);
 
-// input [T, H] -> hidden [T, F], the MLP's hidden layer; gate_up [T, 2 F] is scratch of a gated one.
+// What an MLP begins with: input [T, H] -> hidden [T, F], its hidden layer; or -> gate_up [T, 2 F] of a gated one, whose hidden layer
+// Backend::gate makes of it.
+Product mlp_up(const ModelSpec& spec, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up, Matrix<float> hidden);
+
+// The two together.
 void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,
              Matrix<float> hidden);
 

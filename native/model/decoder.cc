@@ -64,6 +64,7 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, const Sta
   return {
       {&Decoder::hidden_, limits.rows, spec.hidden_size},
       {&Decoder::normed_, limits.rows, spec.hidden_size},
+      {&Decoder::mlp_normed_, spec.topology == Topology::parallel ? limits.rows : 0, spec.hidden_size},
       {&Decoder::branch_, has_branch ? limits.rows : 0, spec.hidden_size},
       {&Decoder::embedded_, projected ? limits.rows : 0, embedding},
       {&Decoder::part_, alone ? 0 : limits.rows, std::max(spec.hidden_size, embedding)},
@@ -167,47 +168,64 @@ StepShape Decoder::padded(const StepShape& shape) const {
 }
 
 void Decoder::run_blocks() {
-  const auto hidden = first_rows(hidden_, num_rows_);
-  const auto normed = first_rows(normed_, num_rows_);
-  // What a branch reads: the normalised residual stream, or the stream itself.
-  const bool norm_before = spec_.norm_placement == NormPlacement::before || spec_.norm_placement == NormPlacement::around;
-  const auto input_of = [&](const NormWeights& weights) {
-    if (!norm_before) return hidden;
-    norm(normed, hidden, weights);
-    return normed;
-  };
-
-  // Parallel branches are added to the residual stream together, by one all-reduce.
-  const bool adds_together = collective_ != nullptr && spec_.topology != Topology::sequential;
   embed();
-  for (int64_t i = 0; i < spec_.num_layers; ++i) {
-    const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
-    attend(i, input_of(layer.attention_norm));
-    // Parallel blocks normalise the residual stream before the attention is added, sequential ones after: no other difference.
-    Matrix<float> mlp_input = normed;
-    if (spec_.topology == Topology::parallel) mlp_input = input_of(layer.mlp_norm);
-    const auto attention = first_rows(attention_, num_rows_);
-    if (adds_together) {
-      project_attention(attention, layer.attention_out);
+  for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
+    if (spec_.topology == Topology::sequential) {
+      run_sequential(layer);
     } else {
-      add_branch(attention, layer.attention_out, layer.attention_norm, layer.attention_output_norm);
-    }
-    if (spec_.num_encoder_layers > 0) attend_encoder(i);
-    if (spec_.topology == Topology::sequential) mlp_input = input_of(layer.mlp_norm);
-    if (!layer.experts.empty()) {
-      add_experts(layer, mlp_input);
-      continue;
-    }
-    const auto mlp = first_rows(mlp_, num_rows_);
-    run_mlp(spec_, backend_, layer, mlp_input, gate_up_.rows > 0 ? first_rows(gate_up_, num_rows_) : gate_up_, mlp);
-    if (adds_together) {
-      const Epilogue epilogue = apart_.rows > 0 ? Epilogue::store : Epilogue::accumulate;
-      backend_.linear(part(spec_.hidden_size), mlp, layer.mlp_down.weight, {}, epilogue);
-      add_parts(layer, layer.mlp_down.bias);
-    } else {
-      add_branch(mlp, layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
+      run_parallel(layer);
     }
   }
+}
+
+// One branch after the other.
+void Decoder::run_sequential(int64_t index) {
+  const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  // What a branch reads: the normalised residual stream, or the stream itself.
+  const bool norm_before = spec_.norm_placement == NormPlacement::before || spec_.norm_placement == NormPlacement::around;
+  const auto input_of = [&](const NormWeights& weights) { return norm_before ? normed_hidden(normed_, weights) : first_rows(hidden_, num_rows_); };
+
+  const Product qkv = qkv_product(layer, input_of(layer.attention_norm));
+  backend_.linear({&qkv, 1});
+  attend(index);
+  add_branch(first_rows(attention_, num_rows_), layer.attention_out, layer.attention_norm, layer.attention_output_norm);
+  if (spec_.num_encoder_layers > 0) attend_encoder(index);
+  const auto input = input_of(layer.mlp_norm);
+  if (!layer.experts.empty()) return add_experts(layer, input);
+  const auto mlp = first_rows(mlp_, num_rows_);
+  run_mlp(spec_, backend_, layer, input, first_rows(gate_up_, num_rows_), mlp);
+  add_branch(mlp, layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
+}
+
+// Both branches read the residual stream as it was, and so begin in one pass over their weights and end in another; experts have passes of
+// their own. The ranks add both to the stream by one all-reduce.
+void Decoder::run_parallel(int64_t index) {
+  const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  const bool dense = layer.experts.empty();
+  const auto mlp = first_rows(mlp_, num_rows_), gate_up = first_rows(gate_up_, num_rows_);
+  const auto input = normed_hidden(normed_, layer.attention_norm);
+  const auto mlp_input = spec_.topology == Topology::parallel ? normed_hidden(mlp_normed_, layer.mlp_norm) : input;
+
+  Product first[] = {qkv_product(layer, input), {}};
+  if (dense) first[1] = mlp_up(spec_, layer, mlp_input, gate_up, mlp);
+  backend_.linear({first, dense ? 2 : 1});
+  if (dense && spec_.gated_mlp) backend_.gate(mlp, gate_up, spec_.activation);
+  attend(index);
+
+  // Of several ranks each has its summands in part_; or the attention's stay apart, so that each branch is summed over the ranks by itself:
+  // twice as much for them to read, and the way to the bits of one rank, which adds one branch after the other.
+  const bool alone = collective_ == nullptr, apart = apart_.rows > 0;
+  const auto sum = alone ? first_rows(hidden_, num_rows_) : part(spec_.hidden_size);
+  const LinearWeights &out = layer.attention_out, &down = layer.mlp_down;
+  const Span<const float> no_bias;  // add_parts() adds it
+  const Product last[] = {
+      {apart ? first_rows(apart_, num_rows_) : sum, first_rows(attention_, num_rows_), out.weight,
+       alone || (!apart && model_.rank == 0) ? out.bias : no_bias, alone ? Epilogue::accumulate : Epilogue::store},
+      {sum, mlp, down.weight, alone ? down.bias : no_bias, apart ? Epilogue::store : Epilogue::accumulate},
+  };
+  backend_.linear({last, dense ? 2 : 1});
+  if (!dense) return add_experts(layer, mlp_input);
+  if (!alone) add_parts(layer, down.bias);
 }
 
 // Layers with the same window have the same plan; cross-attention has the one behind them.
@@ -225,7 +243,7 @@ void Decoder::embed() {
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto embedded = embedded_.rows > 0 ? first_rows(embedded_, num_rows_) : hidden;
   embed_tokens(backend_, collective_, embedded, part(embedded.cols), weights_.embedding, lists_.tokens(), embedding_scale_);
-  if (embedded_.rows > 0) backend_.linear(hidden, embedded, weights_.embedding_projection, {}, Epilogue::store);
+  if (embedded_.rows > 0) linear(backend_, hidden, embedded, weights_.embedding_projection, {}, Epilogue::store);
   if (spec_.position_embedding) {
     const auto positions = first_rows(branch_, num_rows_);
     backend_.embed(positions, weights_.position_embedding, lists_.rows().positions, 1);
@@ -234,12 +252,16 @@ void Decoder::embed() {
   if (spec_.embedding_norm) norm(hidden, hidden, weights_.embedding_norm);
 }
 
-// input -> attention_, through this layer's pages.
-void Decoder::attend(int64_t index, Matrix<const float> input) {
+// input -> qkv_
+Product Decoder::qkv_product(const LayerWeights& layer, Matrix<const float> input) const {
+  return {first_rows(qkv_, num_rows_), input, layer.qkv.weight, layer.qkv.bias, Epilogue::store};
+}
+
+// qkv_ -> attention_, through this layer's pages.
+void Decoder::attend(int64_t index) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const KvLayer& kv = kv_cache_.layer(index);
   const auto qkv = first_rows(qkv_, num_rows_);
-  backend_.linear(qkv, input, layer.qkv.weight, layer.qkv.bias, Epilogue::store);
   if (spec_.qk_norm != QkNorm::none) {
     norm_heads({qkv.data, num_rows_, heads_.query_size(), qkv.stride}, layer.query_norm, query_columns_);
     norm_heads({qkv.data + heads_.query_size(), num_rows_, heads_.kv_size(), qkv.stride}, layer.key_norm, key_columns_);
@@ -260,7 +282,7 @@ void Decoder::attend_encoder(int64_t index) {
   const auto attention = first_rows(attention_, num_rows_);
   const Matrix<float> query(qkv_.data, num_rows_, heads_.query_size(), qkv_.stride);
   norm(normed, hidden, layer.cross_norm);
-  backend_.linear(query, normed, layer.cross_query.weight, {}, Epilogue::store);
+  linear(backend_, query, normed, layer.cross_query.weight, {}, Epilogue::store);
   // Causal up to the prompt's last token is all of it.
   backend_.attention(attention, query, kv_cache_.layer(index), with_plan(lists_.encoder_rows(), num_plans_), heads_, encoder_rule_);
   project(backend_, collective_, hidden, part(spec_.hidden_size), attention, layer.cross_out, Epilogue::accumulate);
@@ -271,7 +293,7 @@ void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) 
   const auto logits = first_rows(router_, num_rows_);
   const auto shares = first_rows(shares_, num_rows_);
   const auto experts = first_rows(experts_, num_rows_);
-  backend_.linear(logits, input, layer.router.weight, {}, Epilogue::store);
+  linear(backend_, logits, input, layer.router.weight, {}, Epilogue::store);
   backend_.route(experts, shares, logits, spec_.norm_topk_prob);
   const auto hidden = first_rows(hidden_, num_rows_);
   if (collective_ == nullptr) {
@@ -290,15 +312,6 @@ void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) 
   }
 }
 
-// Of parallel branches the attention's summand. The other branch adds its own to it; or it stays apart, so that each is summed over the ranks
-// by itself. That is twice as much for the ranks to read, and the way to the bits of one rank, which adds one branch after the other.
-void Decoder::project_attention(Matrix<const float> attention, const LinearWeights& out) {
-  const bool apart = apart_.rows > 0;
-  const bool has_bias = !apart && model_.rank == 0;  // else add_parts() adds it
-  backend_.linear(apart ? first_rows(apart_, num_rows_) : part(spec_.hidden_size), attention, out.weight,
-                  has_bias ? out.bias : Span<const float>(), Epilogue::store);
-}
-
 // hidden_ += the ranks' summands of parallel branches. bias: of the branch beside the attention.
 void Decoder::add_parts(const LayerWeights& layer, Span<const float> bias) {
   const Summand summands[] = {{first_rows(apart_, num_rows_), layer.attention_out.bias}, {part(spec_.hidden_size), bias}};
@@ -308,6 +321,12 @@ void Decoder::add_parts(const LayerWeights& layer, Span<const float> bias) {
 
 // The rank's summand of what is `cols` wide.
 Matrix<float> Decoder::part(int64_t cols) const { return {part_.data, num_rows_, cols, part_.cols}; }
+
+// The residual stream, normalised into `out`.
+Matrix<float> Decoder::normed_hidden(Matrix<float> out, const NormWeights& weights) {
+  norm(first_rows(out, num_rows_), first_rows(hidden_, num_rows_), weights);
+  return first_rows(out, num_rows_);
+}
 
 void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights) {
   const float eps = static_cast<float>(spec_.norm_eps);
@@ -379,10 +398,10 @@ Matrix<float> Decoder::unembed(Span<const int32_t> rows) {
   const auto logits = first_rows(logits_, rows.size);
   if (projected_.rows > 0) {
     const auto projected = first_rows(projected_, rows.size);
-    backend_.linear(projected, features, weights_.output_projection, {}, Epilogue::store);
+    linear(backend_, projected, features, weights_.output_projection, {}, Epilogue::store);
     features = projected;
   }
-  backend_.linear(logits, features, weights_.unembedding.weight, weights_.unembedding.bias, Epilogue::store);
+  linear(backend_, logits, features, weights_.unembedding.weight, weights_.unembedding.bias, Epilogue::store);
   if (spec_.logit_softcap > 0) backend_.softcap(logits, static_cast<float>(spec_.logit_softcap));
   if (collective_ == nullptr) return logits;
   const Range own = own_rows(rows.size);

@@ -53,12 +53,15 @@ class Decoder {
   void plan_attention();
   void run_blocks();
   void embed();
-  void attend(int64_t layer, Matrix<const float> input);
+  void run_sequential(int64_t layer);
+  void run_parallel(int64_t layer);
+  Product qkv_product(const LayerWeights& layer, Matrix<const float> input) const;
+  void attend(int64_t layer);
   void attend_encoder(int64_t layer);
   void add_experts(const LayerWeights& layer, Matrix<const float> input);
   Matrix<float> part(int64_t cols) const;
-  void project_attention(Matrix<const float> attention, const LinearWeights& out);
   void add_parts(const LayerWeights& layer, Span<const float> bias);
+  Matrix<float> normed_hidden(Matrix<float> out, const NormWeights& weights);
   void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
   void norm_heads(Matrix<float> heads, const NormWeights& weights, const std::vector<Range>& columns);
   void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm, const NormWeights& output_norm);
@@ -88,6 +91,7 @@ class Decoder {
   // Workspace. T is limits.rows, R logit_rows, P positions; a matrix that the model has no use for has no rows.
   Matrix<float> hidden_;         // [T, H] the residual stream; every rank has all of it
   Matrix<float> normed_;         // [T, H]
+  Matrix<float> mlp_normed_;     // [T, H] what the MLP reads beside attention that reads normed_
   Matrix<float> branch_;         // [T, H] what is normalised before it is added, and position embeddings
   Matrix<float> embedded_;       // [T, E]
   Matrix<float> part_;           // [T, H or E] the rank's summand of an all-reduce

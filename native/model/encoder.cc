@@ -135,7 +135,7 @@ void Encoder::run_block(const LayerWeights& layer) {
     const auto normed = rows_of(normed_, 0, count);
     const auto qkv = rows_of(qkv_, first, count);
     backend_.rms_norm(normed, rows_of(hidden_, first, count), layer.attention_norm.weight, spec_.hidden_size, eps);
-    backend_.linear(qkv, normed, layer.qkv.weight, {}, Epilogue::store);
+    linear(backend_, qkv, normed, layer.qkv.weight, {}, Epilogue::store);
     backend_.write_kv(kv_, qkv, part_of(positions_, first, count), heads_);
   }
   for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
@@ -166,7 +166,7 @@ void Encoder::write_cross_kv(const EncoderJob& job) {
     backend_.rms_norm(normed, rows_of(hidden_, first, count), weights_.encoder_final_norm.weight, spec_.hidden_size,
                       static_cast<float>(spec_.norm_eps));
     for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
-      backend_.linear(kv, normed, weights_.layers[static_cast<size_t>(layer)].cross_kv.weight, {}, Epilogue::store);
+      linear(backend_, kv, normed, weights_.layers[static_cast<size_t>(layer)].cross_kv.weight, {}, Epilogue::store);
       backend_.write_kv(kv_cache_.layer(layer), qkv, part_of(slots_, first, count), heads_);
     }
   }

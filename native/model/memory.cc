@@ -12,6 +12,9 @@ namespace {
 // Prompts are scored so many rows at a time at least, so that a server for few requests does not read the unembedding for each token.
 constexpr int64_t kMinLogitRows = 32;
 
+// ScratchLimits::pass_cols of one input.
+int64_t in_pass(int64_t cols) { return ceil_div(cols, kPassCols) * kPassCols; }
+
 }  // namespace
 
 Isa isa_of(const EngineOptions& options) { return options.isa == Isa::auto_ ? best_isa() : options.isa; }
@@ -28,8 +31,14 @@ int64_t threads_of_rank(const EngineOptions& options, int64_t rank) {
 ScratchLimits scratch_limits(const RankModel& model, const EngineOptions& options) {
   const ModelSpec& spec = model.own;
   const StackLimits limits = stack_limits(options);
+  const int64_t query_size = spec.num_heads * spec.head_dim;
+  const int64_t cols = std::max({spec.hidden_size, query_size, spec.intermediate_size, embedding_size(spec)});
+  int64_t pass_cols = in_pass(cols);
+  if (spec.topology == Topology::parallel) pass_cols = std::max(pass_cols, 2 * in_pass(spec.hidden_size));
+  if (spec.topology != Topology::sequential) pass_cols = std::max(pass_cols, in_pass(query_size) + in_pass(spec.intermediate_size));
   return {std::max(limits.rows, limits.logit_rows),
-          std::max({spec.hidden_size, spec.num_heads * spec.head_dim, spec.intermediate_size, embedding_size(spec)}),
+          cols,
+          pass_cols,
           spec.num_experts,
           checked_mul(limits.rows, spec.num_experts_per_tok),
           spec.hidden_size,

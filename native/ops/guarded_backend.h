@@ -96,6 +96,14 @@ class GuardedMemory : public Backend {
     calls_.insert(calls_.end(), {reinterpret_cast<intptr_t>(matrix.data), matrix.rows, matrix.cols, matrix.stride});
   }
   void note(const PackedWeight& weight) { calls_.push_back(reinterpret_cast<intptr_t>(weight.data)); }
+  void note(const Span<const Product>& products) {  // the list itself may lie elsewhere each time
+    for (const Product& product : products) {
+      note(product.out);
+      note(product.x);
+      note(product.weight);
+      note(product.bias);
+    }
+  }
   void note(const KvLayer& kv) { calls_.push_back(reinterpret_cast<intptr_t>(kv.keys)); }
   void note(const AttentionRows& rows) {
     note(rows.positions);

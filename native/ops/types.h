@@ -28,6 +28,9 @@ struct PackedWeight {
   int64_t parts = 1;  // equal parts into which the columns of a matrix were cut, of which these are one; each rank has another
 };
 
+// Most products of one pass of `linear`.
+constexpr int64_t kMaxProducts = 4;
+
 // What each rank has one of, [T, n], whose sum is wanted; and what is added to that sum, [n] or empty, the same on all ranks.
 struct Summand {
   Matrix<const float> part;
@@ -106,10 +109,14 @@ struct AttentionRule {
   int64_t num_keys = 0;
 };
 
+// Columns in ScratchLimits::pass_cols come in so many.
+constexpr int64_t kPassCols = 64;
+
 // The largest calls of ops that a model makes.
 struct ScratchLimits {
   int64_t rows;           // of a matrix that goes into `linear`
   int64_t cols;           // the same
+  int64_t pass_cols;      // of all that go into one pass together, each rounded up to a multiple of kPassCols
   int64_t num_experts;    // of a mixture
   int64_t expert_rows;    // pairs of a token and one of its experts
   int64_t expert_hidden;  // width of what goes into an expert
@@ -124,6 +131,15 @@ struct ScratchLimits {
 
 // What `linear` does with y = x W^T + bias: out = y, out = activation(y), or out += y.
 enum class Epilogue : int32_t { store, gelu, gelu_tanh, relu, accumulate, silu };
+
+// One product of a pass: y = x W^T + bias, then the epilogue.
+struct Product {
+  Matrix<float> out;       // [T, rows]
+  Matrix<const float> x;   // [T, cols]
+  PackedWeight weight;     // [rows, cols]
+  Span<const float> bias;  // [rows] or empty
+  Epilogue epilogue;
+};
 
 // How often a token was generated, for the penalties; 0: it is only in the prompt.
 struct TokenCount {

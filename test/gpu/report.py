@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-HOT = re.compile(r"attend_tiles|few_kernel|tile_kernel")
+HOT = re.compile(r"attend_tiles|few_\w+_kernel|tile_kernel")
 
 
 def main(folder: str) -> int:

@@ -69,6 +69,15 @@ export interface AttentionRows {
   page_table: Matrix<Int32Array>
 }
 
+/** A part of a pass of `linear`. */
+export interface Product {
+  out: Matrix
+  x: Matrix
+  weight: Weight
+  bias: Float32Array | null
+  epilogue: Epilogue
+}
+
 export interface Ops {
   embed(out: Matrix, table: Weight, tokens: Int32Array, scale: number): void
   sum(out: Matrix, parts: Matrix[], bias: Float32Array | null, epilogue: 'store' | 'accumulate'): void
@@ -85,7 +94,7 @@ export interface Ops {
   gate(out: Matrix, x: Matrix, activation: Activation): void
   scale(x: Matrix, factor: number): void
   softcap(x: Matrix, cap: number): void
-  linear(out: Matrix, x: Matrix, weight: Weight, bias: Float32Array | null, epilogue: Epilogue): void
+  linear(products: Product[]): void
   route(experts: Matrix<Int32Array>, shares: Matrix, logits: Matrix, normalise: boolean): void
   mix_experts(
     out: Matrix,

@@ -9,6 +9,8 @@ import {
   epsilon,
   freshRandom,
   type Matrix,
+  type Ops,
+  type Product,
   poisoned,
   type Random,
   roundAll,
@@ -21,6 +23,49 @@ const random = freshRandom('linear')
 
 function randomWeight(from: Random, rowCount: number, cols: number, dtype: Weight['dtype']): Weight {
   return { dtype, rows: rowCount, cols, data: roundAll(from.normals(rowCount * cols), dtype) }
+}
+
+/** A pass of one product. */
+function linear(ops: Ops, out: Matrix, x: Matrix, weight: Weight, bias: Float32Array | null, epilogue: Epilogue): void {
+  ops.linear([{ out, x, weight, bias, epilogue }])
+}
+
+/**
+ * A pass as parallel branches have it, of random widths: one input for two products, two inputs, two or three products that add to one
+ * output, the first of which stores or adds. All lie in strided matrices.
+ */
+function randomPass(tokens: number, dtype: Weight['dtype'], widest: number): Product[] {
+  const width = () => 1 + random.below(widest)
+  const strided = (cols: number): Matrix => {
+    const stride = cols + random.below(3)
+    return { data: random.normals(tokens * stride), rows: tokens, cols, stride }
+  }
+  const product = (out: Matrix, x: Matrix, epilogue: Epilogue): Product => ({
+    out,
+    x,
+    weight: randomWeight(random, out.cols, x.cols, dtype),
+    bias: random.below(2) ? random.normals(out.cols) : null,
+    epilogue,
+  })
+  const x = strided(width())
+  const sum = strided(width())
+  const first = product(sum, strided(width()), random.below(2) ? 'store' : 'accumulate')
+  const second = product(sum, random.below(2) ? x : strided(width()), 'accumulate')
+  const others = [product(strided(width()), x, 'gelu'), product(strided(width()), x, 'store')]
+  return [
+    [others[0], others[1]],
+    [others[0], product(strided(width()), strided(width()), 'relu')],
+    [first, second],
+    [others[0], first, second, others[1]],
+    [first, second, product(sum, strided(width()), 'accumulate')],
+  ][random.below(5)] as Product[]
+}
+
+/** The bits of all outputs behind `run`, which gets the products with outputs of their own. */
+function outputsOf(products: Product[], run: (products: Product[]) => void): Uint32Array[] {
+  const copies = new Map(products.map(({ out }) => [out, { ...out, data: out.data.slice() }]))
+  run(products.map((product) => ({ ...product, out: copies.get(product.out) as Matrix })))
+  return [...copies.values()].map(({ data }) => bits(data))
 }
 
 /** The error function, by its series near zero and its continued fraction further out; good to about 1e-15. */
@@ -98,7 +143,7 @@ describeBackends('linear', (ops, { inputs }) => {
             roundAll(x.data, inputs(dtype))
             const bias = random.below(2) ? random.normals(rowCount) : null
             const out = poisoned(tokens, rowCount)
-            ops.linear(out, x, weight, bias, 'store')
+            linear(ops, out, x, weight, bias, 'store')
             expect(
               worstError(out, out.data, x, weight, bias, 'store'),
               `${rowCount} x ${cols}, ${tokens} tokens`,
@@ -116,10 +161,10 @@ describeBackends('linear', (ops, { inputs }) => {
       for (const tokens of [2, 4, 6, 7, 12, 13, 24, 40, 61]) {
         const x = random.matrix(tokens, 80)
         const together = poisoned(tokens, 100)
-        ops.linear(together, x, weight, bias, 'gelu')
+        linear(ops, together, x, weight, bias, 'gelu')
         for (let t = 0; t < tokens; t++) {
           const alone = poisoned(1, 100)
-          ops.linear(alone, rows(x, t, t + 1), weight, bias, 'gelu')
+          linear(ops, alone, rows(x, t, t + 1), weight, bias, 'gelu')
           expect(bits(row(together, t)), `${dtype}, row ${t} of ${tokens}`).toEqual(bits(alone.data))
         }
       }
@@ -131,10 +176,10 @@ describeBackends('linear', (ops, { inputs }) => {
     for (const dtype of dtypes) {
       const weight = randomWeight(random, 40, 1500, dtype)
       const together = poisoned(300, 40)
-      ops.linear(together, x, weight, null, 'store')
+      linear(ops, together, x, weight, null, 'store')
       for (let t = 0; t < 300; t += 60) {
         const part = poisoned(10, 40)
-        ops.linear(part, rows(x, t, t + 10), weight, null, 'store')
+        linear(ops, part, rows(x, t, t + 10), weight, null, 'store')
         expect(bits(rows(together, t, t + 10).data)).toEqual(bits(part.data))
       }
     }
@@ -145,10 +190,10 @@ describeBackends('linear', (ops, { inputs }) => {
       const weight = randomWeight(random, 70, 33, dtype)
       const x = random.matrix(3, 33)
       const whole = poisoned(3, 70)
-      ops.linear(whole, x, weight, null, 'store')
+      linear(ops, whole, x, weight, null, 'store')
       for (const split of [0, 1, 31, 32, 40, 64, 69]) {
         const out = poisoned(3, 70)
-        ops.linear(out, x, { ...weight, split }, null, 'store')
+        linear(ops, out, x, { ...weight, split }, null, 'store')
         expect(bits(out.data)).toEqual(bits(whole.data))
       }
     }
@@ -191,8 +236,23 @@ describeBackends('linear', (ops, { inputs }) => {
       const bias = random.normals(45)
       const out = random.matrix(tokens, 45, 10)
       const before = out.data.slice()
-      ops.linear(out, x, weight, bias, 'accumulate')
+      linear(ops, out, x, weight, bias, 'accumulate')
       expect(worstError(out, before, x, weight, bias, 'accumulate')).toBeLessThan(1)
+    }
+  })
+
+  test('gives the products of one pass the bits that they have in passes of their own', () => {
+    for (const dtype of dtypes) {
+      for (const tokens of [1, 2, 8, 9, 13, 40, 250]) {
+        for (let i = 0; i < 4; i++) {
+          const products = randomPass(tokens, dtype, tokens < 40 ? 200 : 900)
+          const together = outputsOf(products, (all) => ops.linear(all))
+          const apart = outputsOf(products, (all) => {
+            for (const product of all) ops.linear([product])
+          })
+          expect(together, `${dtype}, ${tokens} tokens`).toEqual(apart)
+        }
+      }
     }
   })
 
@@ -200,10 +260,10 @@ describeBackends('linear', (ops, { inputs }) => {
     const weight = randomWeight(random, 33, 20, 'float16')
     const wide = random.matrix(5, 31)
     const out: Matrix = { data: new Float32Array(4 * 50 + 33).fill(-7), rows: 5, cols: 33, stride: 50 }
-    ops.linear(out, { data: wide.data, rows: 5, cols: 20, stride: 31 }, weight, null, 'store')
+    linear(ops, out, { data: wide.data, rows: 5, cols: 20, stride: 31 }, weight, null, 'store')
     for (let t = 0; t < 5; t++) {
       const alone = poisoned(1, 33)
-      ops.linear(alone, { data: wide.data.slice(t * 31, t * 31 + 20), rows: 1, cols: 20 }, weight, null, 'store')
+      linear(ops, alone, { data: wide.data.slice(t * 31, t * 31 + 20), rows: 1, cols: 20 }, weight, null, 'store')
       expect(bits(out.data.slice(t * 50, t * 50 + 33))).toEqual(bits(alone.data))
       if (t < 4) expect(new Set(out.data.slice(t * 50 + 33, (t + 1) * 50))).toEqual(new Set([-7]))
     }
@@ -214,7 +274,7 @@ describeBackends('linear', (ops, { inputs }) => {
     const x = random.matrix(4, 16)
     x.data[16 + 3] = Number.NaN
     const out = poisoned(4, 32)
-    ops.linear(out, x, weight, null, 'store')
+    linear(ops, out, x, weight, null, 'store')
     expect(row(out, 1).every(Number.isNaN)).toBe(true)
     for (const t of [0, 2, 3]) expect(row(out, t).every(Number.isFinite)).toBe(true)
   })
@@ -225,7 +285,7 @@ describeBackends('linear', (ops, { inputs }) => {
       const weight: Weight = { dtype: 'float32', rows: 1, cols: 1, data: Float32Array.of(1) }
       const inputs = Float32Array.from({ length: 8001 }, (_, i) => (i - 4000) / 200 + random.uniform() / 200)
       const out = poisoned(inputs.length, 1)
-      ops.linear(out, { data: inputs, rows: inputs.length, cols: 1 }, weight, null, activation)
+      linear(ops, out, { data: inputs, rows: inputs.length, cols: 1 }, weight, null, activation)
       let worst = 0
       for (let i = 0; i < inputs.length; i++) {
         const expected = activations[activation](at(inputs, i))
@@ -240,7 +300,7 @@ describeBackends('linear', (ops, { inputs }) => {
       const weight: Weight = { dtype: 'float32', rows: 1, cols: 1, data: Float32Array.of(1) }
       const inputs = Float32Array.of(0, 1e30, 3e38, -1e30, -3e38, Number.POSITIVE_INFINITY, Number.NaN, 1e-40)
       const out = poisoned(inputs.length, 1)
-      ops.linear(out, { data: inputs, rows: inputs.length, cols: 1 }, weight, null, activation)
+      linear(ops, out, { data: inputs, rows: inputs.length, cols: 1 }, weight, null, activation)
       expect(Array.from(out.data.subarray(0, 7), Math.abs)).toEqual([
         0,
         Math.fround(1e30),
@@ -263,10 +323,16 @@ describe('linear', () => {
         const x = random.matrix(tokens, 96)
         const [first, ...others] = [1, 2, 3, 7].map((threads) => {
           const out = poisoned(tokens, 300)
-          addon.testOps(isa, threads).linear(out, x, weight, bias, 'gelu_tanh')
+          linear(addon.testOps(isa, threads), out, x, weight, bias, 'gelu_tanh')
           return bits(out.data)
         })
         for (const other of others) expect(other).toEqual(first)
+
+        const products = randomPass(tokens, 'float16', 300)
+        const [one, ...more] = [1, 2, 3, 7].map((threads) =>
+          outputsOf(products, (all) => addon.testOps(isa, threads).linear(all)),
+        )
+        for (const other of more) expect(other).toEqual(one)
       }
     })
   }
@@ -275,11 +341,19 @@ describe('linear', () => {
     const ops = addon.testOps('baseline', 1)
     const weight = randomWeight(random, 4, 4, 'float32')
     const x = random.matrix(1, 4)
-    expect(() => ops.linear(poisoned(2, 4), x, weight, null, 'store')).toThrow('rows of out and x')
-    expect(() => ops.linear(poisoned(1, 4), { ...x, rows: 9 }, weight, null, 'store')).toThrow('argument 1.data')
-    expect(() => ops.linear(poisoned(1, 4), x, { ...weight, cols: 5 }, null, 'store')).toThrow('argument 2.data')
-    expect(() => ops.linear(poisoned(1, 4), x, weight, new Float32Array(3), 'store')).toThrow('bias')
-    expect(() => ops.linear(poisoned(1, 4), x, weight, null, 'tanh' as Epilogue)).toThrow('argument 4')
+    expect(() => linear(ops, poisoned(2, 4), x, weight, null, 'store')).toThrow('rows of out and x')
+    expect(() => linear(ops, poisoned(1, 4), { ...x, rows: 9 }, weight, null, 'store')).toThrow('argument 0[0].x.data')
+    expect(() => linear(ops, poisoned(1, 4), x, { ...weight, cols: 5 }, null, 'store')).toThrow(
+      'argument 0[0].weight.data',
+    )
+    expect(() => linear(ops, poisoned(1, 4), x, weight, new Float32Array(3), 'store')).toThrow('bias')
+    expect(() => linear(ops, poisoned(1, 4), x, weight, null, 'tanh' as Epilogue)).toThrow('argument 0[0].epilogue')
+    const product: Product = { out: poisoned(1, 4), x, weight, bias: null, epilogue: 'store' }
+    const of = (changed: Partial<Product>) => () => ops.linear([product, { ...product, ...changed }])
+    expect(of({ out: poisoned(2, 4), x: random.matrix(2, 4) })).toThrow('rows of out, in each product: 2 and 1')
+    expect(of({ weight: { ...weight, dtype: 'float16' } })).toThrow('weights: expected one type')
+    expect(() => ops.linear([])).toThrow('products: expected 1 to 4, got 0')
+    expect(() => ops.linear(Array(5).fill(product))).toThrow('products: expected 1 to 4, got 5')
     expect(() => ops.embed(poisoned(2, 4), weight, Int32Array.of(4), 1)).toThrow('rows of out and tokens: 2 and 1')
     expect(() => ops.sum(poisoned(1, 4), [poisoned(1, 5)], null, 'store')).toThrow('columns of out and a part: 4 and 5')
   })

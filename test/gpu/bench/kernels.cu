@@ -206,7 +206,8 @@ void print_linear(const Timer& timer, const Settings& settings, Linear& linear, 
         const double floor = std::max(bytes / rates.bytes, operations / rates.operations);
         const int calls = static_cast<int>(std::clamp(2e-3 / floor, 1.0, 20.0));
         const double seconds = timer.seconds(calls, [&](int call) {
-          linear.run({out, tokens, rows}, {x, tokens, weight.cols}, pool.weight(rows, weight.cols, call), {}, weight.epilogue);
+          const Product product{{out, tokens, rows}, {x, tokens, weight.cols}, pool.weight(rows, weight.cols, call), {}, weight.epilogue};
+          linear.run({&product, 1});
         });
         std::printf(" %8.1f (%3.0f%%)", seconds * 1e6, 100 * floor / seconds);
       }
@@ -263,7 +264,8 @@ void run(const Settings& settings) {
   Linear fastest(timer.stream(), properties.multiProcessorCount, false);
   const auto rate = [&](Linear& linear) {
     const int64_t n = settings.size;
-    const double seconds = timer.seconds(2, [&](int) { linear.run({out, n, n}, {x, n, n}, pool.weight(n, n, 0), {}, Epilogue::store); });
+    const Product square{{out, n, n}, {x, n, n}, pool.weight(n, n, 0), {}, Epilogue::store};
+    const double seconds = timer.seconds(2, [&](int) { linear.run({&square, 1}); });
     return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / seconds;
   };
   const double own_rate = rate(own);

@@ -72,9 +72,11 @@ void compare(DType dtype, int64_t tokens, int64_t count, int64_t chosen, int64_t
     std::vector<float> sum(static_cast<size_t>(hidden), 0.0f);
     for (int64_t j = 0; j < chosen; ++j) {
       const ExpertWeights& expert = mixture.views[static_cast<size_t>(chosen_experts.host[static_cast<size_t>(t * chosen + j)])];
-      linear.run({inner.device, 1, 2 * size}, {x.device + t * (hidden + 1), 1, hidden}, expert.gate_up, {}, Epilogue::store);
+      const Product up{{inner.device, 1, 2 * size}, {x.device + t * (hidden + 1), 1, hidden}, expert.gate_up, {}, Epilogue::store};
+      linear.run({&up, 1});
       gate(nullptr, {middle.device, 1, size}, {inner.device, 1, 2 * size}, Activation::silu);
-      linear.run({outer.device, 1, hidden}, {middle.device, 1, size}, expert.down, {}, Epilogue::store);
+      const Product down{{outer.device, 1, hidden}, {middle.device, 1, size}, expert.down, {}, Epilogue::store};
+      linear.run({&down, 1});
       outer.read();
       for (size_t i = 0; i < sum.size(); ++i) sum[i] = std::fmaf(shares.host[static_cast<size_t>(t * chosen + j)], outer.host[i], sum[i]);
     }

@@ -35,8 +35,9 @@ void compare(Linear& linear, const Weight& weight, int64_t tokens, Epilogue epil
     }
   }
   Both<float> out(before);
-  linear.run({out.device, tokens, weight.rows, out_stride}, {x.device, tokens, weight.cols, x_stride}, weight.view(),
-             {bias.device, static_cast<int64_t>(bias.host.size())}, epilogue);
+  const Product product{{out.device, tokens, weight.rows, out_stride}, {x.device, tokens, weight.cols, x_stride}, weight.view(),
+                        {bias.device, static_cast<int64_t>(bias.host.size())}, epilogue};
+  linear.run({&product, 1});
   out.read();
   const double epsilon = std::pow(2.0, -24);
   double worst = 0;
@@ -67,7 +68,8 @@ void compare(Linear& linear, const Weight& weight, int64_t tokens, Epilogue epil
 
 std::vector<float> run(Linear& linear, const Weight& weight, const Both<float>& x, int64_t first, int64_t count, Epilogue epilogue) {
   Both<float> out(std::vector<float>(static_cast<size_t>(count * weight.rows), NAN));
-  linear.run({out.device, count, weight.rows}, {x.device + first * weight.cols, count, weight.cols}, weight.view(), {}, epilogue);
+  const Product product{{out.device, count, weight.rows}, {x.device + first * weight.cols, count, weight.cols}, weight.view(), {}, epilogue};
+  linear.run({&product, 1});
   out.read();
   return out.host;
 }
@@ -102,6 +104,36 @@ void test_bits() {
         const int64_t first = below(150 - tokens + 1);
         expect(same(run(linear, weight, x, first, tokens, Epilogue::gelu), all.data() + first * weight.rows),
                "%s: tokens %ld + %ld have other bits on %ld multiprocessors", dtype_name(dtype), first, tokens, multiprocessors);
+      }
+    }
+  }
+}
+
+// Products of a pass have the bits of passes of their own: beside others of other widths, with fewer slices, and behind another one in `out`.
+void test_passes() {
+  for (const DType dtype : kDTypes) {
+    const Weight wide(70, 1100, dtype), narrow(33, 256, dtype), added(70, 300, dtype);
+    PackedWeight half = narrow.view();
+    half.parts = 2;
+    for (const int64_t multiprocessors : {1, 200}) {
+      Linear linear(nullptr, multiprocessors, true);
+      for (const int64_t tokens : {1, 5, 8, 9, 20}) {
+        const Both<float> x(normals(tokens * 1100)), other_x(normals(tokens * 256));
+        const std::vector<float> before = normals(tokens * 70);
+        Both<float> sums[2] = {Both<float>(before), Both<float>(before)};
+        Both<float> outs[2] = {Both<float>(normals(tokens * 33)), Both<float>(normals(tokens * 33))};
+        const auto products = [&](int i) {
+          const Matrix<float> sum(sums[i].device, tokens, 70);
+          return std::vector<Product>{{{outs[i].device, tokens, 33}, {other_x.device, tokens, 256}, half, {}, Epilogue::silu},
+                                      {sum, {x.device, tokens, 1100}, wide.view(), {}, Epilogue::accumulate},
+                                      {sum, {x.device, tokens, 300, 1100}, added.view(), {}, Epilogue::accumulate}};
+        };
+        const std::vector<Product> together = products(0), apart = products(1);
+        linear.run({together.data(), 3});
+        for (const Product& one : apart) linear.run({&one, 1});
+        for (int i = 0; i < 2; ++i) sums[i].read(), outs[i].read();
+        expect(same(outs[0].host, outs[1].host.data()) && same(sums[0].host, sums[1].host.data()),
+               "%s: a pass of %ld tokens has other bits on %ld multiprocessors", dtype_name(dtype), tokens, multiprocessors);
       }
     }
   }
@@ -164,6 +196,7 @@ int main() {
   test_plan();
   test_values(linear);
   test_bits();
+  test_passes();
   test_not_finite(linear);
   test_scratch();
   if (failures) return 1;
