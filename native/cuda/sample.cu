@@ -318,7 +318,7 @@ __device__ int32_t draw(const SamplePlan& plan, const Choice& choice, uint64_t* 
   return draw_from_kept(choice, kept, sums, num_blocks, plan.u, shared);
 }
 
-__global__ void __launch_bounds__(kSampleThreads) sample_rows(SampleMemory memory, Matrix<float> rows, int64_t num_sampled_ids) {
+__global__ void __launch_bounds__(kSampleThreads, 1) sample_rows(SampleMemory memory, Matrix<float> rows, int64_t num_sampled_ids) {
   __shared__ SampleShared shared;
   const int64_t row = static_cast<int64_t>(blockIdx.x);
   const SamplePlan& plan = memory.plans[row];
