@@ -627,7 +627,16 @@ template <class... Args>
 void prepare(Backend&, const Args&...) {}
 void prepare(Backend& backend, const Matrix<float>&, const Matrix<const float>&, const KvLayer&, const AttentionRows& rows,
              const HeadLayout& heads, const AttentionRule& rule) {
+  ScratchLimits limits{};
+  limits.rows = limits.sequences = rows.positions.size;
+  limits.context = rows.page_table.cols * kPageSize;
+  limits.num_heads = heads.num_heads;
+  limits.head_dim = heads.head_dim;
+  limits.plans = rows.plan + 1;
+  backend.reserve_scratch(limits);
+  backend.begin_block(0);
   backend.plan_attention(rows, heads, rule);
+  backend.send_block();
 }
 
 // `Op` is Backend's method, `Check` the method of Checks with the same arguments.

@@ -82,14 +82,18 @@ class CpuBackend final : public Backend {
   int64_t scratch_bytes(const ScratchLimits& limits) const override {
     const ScratchNumbers need = scratch_numbers(limits);
     int64_t numbers = 0;
-    for (const int64_t count : {need.expert_outer, need.expert_inner, need.thread_scratch, need.thread_candidates}) {
+    for (const int64_t count : {need.expert_outer, need.expert_inner, need.thread_scratch, need.thread_candidates, need.lists}) {
       numbers = checked_add(numbers, count);
     }
     return checked_add(checked_mul(numbers, 4), need.packed_tokens_bytes);
   }
 
   int64_t held_scratch_bytes() const override {
-    return packed_tokens_.bytes() + expert_outer_.bytes() + expert_inner_.bytes() + thread_scratch_.bytes() + thread_candidates_.bytes();
+    int64_t bytes = 0;
+    for (const Scratch* scratch : {&packed_tokens_, &expert_outer_, &expert_inner_, &thread_scratch_, &thread_candidates_, &lists_}) {
+      bytes += scratch->bytes();
+    }
+    return bytes;
   }
 
   void reserve_scratch(const ScratchLimits& limits) override {
@@ -99,6 +103,12 @@ class CpuBackend final : public Backend {
     expert_inner_.reserve<float>(need.expert_inner);
     thread_scratch_.reserve<float>(need.thread_scratch);
     thread_candidates_.reserve<int32_t>(need.thread_candidates);
+    lists_.reserve<int32_t>(need.lists);
+  }
+
+  ListBlock begin_block(int64_t count) override {
+    int32_t* lists = lists_.reserve<int32_t>(count);
+    return {lists, lists};
   }
 
   void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
@@ -357,6 +367,7 @@ class CpuBackend final : public Backend {
     int64_t expert_inner;
     int64_t thread_scratch;
     int64_t thread_candidates;
+    int64_t lists;
   };
 
   ScratchNumbers scratch_numbers(const ScratchLimits& limits) const {
@@ -371,7 +382,7 @@ class CpuBackend final : public Backend {
     return {std::max(packed_bytes(limits.rows, limits.pass_cols),
                      packed_bytes(limits.expert_rows, std::max(limits.expert_hidden, limits.expert_size))),
             checked_mul(limits.expert_rows, limits.expert_hidden), checked_mul(limits.expert_rows, 2 * limits.expert_size),
-            checked_mul(of_a_thread, limits.threads), checked_mul(aligned(limits.vocab), limits.threads)};
+            checked_mul(of_a_thread, limits.threads), checked_mul(aligned(limits.vocab), limits.threads), limits.list_numbers};
   }
 
   // Up to a 64-byte boundary of 32-bit numbers.
@@ -483,6 +494,7 @@ class CpuBackend final : public Backend {
   Scratch packed_tokens_;      // linear: those of one pass, shared
   Scratch thread_scratch_;     // a part for each thread
   Scratch thread_candidates_;  // sample: the same
+  Scratch lists_;              // of a block
   // mix_experts:
   ExpertRows expert_rows_;
   Scratch expert_outer_;                  // of each row the token, then what its expert makes of it

@@ -1,7 +1,6 @@
 #include "cuda/attention.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/arithmetic.h"
 
@@ -16,9 +15,6 @@ constexpr int64_t kMostSplitTasks = 8192;
 // Blocks that a kernel is started with, at most, for each multiprocessor: enough that those which end early make room for others.
 constexpr int64_t kBlocksPerMultiprocessor = 16;
 
-// Plans that scratch is reserved for: of layers with a window and without, of cross-attention, of the encoder.
-constexpr int64_t kReservedPlans = 4;
-
 int64_t partial_stride(int64_t head_dim) { return kPartialHeader + ceil_div(head_dim, 4) * 4; }
 
 // Blocks for each key/value head, for at most `tasks` tasks; a block takes several if there are more.
@@ -26,72 +22,61 @@ int64_t num_blocks(int64_t tasks, int64_t num_kv_heads, int64_t multiprocessors)
   return std::min(tasks, ceil_div(kBlocksPerMultiprocessor * multiprocessors, num_kv_heads));
 }
 
-}  // namespace
+// What the plans of calls within the limits come to, at most.
+struct Sizes {
+  int64_t tasks;     // of a plan
+  int64_t partials;  // float32 numbers
+  int64_t arrived;
 
-Attention::Sizes Attention::sizes(const ScratchLimits& limits) {
-  const int64_t splits = ceil_div(limits.context, kSplitKeys) + 1;
-  const int64_t pairs = checked_mul(limits.rows, limits.num_heads);
-  Sizes sizes;
-  sizes.tasks = 1 + kMostSplitTasks + checked_add(limits.rows, ceil_div(pairs, kNarrowPairs));
-  sizes.partials = std::min(kMostPartialNumbers, checked_mul(checked_mul(pairs, splits), partial_stride(limits.head_dim)));
-  sizes.arrived = checked_mul(kMostSplitTasks / 2, limits.num_heads);
-  return sizes;
-}
+  explicit Sizes(const ScratchLimits& limits) {
+    const int64_t pairs = checked_mul(limits.rows, limits.num_heads);
+    const int64_t tiles = checked_add(limits.sequences, ceil_div(pairs, wide_pairs(limits.head_dim)));
+    const int64_t splits = ceil_div(limits.context, kSplitKeys) + 1;
+    tasks = checked_add(tiles, std::min(checked_mul(tiles, splits), kMostSplitTasks));
+    partials = std::min(kMostPartialNumbers, checked_mul(checked_mul(pairs, splits), partial_stride(limits.head_dim)));
+    arrived = checked_mul(std::min(tiles, kMostSplitTasks / 2), limits.num_heads);
+  }
+};
+
+}  // namespace
 
 int64_t Attention::scratch_bytes(const ScratchLimits& limits) const {
   check(limits.head_dim <= kMaxHeadDim, "attention heads of ", limits.head_dim, " dims: on a GPU they can have ", kMaxHeadDim);
-  const Sizes size = sizes(limits);
-  return checked_mul(size.tasks, kReservedPlans * static_cast<int64_t>(sizeof(AttentionTask))) + 4 * (size.partials + size.arrived);
+  const Sizes size(limits);
+  return 4 * (size.partials + size.arrived);
 }
 
-int64_t Attention::held_bytes() const {
-  int64_t bytes = partials_.bytes() + arrived_.bytes();
-  for (const Planned& planned : plans_) bytes += planned.memory.bytes();
-  return bytes;
+int64_t Attention::block_bytes(const ScratchLimits& limits) const {
+  const int64_t of_tasks = checked_mul(limits.plans, StepBlock::bytes<AttentionTask>(Sizes(limits).tasks));
+  return checked_add(StepBlock::bytes<PlanHeader>(limits.plans), of_tasks);
 }
 
 void Attention::reserve(const ScratchLimits& limits) {
-  const Sizes size = sizes(limits);
-  while (static_cast<int64_t>(plans_.size()) < kReservedPlans) plans_.emplace_back();
-  for (Planned& planned : plans_) planned.memory.reserve<AttentionTask>(size.tasks);
-  reserve(size);
-}
-
-Attention::Planned& Attention::plan_of(const AttentionRows& rows) {
-  const auto number = static_cast<size_t>(rows.plan);
-  while (plans_.size() <= number) plans_.emplace_back();
-  return plans_[number];
-}
-
-void Attention::reserve(const Sizes& size) {
+  const Sizes size(limits);
+  plans_.resize(static_cast<size_t>(limits.plans));
   partials_.reserve<float>(size.partials);
-  const int64_t before = arrived_.bytes();
   unsigned* arrived = arrived_.reserve<unsigned>(size.arrived);
-  if (arrived_.bytes() == before) return;
   check(cudaMemsetAsync(arrived, 0, static_cast<size_t>(arrived_.bytes()), stream_), "memory set to 0");
 }
 
-void Attention::plan(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, const Upload& upload) {
+void Attention::begin_block(StepBlock& block) { headers_ = block.take<PlanHeader>(static_cast<int64_t>(plans_.size())); }
+
+void Attention::plan(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, StepBlock& block) {
   check(heads.head_dim <= kMaxHeadDim, "attention on CUDA: heads of ", heads.head_dim, " dims, expected at most ", kMaxHeadDim);
+  check(rows.plan < static_cast<int64_t>(plans_.size()), "attention on CUDA: plan ", rows.plan, " of ", plans_.size());
   if (rows.positions.size == 0) return;
   const int64_t pair_numbers = heads.num_kv_heads * partial_stride(heads.head_dim);
   const AttentionLimits limits{multiprocessors_, kMostPartialNumbers / pair_numbers, kMostSplitTasks};
   const AttentionPlan plan = plan_attention(rows, heads, rule, limits);
-  reserve(Sizes{0, plan.num_partials * pair_numbers, plan.num_split_tiles * heads.num_kv_heads});
+  check(plan.num_partials * pair_numbers * 4 <= partials_.bytes() && plan.num_split_tiles * heads.num_kv_heads * 4 <= arrived_.bytes(),
+        "attention on CUDA: ", plan.num_partials, " partial sums of ", plan.num_split_tiles, " tiles have no room");
+  const auto num_narrow = static_cast<int64_t>(plan.narrow.size()), num_wide = static_cast<int64_t>(plan.wide.size());
+  const auto tasks = block.take<AttentionTask>(num_narrow + num_wide);
+  std::copy(plan.wide.begin(), plan.wide.end(), std::copy(plan.narrow.begin(), plan.narrow.end(), tasks.host));
+  headers_.host[rows.plan] = {tasks.device, static_cast<int32_t>(num_narrow), static_cast<int32_t>(num_wide)};
 
-  host_.assign(1, {});
-  PlanHeader header{};
-  header.num_narrow = static_cast<int32_t>(plan.narrow.size());
-  header.num_wide = static_cast<int32_t>(plan.wide.size());
-  std::memcpy(host_.data(), &header, sizeof header);
-  host_.insert(host_.end(), plan.narrow.begin(), plan.narrow.end());
-  host_.insert(host_.end(), plan.wide.begin(), plan.wide.end());
-  const auto count = static_cast<int64_t>(host_.size());
-  Planned& planned = plan_of(rows);
-  upload(planned.memory.reserve<AttentionTask>(count), host_.data(), count * static_cast<int64_t>(sizeof(AttentionTask)));
-
-  planned.num_narrow = header.num_narrow;
-  planned.num_wide = header.num_wide;
+  Planned& planned = plans_[static_cast<size_t>(rows.plan)];
+  planned = {num_narrow, num_wide};
   const int32_t* sequences = rows.host_sequences;
   if (std::adjacent_find(sequences, sequences + rows.positions.size) == sequences + rows.positions.size) {
     // Every row has a sequence of its own: not as many tasks as there are now, but as there can be.
@@ -125,8 +110,8 @@ void Attention::run(Matrix<float> out, Matrix<const float> qkv, const KvLayer& k
   call.num_keys = static_cast<int32_t>(rule.num_keys);
   if (kv.dtype == DType::float32) return attend_float32(call, stream_);
 
-  Planned& planned = plan_of(rows);
-  call.plan = planned.memory.reserve<PlanHeader>(0);
+  const Planned& planned = plans_[static_cast<size_t>(rows.plan)];
+  call.plan = headers_.device + rows.plan;
   call.partials = partials_.reserve<float>(0);
   call.partial_stride = partial_stride(heads.head_dim);
   call.arrived = arrived_.reserve<unsigned>(0);

@@ -5,12 +5,11 @@
 // any size (attention_tile.h says why).
 #pragma once
 
-#include <deque>
-#include <functional>
 #include <vector>
 
 #include "cuda/attention_call.h"
 #include "cuda/memory.h"
+#include "cuda/step_block.h"
 
 namespace parley {
 namespace cuda {
@@ -21,12 +20,13 @@ class Attention {
 
   // Bytes of scratch, and those held now; see Backend.
   int64_t scratch_bytes(const ScratchLimits& limits) const;
-  int64_t held_bytes() const;
+  int64_t held_bytes() const { return partials_.bytes() + arrived_.bytes(); }
+  int64_t block_bytes(const ScratchLimits& limits) const;  // of a StepBlock
   void reserve(const ScratchLimits& limits);
 
-  // Backend::plan_attention. upload: Backend::upload.
-  using Upload = std::function<void(void* to, const void* from, int64_t bytes)>;
-  void plan(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, const Upload& upload);
+  // Backend::begin_block and plan_attention: a step's plans become part of its block, of which their headers come first.
+  void begin_block(StepBlock& block);
+  void plan(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, StepBlock& block);
 
   // Only starts kernels. Where every row has a sequence of its own, what it starts depends on the shapes of its arguments and on
   // rows.plan alone, so that a graph of a decode step's ops holds for all steps of the shape. Throws Error if head_dim > kMaxHeadDim.
@@ -34,28 +34,18 @@ class Attention {
            const AttentionRule& rule);
 
  private:
-  // What a plan has for one step.
+  // Tasks that a plan starts blocks for.
   struct Planned {
-    DeviceScratch memory;  // PlanHeader, tasks
     int64_t num_narrow = 0;
     int64_t num_wide = 0;
   };
 
-  struct Sizes {
-    int64_t tasks;     // of a plan
-    int64_t partials;  // float32 numbers
-    int64_t arrived;
-  };
-  static Sizes sizes(const ScratchLimits& limits);
-  void reserve(const Sizes& sizes);
-  Planned& plan_of(const AttentionRows& rows);
-
   cudaStream_t stream_;
   int64_t multiprocessors_;
-  std::deque<Planned> plans_;  // by their numbers
+  std::vector<Planned> plans_;           // by their numbers
+  StepBlock::Part<PlanHeader> headers_{};  // of each
   DeviceScratch partials_;
   DeviceScratch arrived_;
-  std::vector<AttentionTask> host_;  // a plan on its way to the device
 };
 
 }  // namespace cuda

@@ -7,13 +7,12 @@
 namespace parley {
 namespace cuda {
 
-// A plan in the device's memory: this header, then the tasks.
+// A plan in the device's memory. It has the same place in every step, its tasks have not.
 struct PlanHeader {
+  const AttentionTask* tasks;  // the narrow ones, then the wide ones
   int32_t num_narrow;
   int32_t num_wide;
-  int32_t unused[8];
 };
-static_assert(sizeof(PlanHeader) == sizeof(AttentionTask), "the tasks lie behind it in the same array");
 
 struct AttentionCall {
   Matrix<float> out;        // [T, num_heads head_dim]

@@ -566,8 +566,9 @@ struct Tile {
 template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStages, int kBlocks>
 __global__ void __launch_bounds__(32 * kRowWarps * kColumnWarps, kBlocks) attend_tiles(const AttentionCall call, bool wide) {
   using Tiles = Tile<Number, kHeadDim, kRowWarps, kColumnWarps, kStages>;
-  const AttentionTask* tasks = reinterpret_cast<const AttentionTask*>(call.plan + 1) + (wide ? call.plan->num_narrow : 0);
-  const int num_tasks = wide ? call.plan->num_wide : call.plan->num_narrow;
+  const PlanHeader plan = *call.plan;
+  const AttentionTask* tasks = plan.tasks + (wide ? plan.num_narrow : 0);
+  const int num_tasks = wide ? plan.num_wide : plan.num_narrow;
   for (int task = static_cast<int>(blockIdx.x); task < num_tasks; task += static_cast<int>(gridDim.x)) {
     Tiles(call, tasks[task], static_cast<int>(blockIdx.y)).run();
   }

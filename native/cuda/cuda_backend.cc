@@ -7,6 +7,7 @@
 #include "cuda/attention.h"
 #include "cuda/elementwise.h"
 #include "cuda/experts.h"
+#include "cuda/idle_clock.h"
 #include "cuda/linear.h"
 #include "cuda/memory.h"
 #include "cuda/norm.h"
@@ -16,6 +17,7 @@
 #include "cuda/route.h"
 #include "cuda/sample.h"
 #include "cuda/status.h"
+#include "cuda/step_block.h"
 #include "cuda/step_graphs.h"
 #include "cuda/stream_end.h"
 
@@ -126,11 +128,13 @@ class CudaBackend : public Backend {
         marks_(stream_.get()),
         end_(stream_.get()),
         packer_(stream_.get()),
+        block_(stream_.get()),
         linear_(stream_.get(), multiprocessors(device), deterministic),
         experts_(stream_.get(), linear_),
         attention_(stream_.get(), multiprocessors(device)),
-        sampler_(stream_.get()),
-        graphs_(stream_.get()) {}
+        idle_(stream_.get()),
+        sampler_(stream_.get(), idle_),
+        graphs_(device, stream_.get()) {}
 
   void* allocate(int64_t bytes) override {
     use();
@@ -170,15 +174,17 @@ class CudaBackend : public Backend {
   }
 
   int64_t scratch_bytes(const ScratchLimits& limits) const override {
-    int64_t bytes = linear_.scratch_bytes(limits);
-    for (const int64_t more : {experts_.scratch_bytes(limits), attention_.scratch_bytes(limits), sampler_.scratch_bytes(limits)}) {
+    int64_t bytes = block_bytes(limits);
+    for (const int64_t more : {linear_.scratch_bytes(limits), experts_.scratch_bytes(limits), attention_.scratch_bytes(limits),
+                               sampler_.scratch_bytes(limits)}) {
       bytes = checked_add(bytes, more);
     }
     return bytes;
   }
 
   int64_t held_scratch_bytes() const override {
-    return linear_.held_scratch_bytes() + experts_.held_scratch_bytes() + attention_.held_bytes() + sampler_.held_bytes();
+    return block_.held_bytes() + linear_.held_scratch_bytes() + experts_.held_scratch_bytes() + attention_.held_bytes() +
+           sampler_.held_bytes();
   }
 
   // Weights are there when this is called: what packing them took is given back first.
@@ -186,15 +192,32 @@ class CudaBackend : public Backend {
     use();
     packer_.release();
     uploader_.reserve();
+    block_.reserve(block_bytes(limits));
     linear_.reserve_scratch(limits);
     experts_.reserve_scratch(limits);
     attention_.reserve(limits);
     sampler_.reserve(limits);
   }
 
-  void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) override {
+  ListBlock begin_block(int64_t count) override {
     use();
-    attention_.plan(rows, heads, rule, [&](void* to, const void* from, int64_t bytes) { uploader_.upload(to, from, bytes); });
+    block_.begin();
+    sampler_.begin_block();
+    attention_.begin_block(block_);
+    const auto lists = block_.take<int32_t>(count);
+    return {lists.host, lists.device};
+  }
+
+  void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) override {
+    attention_.plan(rows, heads, rule, block_);
+  }
+
+  void plan_choices(Span<const SampleRow> samples, Span<const ScoreRow> scores) override { sampler_.plan(samples, scores, block_); }
+
+  void send_block() override {
+    use();
+    idle_.begin();
+    block_.send();
   }
 
   bool is_asynchronous() const override { return true; }
@@ -205,7 +228,14 @@ class CudaBackend : public Backend {
 
   void record(const StepShape& shape, const std::function<void()>& ops) override {
     use();
-    graphs_.run(shape, held_scratch_bytes(), ops);
+    graphs_.run(shape, held_scratch_bytes() - sampler_.held_bytes(), ops);  // what they record does not sample
+  }
+
+  std::string take_warning() override { return graphs_.take_warning(); }
+
+  std::vector<float> take_idle_us() override {
+    use();
+    return idle_.take();
   }
 
   void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
@@ -283,6 +313,11 @@ class CudaBackend : public Backend {
   }
 
  private:
+  int64_t block_bytes(const ScratchLimits& limits) const {
+    const int64_t of_lists = cuda::StepBlock::bytes<int32_t>(limits.list_numbers);
+    return checked_add(checked_add(of_lists, attention_.block_bytes(limits)), sampler_.block_bytes(limits));
+  }
+
   // CUDA's choice of a device is the thread's; a backend is made by one thread and worked by another.
   void use() { check(cudaSetDevice(device_), "choice of the GPU"); }
 
@@ -292,9 +327,11 @@ class CudaBackend : public Backend {
   Marks marks_;
   cuda::StreamEnd end_;
   cuda::Packer packer_;
+  cuda::StepBlock block_;
   cuda::Linear linear_;
   cuda::Experts experts_;
   cuda::Attention attention_;
+  cuda::IdleClock idle_;
   cuda::Sampler sampler_;
   cuda::StepGraphs graphs_;
 };

@@ -49,8 +49,8 @@ struct CudaLibrary {
 // other sources is refused and not misread.
 #define METHOD(...) #__VA_ARGS__
 #define OP(name, arguments) #name #arguments
-constexpr uint64_t kInterface = hash_of_sizes<PackedWeight, Product, Summand, StoredRows, ExpertWeights, HeadLayout, KvLayer, AttentionRows, StepShape,
-                                              AttentionRule, ScratchLimits, ScoreRow, SampleRow, SamplingParams, Matrix<float>, Span<float>,
+constexpr uint64_t kInterface = hash_of_sizes<PackedWeight, Product, Summand, StoredRows, ExpertWeights, HeadLayout, KvLayer, AttentionRows, ListBlock,
+                                              StepShape, AttentionRule, ScratchLimits, ScoreRow, SampleRow, SamplingParams, Matrix<float>, Span<float>,
                                               std::function<void()>, std::string, CudaDevice, CudaLibrary>(hash_of(
 #include "ops/backend.def"
 #include "ops/collective.def"

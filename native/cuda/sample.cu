@@ -1,16 +1,12 @@
 #include "cuda/sample.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
-#include <numeric>
 #include <utility>
-#include <vector>
 
 #include "base/arithmetic.h"
 #include "cuda/launch.h"
 #include "cuda/sample_row.h"
-#include "ops/uniform.h"
 
 namespace parley {
 namespace cuda {
@@ -407,7 +403,7 @@ __global__ void __launch_bounds__(kSampleThreads) score_rows(SampleMemory memory
 struct Layout {
   int64_t plans, numbers, uploaded, raw, sums, allowed, results, bytes;
 
-  Layout(int64_t num_rows, int64_t vocab, int64_t num_numbers, bool with_allowed) {
+  Layout(int64_t num_rows, int64_t vocab, int64_t num_numbers) {
     int64_t at = 0;
     const auto place = [&](int64_t count, int64_t size) {
       const int64_t start = at;
@@ -419,7 +415,7 @@ struct Layout {
     uploaded = at;
     raw = place(num_numbers, 4);
     sums = place(checked_mul(num_rows, ceil_div(vocab, kDrawBlock)), 8);
-    allowed = place(with_allowed ? checked_mul(num_rows, ceil_div(vocab, 32)) : 0, 4);
+    allowed = place(checked_mul(num_rows, ceil_div(vocab, 32)), 4);
     results = place(num_rows, sizeof(SampleResult));
     bytes = at;
   }
@@ -431,59 +427,54 @@ struct Layout {
   }
 };
 
-// The lists of all rows, one behind the other.
-class Lists {
- public:
-  int32_t add(const int32_t* list, int64_t count) {
-    const size_t start = numbers_.size();
-    numbers_.insert(numbers_.end(), list, list + count);
-    check(numbers_.size() <= 0x7fffffff, "lists of ids for sampling: too long");
-    return static_cast<int32_t>(start);
-  }
-
-  // In order of id; equal ones keep theirs.
-  int32_t add_sorted(const int32_t* list, int64_t count) {
-    const int32_t start = add(list, count);
-    std::stable_sort(numbers_.begin() + start, numbers_.end());
-    return start;
-  }
-
-  // Ids in order, then the values that go with them.
-  int32_t add_sorted(const std::vector<int32_t>& ids, const std::vector<float>& values, int64_t count) {
-    order_.resize(static_cast<size_t>(count));
-    std::iota(order_.begin(), order_.end(), 0);
-    std::stable_sort(order_.begin(), order_.end(),
-                     [&](int32_t a, int32_t b) { return ids[static_cast<size_t>(a)] < ids[static_cast<size_t>(b)]; });
-    const int32_t start = add(nullptr, 0);
-    for (const int32_t i : order_) numbers_.push_back(ids[static_cast<size_t>(i)]);
-    for (const int32_t i : order_) {
-      int32_t bits;
-      std::memcpy(&bits, &values[static_cast<size_t>(i)], 4);
-      numbers_.push_back(bits);
-    }
-    return start;
-  }
-
-  const std::vector<int32_t>& numbers() const { return numbers_; }
-
- private:
-  std::vector<int32_t> numbers_;
-  std::vector<int32_t> order_;
-};
-
 unsigned threads_for(int64_t vocab) { return static_cast<unsigned>(std::min<int64_t>(ceil_div(vocab, 32) * 32, kSampleThreads)); }
+
+// Ids of a call's lists that room is reserved for. Penalties count all tokens of a sequence, two numbers each: those of two of the longest
+// sequences have room, and of all of them where that is at most a mebibyte. More are rare.
+int64_t reserved_numbers(const ScratchLimits& limits) {
+  const int64_t of_a_row = checked_mul(2, limits.context);
+  constexpr int64_t kMuch = int64_t{1} << 18;
+  return std::max(checked_mul(2, of_a_row), std::min(checked_mul(of_a_row, limits.sequences), kMuch));
+}
 
 }  // namespace
 
-// With lists of as many ids as a row has context: more are rare, and then the memory grows.
 int64_t Sampler::scratch_bytes(const ScratchLimits& limits) const {
-  return Layout(limits.rows, limits.vocab, limits.context, true).bytes;
+  return Layout(limits.rows, limits.vocab, reserved_numbers(limits)).bytes;
+}
+
+int64_t Sampler::block_bytes(const ScratchLimits& limits) const {
+  const int64_t rows = checked_add(limits.rows, limits.sequences);
+  return checked_add(StepBlock::bytes<SamplePlan>(rows), StepBlock::bytes<int32_t>(reserved_numbers(limits)));
 }
 
 void Sampler::reserve(const ScratchLimits& limits) {
+  most_planned_ = reserved_numbers(limits);
   device_.reserve<char>(scratch_bytes(limits));
-  upload_.reserve<char>(Layout(limits.rows, limits.vocab, limits.context, true).uploaded);
+  upload_.reserve<char>(Layout(limits.rows, limits.vocab, most_planned_).uploaded);
   download_.reserve<SampleResult>(limits.rows);
+}
+
+void Sampler::begin_block() {
+  planned_ = {};
+  planned_samples_ = {};
+  planned_scores_ = {};
+}
+
+void Sampler::plan(Span<const SampleRow> samples, Span<const ScoreRow> scores, StepBlock& block) {
+  rows_.clear();
+  for (const SampleRow& row : samples) rows_.add(row);
+  for (const ScoreRow& row : scores) rows_.add(row);
+  const auto num_rows = static_cast<int64_t>(rows_.plans().size());
+  const auto num_numbers = static_cast<int64_t>(rows_.numbers().size());
+  if (num_rows == 0 || num_numbers > most_planned_) return;
+  const auto plans = block.take<SamplePlan>(num_rows);
+  const auto numbers = block.take<int32_t>(num_numbers);
+  std::copy(rows_.plans().begin(), rows_.plans().end(), plans.host);
+  std::copy(rows_.numbers().begin(), rows_.numbers().end(), numbers.host);
+  planned_ = {plans.device, numbers.device, num_numbers};
+  planned_samples_ = samples;
+  planned_scores_ = scores;
 }
 
 void Sampler::sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
@@ -511,37 +502,7 @@ void Sampler::sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t n
 
 void Sampler::sample_together(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
                               Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
-  std::vector<SamplePlan> plans;
-  Lists lists;
-  bool with_allowed = false;
-  for (const SampleRow& row : rows) {
-    const SamplingParams& params = *row.params;
-    SamplePlan plan{};
-    plan.top_p = params.top_p;
-    plan.u = uniform(params.seed, params.choice, row.position);
-    plan.top_k = params.top_k;
-    plan.temperature = static_cast<float>(params.temperature);
-    plan.min_p = static_cast<float>(params.min_p);
-    plan.presence_penalty = static_cast<float>(params.presence_penalty);
-    plan.frequency_penalty = static_cast<float>(params.frequency_penalty);
-    plan.repetition_penalty = static_cast<float>(params.repetition_penalty);
-    plan.num_reported = static_cast<int32_t>(std::min(static_cast<int64_t>(params.logprob_token_ids.size()), top_tokens.cols));
-    plan.num_top = static_cast<int32_t>(std::max<int64_t>(std::min(params.num_logprobs, top_tokens.cols), 0));
-    plan.with_logprobs = params.num_logprobs >= 0 || plan.num_reported > 0;
-    plan.num_bias = static_cast<int32_t>(std::min(params.bias_ids.size(), params.bias_values.size()));
-    plan.bias = lists.add_sorted(params.bias_ids, params.bias_values, plan.num_bias);
-    const bool with_penalties = plan.presence_penalty != 0 || plan.frequency_penalty != 0 || plan.repetition_penalty != 1;
-    plan.num_counts = with_penalties ? static_cast<int32_t>(row.counts.size) : 0;
-    plan.counts = lists.add(reinterpret_cast<const int32_t*>(row.counts.data), 2 * int64_t{plan.num_counts});
-    plan.num_allowed = static_cast<int32_t>(params.allowed_token_ids.size());
-    plan.allowed = lists.add(params.allowed_token_ids.data(), plan.num_allowed);
-    plan.num_forbidden = static_cast<int32_t>(row.forbidden.size);
-    plan.forbidden = lists.add_sorted(row.forbidden.data, plan.num_forbidden);
-    plan.reported = lists.add(params.logprob_token_ids.data(), plan.num_reported);
-    with_allowed = with_allowed || plan.num_allowed > 0;
-    plans.push_back(plan);
-  }
-  const SampleResult* results = run(plans, lists.numbers(), logits, with_allowed, [&](const SampleMemory& memory) {
+  const SampleResult* results = run(rows, planned_samples_, 0, logits, [&](const SampleMemory& memory) {
     launch(sample_rows, static_cast<unsigned>(rows.size), threads_for(logits.cols), 0, stream_, memory, logits, num_sampled_ids);
   });
   for (int64_t r = 0; r < rows.size; ++r) {
@@ -549,8 +510,7 @@ void Sampler::sample_together(Matrix<float> logits, Span<const SampleRow> rows, 
     tokens[r] = result.token;
     logprobs[r] = result.logprob;
     ranks[r] = result.rank;
-    const SamplePlan& plan = plans[static_cast<size_t>(r)];
-    const int64_t wanted = plan.num_reported > 0 ? plan.num_reported : plan.num_top;
+    const int64_t wanted = std::min(num_top(*rows[r].params), top_tokens.cols);
     if (wanted == 0) continue;
     std::copy_n(result.top_tokens, wanted, top_tokens.row(r));
     std::copy_n(result.top_logprobs, wanted, top_logprobs.row(r));
@@ -560,40 +520,46 @@ void Sampler::sample_together(Matrix<float> logits, Span<const SampleRow> rows, 
 void Sampler::score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks,
                     Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
   if (rows.size == 0) return;
-  std::vector<SamplePlan> plans;
-  for (const ScoreRow& row : rows) {
-    SamplePlan plan{};
-    plan.token = row.token;
-    plan.num_top = static_cast<int32_t>(std::min<int64_t>(row.num_top, top_tokens.cols));
-    plans.push_back(plan);
-  }
-  const SampleResult* results = run(plans, {}, logits, false, [&](const SampleMemory& memory) {
+  const SampleResult* results = run(rows, planned_scores_, planned_samples_.size, logits, [&](const SampleMemory& memory) {
     launch(score_rows, static_cast<unsigned>(rows.size), threads_for(logits.cols), 0, stream_, memory, logits);
   });
   for (int64_t r = 0; r < rows.size; ++r) {
     logprobs[r] = results[r].logprob;
     ranks[r] = results[r].rank;
-    const int64_t wanted = plans[static_cast<size_t>(r)].num_top;
+    const int64_t wanted = std::min<int64_t>(rows[r].num_top, top_tokens.cols);
     if (wanted == 0) continue;
     std::copy_n(results[r].top_tokens, wanted, top_tokens.row(r));
     std::copy_n(results[r].top_logprobs, wanted, top_logprobs.row(r));
   }
 }
 
-const SampleResult* Sampler::run(const std::vector<SamplePlan>& plans, const std::vector<int32_t>& numbers, Matrix<float> logits,
-                                 bool with_allowed, const std::function<void(const SampleMemory&)>& start) {
-  const int64_t num_rows = static_cast<int64_t>(plans.size());
-  const Layout layout(num_rows, logits.cols, static_cast<int64_t>(numbers.size()), with_allowed);
+template <class Row>
+const SampleResult* Sampler::run(Span<const Row> rows, Span<const Row> planned, int64_t first_plan, Matrix<float> logits,
+                                 const std::function<void(const SampleMemory&)>& start) {
+  const bool is_planned = rows.data >= planned.data && rows.data + rows.size <= planned.data + planned.size;
+  if (!is_planned) {
+    rows_.clear();
+    for (const Row& row : rows) rows_.add(row);
+  }
+  const Layout layout(rows.size, logits.cols, is_planned ? planned_.num_numbers : static_cast<int64_t>(rows_.numbers().size()));
   char* device = device_.reserve<char>(layout.bytes);
-  char* host = upload_.reserve<char>(layout.uploaded);
-  SampleResult* results = download_.reserve<SampleResult>(num_rows);
-  std::memcpy(host + layout.plans, plans.data(), plans.size() * sizeof(SamplePlan));
-  if (!numbers.empty()) std::memcpy(host + layout.numbers, numbers.data(), numbers.size() * 4);
-  check(cudaMemcpyAsync(device, host, static_cast<size_t>(layout.uploaded), cudaMemcpyHostToDevice, stream_), "rows to sample");
-  start(layout.in(device));
-  const size_t result_bytes = plans.size() * sizeof(SampleResult);
-  check(cudaMemcpyAsync(results, device + layout.results, result_bytes, cudaMemcpyDeviceToHost, stream_), "sampled tokens");
+  SampleMemory memory = layout.in(device);
+  if (is_planned) {
+    memory.plans = planned_.plans + first_plan + (rows.data - planned.data);
+    memory.numbers = planned_.numbers;
+  } else {
+    char* host = upload_.reserve<char>(layout.uploaded);
+    std::copy(rows_.plans().begin(), rows_.plans().end(), reinterpret_cast<SamplePlan*>(host + layout.plans));
+    std::copy(rows_.numbers().begin(), rows_.numbers().end(), reinterpret_cast<int32_t*>(host + layout.numbers));
+    check(cudaMemcpyAsync(device, host, static_cast<size_t>(layout.uploaded), cudaMemcpyHostToDevice, stream_), "rows to sample");
+  }
+  SampleResult* results = download_.reserve<SampleResult>(rows.size);
+  start(memory);
+  check(cudaMemcpyAsync(results, memory.results, static_cast<size_t>(rows.size) * sizeof(SampleResult), cudaMemcpyDeviceToHost, stream_),
+        "sampled tokens");
+  idle_.end();
   end_.wait("step");
+  idle_.ended();
   return results;
 }
 

@@ -6,6 +6,7 @@
 
 #include "cuda/order.h"
 #include "cuda/reduce.h"
+#include "cuda/sample_plan.h"
 #include "ops/types.h"
 
 namespace parley {
@@ -16,26 +17,6 @@ constexpr float kMinTemperature = 1e-5f;
 constexpr float kLargestFloat = 3.402823466e38f;
 constexpr int64_t kDrawBlock = 256;  // ids whose weights are summed together
 constexpr int kBins = 2048;
-
-// What the host uploads of a row. Lists begin at these indices of the call's numbers.
-struct SamplePlan {
-  double top_p;
-  double u;  // the random number
-  int64_t top_k;
-  float temperature;
-  float min_p;
-  float presence_penalty;
-  float frequency_penalty;
-  float repetition_penalty;
-  int32_t token;  // score: the one that is asked for
-  int32_t num_top;
-  int32_t with_logprobs;
-  int32_t bias, num_bias;            // ids in order, then as many values
-  int32_t counts, num_counts;        // pairs of token and count
-  int32_t allowed, num_allowed;
-  int32_t forbidden, num_forbidden;  // in order
-  int32_t reported, num_reported;
-};
 
 struct SampleResult {
   int32_t token;

@@ -28,51 +28,52 @@ StepShape padded_shape(const StepShape& shape) {
 }
 
 void StepGraphs::run(const StepShape& shape, int64_t held_bytes, const std::function<void()>& ops) {
-  if (held_bytes != held_bytes_ || graphs_.size() >= kMostShapes) forget();
+  if (held_bytes != held_bytes_ || shapes_.size() >= kMostShapes) shapes_.clear();
   held_bytes_ = held_bytes;
-  const auto [place, first] = graphs_.emplace(std::make_tuple(shape.rows, shape.max_pages, shape.max_encoder_pages), nullptr);
-  if (first) return ops();
-  if (place->second == nullptr && !full_) {
-    place->second = record(ops);
-    full_ = place->second == nullptr;
+  Known& known = shapes_[{shape.rows, shape.max_pages, shape.max_encoder_pages}];
+  if (known.graph != nullptr && known.graph->ready()) {
+    check(cudaGraphLaunch(known.graph->executable(), stream_), "a graph of a step");
+    return;
   }
-  if (place->second == nullptr) return ops();
-  check(cudaGraphLaunch(place->second, stream_), "a graph of a step");
+  ops();
+  if (++known.times == 2 && failure().empty()) known.graph = record(ops);
 }
 
 int64_t StepGraphs::num_graphs() const {
-  return std::count_if(graphs_.begin(), graphs_.end(), [](const auto& entry) { return entry.second != nullptr; });
+  return std::count_if(shapes_.begin(), shapes_.end(), [](const auto& entry) {
+    const auto& graph = entry.second.graph;
+    return graph != nullptr && graph->ready();
+  });
 }
 
-// Graphs that still run end first.
-void StepGraphs::forget() {
-  for (const auto& entry : graphs_) {
-    if (entry.second != nullptr) cudaGraphExecDestroy(entry.second);
-  }
-  graphs_.clear();
+std::string StepGraphs::take_warning() {
+  if (warned_) return {};
+  const std::string why = failure();
+  if (why.empty()) return {};
+  warned_ = true;
+  return "steps are not recorded as graphs any more, and start more slowly: " + why;
 }
 
-cudaGraphExec_t StepGraphs::record(const std::function<void()>& ops) const {
+// The stream may have work that goes on: what is recorded is none of it, and begins when it is launched. Null: it failed, which the step, which
+// has been started already, does not notice.
+std::shared_ptr<StepGraph> StepGraphs::record(const std::function<void()>& ops) {
   cudaGraph_t graph = nullptr;
-  check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording of a step");
   try {
-    ops();
-  } catch (...) {
-    // Else the stream would record for ever.
-    if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess) cudaGraphDestroy(graph);
-    cudaGetLastError();
-    throw;
-  }
-  check(cudaStreamEndCapture(stream_, &graph), "end of the recording of a step");
-  cudaGraphExec_t executable = nullptr;
-  const cudaError_t result = cudaGraphInstantiate(&executable, graph, 0);
-  cudaGraphDestroy(graph);
-  if (result == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording of a step");
+    try {
+      ops();
+    } catch (...) {
+      // Else the stream would record for ever.
+      if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess) cudaGraphDestroy(graph);
+      cudaGetLastError();
+      throw;
+    }
+    check(cudaStreamEndCapture(stream_, &graph), "end of the recording of a step");
+  } catch (const std::exception& error) {
+    failure_ = error.what();
     return nullptr;
   }
-  check(result, "a graph of a step");
-  return executable;
+  return builder_.build(graph);
 }
 
 }  // namespace cuda

@@ -192,6 +192,8 @@ void Engine::compute(const Step& step) {
   computing_ms_ += thread_ms() - before - telling_ms;
   num_generation_tokens_ += static_cast<int64_t>(step.samples.size());
   scheduler_.collect(result, ms_since(begin), events_);
+  std::string warning = ranks_->take_warning();
+  if (!warning.empty()) on_events_({}, std::move(warning));
 }
 
 // What the last step brought, and who was cancelled since.

@@ -23,7 +23,7 @@ namespace parley {
 class Engine {
  public:
   // Called on the engine's thread, once a step with everything that the step brought. `failure` is empty unless the step failed:
-  // then it says why, and the events end the requests that were lost.
+  // then it says why, and the events end the requests that were lost. Without events it is a warning.
   using OnEvents = std::function<void(PackedEvents&& events, std::string&& failure)>;
 
   Engine(std::unique_ptr<RankGroup> ranks, const EngineOptions& options, OnEvents on_events);

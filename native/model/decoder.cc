@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "model/block.h"
 #include "model/relative_bias.h"
@@ -89,7 +90,12 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, const Sta
 }
 
 int64_t Decoder::workspace_bytes(const RankModel& model, const StackLimits& limits) {
-  return checked_add(planned_bytes(plan(model, limits)), StepLists::bytes(model.own, limits));
+  return planned_bytes(plan(model, limits));
+}
+
+int64_t Decoder::num_plans(const ModelSpec& spec) {
+  const std::set<int32_t> windows(spec.layer_windows.begin(), spec.layer_windows.end());
+  return std::max<int64_t>(static_cast<int64_t>(windows.size()), 1) + (spec.num_encoder_layers > 0 ? 1 : 0);
 }
 
 Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& weights, const KvCache& kv_cache, Backend& backend,
@@ -136,7 +142,7 @@ Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& 
     rules_.push_back(rule);
     const auto same_window = [&](const AttentionRule& other) { return other.window == rule.window; };
     const auto first = std::find_if(rules_.begin(), rules_.end(), same_window) - rules_.begin();
-    plans_.push_back(first == layer ? num_plans_++ : plans_[static_cast<size_t>(first)]);
+    plans_.push_back(first == layer ? cross_plan_++ : plans_[static_cast<size_t>(first)]);
     layer_cos_sin_.push_back(rule.window > 0 && local_cos_sin_.rows > 0 ? local_cos_sin_ : cos_sin_);
   }
   const int64_t max_pages = ceil_div(limits.positions, kPageSize);
@@ -150,8 +156,9 @@ void Decoder::forward(const Step& step) {
   num_rows_ = shape.rows;
   num_samples_ = static_cast<int64_t>(step.samples.size());
   check(num_rows_ <= hidden_.rows, "step of ", num_rows_, " rows: expected at most ", hidden_.rows);
-  lists_.upload(step, shape);
-  plan_attention();
+  lists_.write(step, shape);
+  plan(step);
+  backend_.send_block();
   if (!has_logits_) return run_blocks();
   backend_.record(shape, [this] {
     run_blocks();
@@ -229,13 +236,15 @@ void Decoder::run_parallel(int64_t index) {
 }
 
 // Layers with the same window have the same plan; cross-attention has the one behind them.
-void Decoder::plan_attention() {
+void Decoder::plan(const Step& step) {
   int64_t num_planned = 0;
   for (size_t layer = 0; layer < rules_.size(); ++layer) {
     if (plans_[layer] < num_planned) continue;
     backend_.plan_attention(with_plan(lists_.rows(), num_planned++), heads_, rules_[layer]);
   }
   if (spec_.num_encoder_layers > 0) backend_.plan_attention(with_plan(lists_.encoder_rows(), num_planned), heads_, encoder_rule_);
+  const Range own = own_samples();
+  backend_.plan_choices({step.samples.data() + own.first, own.count}, span(step.scores));
 }
 
 // The step's tokens -> hidden_.
@@ -284,7 +293,7 @@ void Decoder::attend_encoder(int64_t index) {
   norm(normed, hidden, layer.cross_norm);
   linear(backend_, query, normed, layer.cross_query.weight, {}, Epilogue::store);
   // Causal up to the prompt's last token is all of it.
-  backend_.attention(attention, query, kv_cache_.layer(index), with_plan(lists_.encoder_rows(), num_plans_), heads_, encoder_rule_);
+  backend_.attention(attention, query, kv_cache_.layer(index), with_plan(lists_.encoder_rows(), cross_plan_), heads_, encoder_rule_);
   project(backend_, collective_, hidden, part(spec_.hidden_size), attention, layer.cross_out, Epilogue::accumulate);
 }
 

@@ -17,8 +17,11 @@ class Decoder {
   Decoder(const RankModel& model, Collective* collective, const Weights& weights, const KvCache& kv_cache, Backend& backend, DType dtype,
           const StackLimits& limits);
 
-  // Memory of the matrices below and of the step's lists.
+  // Memory of the matrices below.
   static int64_t workspace_bytes(const RankModel& model, const StackLimits& limits);
+
+  // Plans of attention that a step has: one for each window of its layers, and that of cross-attention.
+  static int64_t num_plans(const ModelSpec& spec);
 
   // Runs all the blocks over the step's rows and writes their keys and values.
   void forward(const Step& step);
@@ -50,7 +53,7 @@ class Decoder {
  private:
   static std::vector<MatrixPlan<Decoder>> plan(const RankModel& model, const StackLimits& limits);
   StepShape padded(const StepShape& shape) const;
-  void plan_attention();
+  void plan(const Step& step);
   void run_blocks();
   void embed();
   void run_sequential(int64_t layer);
@@ -80,7 +83,7 @@ class Decoder {
   std::vector<Range> key_columns_;
   std::vector<Range> vocab_columns_;
   std::vector<int64_t> plans_;                      // of each layer: the attention plan of its window
-  int64_t num_plans_ = 0;
+  int64_t cross_plan_ = 0;                          // that of cross-attention
   std::vector<Matrix<const float>> layer_cos_sin_;  // of each layer: cos_sin_ or local_cos_sin_
   StepLists lists_;
   Arena workspace_;

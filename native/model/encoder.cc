@@ -22,7 +22,10 @@ void upload_list(Backend& backend, const Matrix<int32_t>& to, Span<const int32_t
   backend.upload(to.data, list.data, list.size * static_cast<int64_t>(sizeof(int32_t)));
 }
 
-Span<const int32_t> part_of(const Matrix<int32_t>& list, int64_t first, int64_t count) { return {list.data + first, count}; }
+template <class List>
+Span<const int32_t> part_of(const List& list, int64_t first, int64_t count) {
+  return {list.data + first, count};
+}
 
 }  // namespace
 
@@ -33,8 +36,6 @@ std::vector<MatrixPlan<Encoder>> Encoder::plan(const RankModel& model, const Sta
   return {
       {&Encoder::positions_, 1, limits.positions},
       {&Encoder::sequences_, 1, rows},
-      {&Encoder::tokens_, 1, limits.positions},
-      {&Encoder::slots_, 1, limits.positions},
       {&Encoder::hidden_, limits.positions, spec.hidden_size},
       {&Encoder::qkv_, limits.positions, heads.qkv_size()},
       {&Encoder::part_, model.num_ranks() > 1 ? rows : 0, spec.hidden_size},
@@ -45,6 +46,10 @@ std::vector<MatrixPlan<Encoder>> Encoder::plan(const RankModel& model, const Sta
       {&Encoder::bias_, spec.num_heads, relative_bias_cols(spec, true)},
   };
 }
+
+int64_t Encoder::list_numbers(const StackLimits& limits) { return checked_mul(2, limits.positions); }
+
+int64_t Encoder::num_plans(const StackLimits& limits) { return ceil_div(limits.positions, rows_at_once(limits)); }
 
 // Of keys, and again of values.
 int64_t Encoder::kv_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits) {
@@ -84,20 +89,32 @@ Encoder::Encoder(const RankModel& model, Collective* collective, const Weights& 
 void Encoder::run(const EncoderJob& job) {
   check(job.tokens.size <= hidden_.rows, "encoder input of ", job.tokens.size, " tokens: expected at most ", hidden_.rows);
   num_tokens_ = job.tokens.size;
-  if (job.first_layer == 0) embed(job.tokens);
+  write_lists(job);
   for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
     backend_.plan_attention(attention_rows(first, std::min(max_rows_, num_tokens_ - first)), heads_, rule());
   }
+  backend_.send_block();
+  if (job.first_layer == 0) embed();
   for (int64_t layer = job.first_layer; layer < job.last_layer; ++layer) {
     run_block(weights_.encoder_layers[static_cast<size_t>(layer)]);
   }
-  if (job.last_layer == spec_.num_encoder_layers) write_cross_kv(job);
+  if (job.last_layer == spec_.num_encoder_layers) write_cross_kv();
 }
 
-void Encoder::embed(Span<const int32_t> tokens) {
-  host_tokens_.assign(tokens.begin(), tokens.end());
-  for (int32_t& token : host_tokens_) token -= first_token_;
-  upload_list(backend_, tokens_, span(host_tokens_));
+// Begins the backend's block with the lists that the job needs.
+void Encoder::write_lists(const EncoderJob& job) {
+  const int64_t num_tokens = job.first_layer == 0 ? num_tokens_ : 0;
+  const int64_t num_slots = job.last_layer == spec_.num_encoder_layers ? num_tokens_ : 0;
+  const ListBlock block = backend_.begin_block(num_tokens + num_slots);
+  tokens_ = {block.ops, num_tokens};
+  slots_ = {block.ops + num_tokens, num_slots};
+  for (int64_t i = 0; i < num_tokens; ++i) block.host[i] = job.tokens[i] - first_token_;
+  for (int64_t i = 0; i < num_slots; ++i) {
+    block.host[num_tokens + i] = static_cast<int32_t>(job.pages[i / kPageSize] * kPageSize + i % kPageSize);
+  }
+}
+
+void Encoder::embed() {
   for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
     const int64_t count = std::min(max_rows_, num_tokens_ - first);
     embed_tokens(backend_, collective_, rows_of(hidden_, first, count), part(count), weights_.embedding, part_of(tokens_, first, count), 1);
@@ -152,12 +169,7 @@ void Encoder::run_block(const LayerWeights& layer) {
   }
 }
 
-void Encoder::write_cross_kv(const EncoderJob& job) {
-  host_slots_.clear();
-  for (int64_t i = 0; i < num_tokens_; ++i) {
-    host_slots_.push_back(static_cast<int32_t>(job.pages[i / kPageSize] * kPageSize + i % kPageSize));
-  }
-  upload_list(backend_, slots_, span(host_slots_));
+void Encoder::write_cross_kv() {
   for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
     const int64_t count = std::min(max_rows_, num_tokens_ - first);
     const auto normed = rows_of(normed_, 0, count);

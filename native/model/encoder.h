@@ -23,18 +23,23 @@ class Encoder {
   // Memory of the matrices below and of kv_.
   static int64_t workspace_bytes(const RankModel& model, DType dtype, const StackLimits& limits);
 
+  // Numbers of a job's lists, and parts of a prompt that have a plan of attention each; at most.
+  static int64_t list_numbers(const StackLimits& limits);
+  static int64_t num_plans(const StackLimits& limits);
+
   // Runs the job's blocks. Behind the last one, writes keys and values of all the decoder's blocks into the job's pages.
   void run(const EncoderJob& job);
 
  private:
   static std::vector<MatrixPlan<Encoder>> plan(const RankModel& model, const StackLimits& limits);
   static int64_t kv_bytes(const ModelSpec& spec, DType dtype, const StackLimits& limits);
-  void embed(Span<const int32_t> tokens);
+  void write_lists(const EncoderJob& job);
+  void embed();
   Matrix<float> part(int64_t count) const;
   AttentionRows attention_rows(int64_t first, int64_t count) const;
   AttentionRule rule() const;
   void run_block(const LayerWeights& layer);
-  void write_cross_kv(const EncoderJob& job);
+  void write_cross_kv();
 
   const ModelSpec& spec_;  // the rank's own
   Collective* collective_;
@@ -49,13 +54,11 @@ class Encoder {
   KvLayer kv_;                           // of the block that runs
   std::vector<int32_t> host_positions_;  // as positions_
   std::vector<int32_t> host_sequences_;  // as sequences_
-  std::vector<int32_t> host_slots_;      // as slots_
-  std::vector<int32_t> host_tokens_;     // as tokens_
+  Span<const int32_t> tokens_;           // of the job, counted from first_token_: [its prompt] where it begins with the first block
+  Span<const int32_t> slots_;            // of the prompt's tokens in its pages, where it ends with the last one
   // Workspace. P is limits.positions, T max_rows_.
   Matrix<int32_t> positions_;  // [1, P] 0, 1, 2 ...: also the slots of kv_, and the page table
   Matrix<int32_t> sequences_;  // [1, T] 0, 0, 0 ...
-  Matrix<int32_t> tokens_;     // [1, P] of the prompt, counted from first_token_
-  Matrix<int32_t> slots_;      // [1, P] of its tokens in its pages
   Matrix<float> hidden_;       // [P, H] the residual stream
   Matrix<float> qkv_;          // [P, Q + 2 KV]
   Matrix<float> part_;         // [T, H] the rank's summand of an all-reduce

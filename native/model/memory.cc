@@ -36,6 +36,7 @@ ScratchLimits scratch_limits(const RankModel& model, const EngineOptions& option
   int64_t pass_cols = in_pass(cols);
   if (spec.topology == Topology::parallel) pass_cols = std::max(pass_cols, 2 * in_pass(spec.hidden_size));
   if (spec.topology != Topology::sequential) pass_cols = std::max(pass_cols, in_pass(query_size) + in_pass(spec.intermediate_size));
+  const bool has_encoder = spec.num_encoder_layers > 0;
   return {std::max(limits.rows, limits.logit_rows),
           cols,
           pass_cols,
@@ -48,7 +49,9 @@ ScratchLimits scratch_limits(const RankModel& model, const EngineOptions& option
           spec.num_heads,
           spec.head_dim,
           model.whole.vocab_size,
-          threads_of_rank(options, model.rank)};
+          threads_of_rank(options, model.rank),
+          std::max(StepLists::numbers(spec, limits), has_encoder ? Encoder::list_numbers(limits) : 0),
+          std::max(Decoder::num_plans(spec), has_encoder ? Encoder::num_plans(limits) : 0)};
 }
 
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, const Backend& backend) {

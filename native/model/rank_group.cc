@@ -86,6 +86,16 @@ std::string RankGroup::stopped() const {
   return why;
 }
 
+std::string RankGroup::take_warning() {
+  for (const auto& worker : *workers_) {
+    const std::string warning = worker->take_warning();
+    if (!warning.empty()) return warning;
+  }
+  return {};
+}
+
+std::vector<float> RankGroup::take_idle_us() { return workers_->front()->take_idle_us(); }
+
 int64_t RankGroup::held_scratch_bytes() const {
   int64_t bytes = 0;
   for (const auto& worker : *workers_) bytes += worker->held_scratch_bytes();

@@ -32,6 +32,12 @@ class RankGroup {
   int64_t num_pages() const { return static_cast<int64_t>(plan_.num_pages); }
   int64_t held_scratch_bytes() const;
 
+  // Backend::take_warning of any rank. Between two steps.
+  std::string take_warning();
+
+  // Backend::take_idle_us of the first rank. Between two steps.
+  std::vector<float> take_idle_us();
+
   // Facts; sizes are of all ranks together, and max_model_len is the options' fitted to the pages.
   EngineInfo info() const;
 

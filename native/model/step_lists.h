@@ -1,9 +1,8 @@
-// A step's lists as ops read them: one block, which goes to the backend's memory in one copy.
+// A step's lists as ops read them, one behind the other in the backend's block.
 #pragma once
 
 #include <vector>
 
-#include "model/arena.h"
 #include "model/block.h"
 #include "model/step.h"
 
@@ -14,12 +13,12 @@ class StepLists {
   // first_token: the first one that the rank has, from which on `tokens` counts.
   StepLists(const ModelSpec& spec, int32_t first_token, const StackLimits& limits, Backend& backend);
 
-  // Memory of the block.
-  static int64_t bytes(const ModelSpec& spec, const StackLimits& limits);
+  // How many numbers there are, at most.
+  static int64_t numbers(const ModelSpec& spec, const StackLimits& limits);
 
-  // The lists of a step, until the next one. Throws Error if the step is larger than the limits. shape: the step's, or a larger one if it
-  // only decodes: then it is filled up with rows that have a sequence of their own, write nowhere and choose nothing.
-  void upload(const Step& step, const StepShape& shape);
+  // Begins the backend's block with the lists of a step. Throws Error if the step is larger than the limits. shape: the step's, or a larger
+  // one if it only decodes: then it is filled up with rows that have a sequence of their own, write nowhere and choose nothing.
+  void write(const Step& step, const StepShape& shape);
 
   int64_t num_rows() const { return tokens_.size; }
   Span<const int32_t> tokens() const { return tokens_; }
@@ -31,6 +30,8 @@ class StepLists {
   Span<const int32_t> pool_rows() const { return pool_rows_; }
 
  private:
+  Span<const int32_t> take(int64_t size);
+  Span<int32_t> host(Span<const int32_t> place) const;
   Span<const int32_t> add(const std::vector<int32_t>& list, int64_t padding = 0, int32_t value = 0);
   Matrix<const int32_t> add_table(const std::vector<int32_t>& table, int64_t rows, int64_t cols, int64_t padded_rows, int64_t padded_cols);
   AttentionRows attention_rows(Span<const int32_t> positions, Span<const int32_t> sequences, Matrix<const int32_t> page_table) const;
@@ -38,9 +39,8 @@ class StepLists {
   Backend& backend_;
   int32_t first_token_;
   int64_t capacity_;  // numbers
-  Arena arena_;
-  int32_t* block_;
-  std::vector<int32_t> host_block_;
+  ListBlock block_;
+  int64_t size_ = 0;  // numbers that are written
   Span<const int32_t> tokens_;
   Span<const int32_t> slots_;
   AttentionRows rows_;

@@ -38,6 +38,8 @@ class Worker {
   std::vector<float> hidden() const;
 
   Collective* collective() const { return collective_.get(); }
+  std::string take_warning() { return backend_->take_warning(); }
+  std::vector<float> take_idle_us() { return backend_->take_idle_us(); }
   const Backend* backend() const { return backend_.get(); }
   const Weights& weights() const { return weights_; }
   int64_t num_threads() const { return num_threads_; }

@@ -23,6 +23,9 @@ class GuardedMemory : public Backend {
  public:
   // backend: gives out whole pages of memory of its own, as the CPU's does.
   explicit GuardedMemory(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+  ~GuardedMemory() override {
+    if (lists_ != nullptr) backend_->release(lists_, memory_[lists_]);
+  }
 
   void* allocate(int64_t bytes) override {
     void* memory = backend_->allocate(bytes);
@@ -50,7 +53,10 @@ class GuardedMemory : public Backend {
   }
   int64_t scratch_bytes(const ScratchLimits& limits) const override { return backend_->scratch_bytes(limits); }
   int64_t held_scratch_bytes() const override { return backend_->held_scratch_bytes(); }
-  void reserve_scratch(const ScratchLimits& limits) override { backend_->reserve_scratch(limits); }
+  void reserve_scratch(const ScratchLimits& limits) override {
+    backend_->reserve_scratch(limits);
+    if (lists_ == nullptr) lists_ = allocate(limits.list_numbers * static_cast<int64_t>(sizeof(int32_t)));
+  }
   bool is_asynchronous() const override { return backend_->is_asynchronous(); }
   StepShape padded(const StepShape& shape) const override {
     const auto up = [](int64_t count) { return ceil_div(count, 3) * 3; };
@@ -63,6 +69,11 @@ class GuardedMemory : public Backend {
     const auto& known = recorded_.emplace(std::make_tuple(shape.rows, shape.max_pages, shape.max_encoder_pages), calls_).first->second;
     check(known == calls_, "ops of a step of ", shape.rows, " rows: expected the same with the same arguments each time");
   }
+  ListBlock begin_block(int64_t count) override {
+    host_lists_.resize(static_cast<size_t>(count));
+    return {host_lists_.data(), static_cast<const int32_t*>(lists_)};
+  }
+  void send_block() override { upload(lists_, host_lists_.data(), static_cast<int64_t>(host_lists_.size() * sizeof(int32_t))); }
   void plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) override {
     backend_->plan_attention(rows, heads, rule);
   }
@@ -119,6 +130,8 @@ class GuardedMemory : public Backend {
   }
 
   std::map<void*, int64_t> memory_;  // what is allocated
+  void* lists_ = nullptr;
+  std::vector<int32_t> host_lists_;
   std::vector<intptr_t> calls_;      // of ops since the last record() began
   std::map<std::tuple<int64_t, int64_t, int64_t>, std::vector<intptr_t>> recorded_;  // by shape
 };

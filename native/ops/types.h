@@ -88,6 +88,12 @@ struct AttentionRows {
   int64_t plan = 0;                          // number, from 0 on, of the plan that these calls have
 };
 
+// Lists of numbers that are others in every step: where the caller writes them, and where ops find them.
+struct ListBlock {
+  int32_t* host = nullptr;
+  const int32_t* ops = nullptr;
+};
+
 // The shape of a step in which each row is the last one of a sequence of its own and chooses a token.
 struct StepShape {
   int64_t rows = 0;
@@ -127,6 +133,8 @@ struct ScratchLimits {
   int64_t head_dim;
   int64_t vocab;
   int64_t threads;        // that compute
+  int64_t list_numbers;   // of a block's lists
+  int64_t plans;          // of attention, in a block
 };
 
 // What `linear` does with y = x W^T + bias: out = y, out = activation(y), or out += y.

@@ -32,6 +32,7 @@ struct CUstream_st {
   uint64_t enqueued = 0;
   uint64_t done = 0;
   bool capturing = false;
+  std::thread::id capturer;
   std::vector<Work> captured;
 };
 struct CUevent_st {
@@ -142,12 +143,14 @@ struct Control {
   uint64_t launches;         // of kernels, those that are recorded among them
   uint64_t graphs;           // that were made
   uint64_t graph_launches;
-  uint64_t fault;            // set by the test: kNoMemory, kIllegalAddress, kIdleKernels
+  uint64_t fault;            // set by the test: one of these
 };
 constexpr uint64_t kNoMemory = 1;        // for allocations and graphs, as long as it is set
 constexpr uint64_t kIllegalAddress = 2;  // the next work in a stream fails, and whatever is called after it
 
 constexpr uint64_t kIdleKernels = 3;     // kernels are started and do nothing, as long as it is set
+constexpr uint64_t kNoGraphs = 4;        // none can be made, as long as it is set
+constexpr uint64_t kSlowGraphs = 5;      // whoever makes one waits, as long as it is set
 
 volatile Control& control() {
   static volatile Control* the_one = [] {
@@ -238,9 +241,10 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
 
 bool is_null_stream(cudaStream_t stream) { return stream == &runtime().null_streams[stream->device]; }
 
-bool anything_captures() {
+// What a thread may not do while it captures, others may: cudaStreamCaptureModeThreadLocal.
+bool captures() {
   for (const cudaStream_t stream : runtime().streams) {
-    if (stream->capturing) return true;
+    if (stream->capturing && stream->capturer == std::this_thread::get_id()) return true;
   }
   return false;
 }
@@ -411,7 +415,7 @@ cudaError_t cudaDeviceSynchronize() {
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   const Lock lock(runtime().mutex);
-  if (anything_captures()) return result(cudaErrorStreamCaptureUnsupported);
+  if (captures()) return result(cudaErrorStreamCaptureUnsupported);
   if (runtime().broken != cudaSuccess) return result(runtime().broken);
   *memory = nullptr;
   if (bytes == 0) return cudaSuccess;
@@ -615,10 +619,11 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   const Lock lock(runtime().mutex);
-  if (!stream || stream->capturing) return result(cudaErrorStreamCaptureUnsupported);
+  if (!stream || stream->capturing || mode != cudaStreamCaptureModeThreadLocal) return result(cudaErrorStreamCaptureUnsupported);
   stream->capturing = true;
+  stream->capturer = std::this_thread::get_id();
   stream->captured.clear();
   return cudaSuccess;
 }
@@ -634,9 +639,17 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  while (control().fault == kSlowGraphs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const Lock lock(runtime().mutex);
   if (control().fault == kNoMemory) return result(cudaErrorMemoryAllocation);
-  ++control().graphs;
+  if (control().fault == kNoGraphs) return result(cudaErrorInvalidValue);
   *executable = new CUgraphExec_st{graph->work};
+  return cudaSuccess;
+}
+// The last that is done before one is launched, and so what is counted.
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
+  const Lock lock(runtime().mutex);
+  ++control().graphs;
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {

@@ -142,10 +142,20 @@ struct Case {
     call.host_positions = picked_positions.data();
     call.host_sequences = picked_sequences.data();
     call.plan = below(6);
+    ScratchLimits limits{};
+    limits.rows = limits.sequences = count;
+    limits.context = max_pages * kPageSize;
+    limits.num_heads = heads.num_heads;
+    limits.head_dim = heads.head_dim;
+    limits.plans = call.plan + 1;
     cuda::Attention attention(nullptr, multiprocessors);
-    attention.plan(call, heads, device_rule, [](void* to, const void* from, int64_t bytes) {
-      check(cudaMemcpy(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice), "upload");
-    });
+    cuda::StepBlock block(nullptr);
+    attention.reserve(limits);
+    block.reserve(attention.block_bytes(limits));
+    block.begin();
+    attention.begin_block(block);
+    attention.plan(call, heads, device_rule, block);
+    block.send();
     attention.run({out.data, count, heads.query_size()}, {device_qkv.data, count, heads.qkv_size()},
                   {device_keys.data, device_values.data, dtype, num_pages}, call, heads, device_rule);
     return out.read();

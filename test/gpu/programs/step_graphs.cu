@@ -1,6 +1,8 @@
 // Graphs of decode steps: which shapes are recorded, and that a replay computes with the numbers of now.
+#include <chrono>
 #include <cstdio>
 #include <string>
+#include <thread>
 
 #include "cuda/launch.h"
 #include "cuda/step_graphs.h"
@@ -47,34 +49,74 @@ void test_graphs() {
   float* x;
   check(cudaMalloc(&x, sizeof *x), "memory");
   check(cudaMemsetAsync(x, 0, sizeof *x, stream), "memory set to 0");
+  int calls = 0;
+  const auto ops = [&] {
+    ++calls;
+    launch(add_one, dim3(1), dim3(1), 0, stream, x);
+  };
+  float expected = 0;
   {
-    StepGraphs graphs(stream);
-    int calls = 0;
-    const auto ops = [&] {
-      ++calls;
-      launch(add_one, dim3(1), dim3(1), 0, stream, x);
+    StepGraphs graphs(0, stream);
+    const auto step = [&](const StepShape& shape, int64_t held_bytes) {
+      graphs.run(shape, held_bytes, ops);
+      expect(read(x, stream) == ++expected, "every step is computed once");
     };
-    for (int step = 1; step <= 5; ++step) {
-      graphs.run({2, 16, 0}, 100, ops);
-      expect(read(x, stream) == static_cast<float>(step), "every step is computed");
-      expect(calls == (step == 1 ? 1 : 2), "the ops are called once, and once to be recorded");
-    }
-    graphs.run({4, 16, 0}, 100, ops);
-    expect(calls == 3 && graphs.num_graphs() == 1, "another shape begins for itself");
+    const auto wait_for_graphs = [&](int64_t count) {
+      while (graphs.num_graphs() < count) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    };
+    step({2, 16, 0}, 100);
+    expect(calls == 1, "a first step runs as it is");
+    step({2, 16, 0}, 100);
+    expect(calls == 3, "a second one too, and is recorded then");
+    wait_for_graphs(1);
+    for (int i = 0; i < 3; ++i) step({2, 16, 0}, 100);
+    expect(calls == 3, "from then on the graph runs");
+    step({4, 16, 0}, 100);
+    expect(calls == 4 && graphs.num_graphs() == 1, "another shape begins for itself");
 
-    graphs.run({2, 16, 0}, 200, ops);
-    expect(calls == 4 && graphs.num_graphs() == 0, "when the ops' memory has moved, all is forgotten");
+    step({2, 16, 0}, 200);
+    expect(calls == 5 && graphs.num_graphs() == 0, "when the ops' memory has moved, all is forgotten");
+
+    step({2, 16, 0}, 200);
+    graphs.run({2, 16, 0}, 300, ops);  // while the graph is being made
+    expect(read(x, stream) == ++expected && graphs.num_graphs() == 0, "even what is not ready yet");
 
     bool thrown = false;
     try {
-      graphs.run({2, 16, 0}, 200, [] { throw parley::Error("no"); });
+      graphs.run({1, 16, 0}, 300, [] { throw parley::Error("no"); });
     } catch (const parley::Error&) {
       thrown = true;
     }
-    expect(thrown, "a failure while recording comes through");
-    graphs.run({2, 16, 0}, 200, ops);
-    graphs.run({2, 16, 0}, 200, ops);
-    expect(calls == 5 && graphs.num_graphs() == 1 && read(x, stream) == 9, "and the next step is recorded and computed");
+    expect(thrown, "a failure of the ops comes through");
+    expect(graphs.take_warning().empty(), "and is none of the graphs'");
+    step({2, 16, 0}, 300);
+    wait_for_graphs(1);
+    calls = 0;
+    step({2, 16, 0}, 300);
+    expect(calls == 0, "and the next graph is made and runs");
+  }
+  {
+    StepGraphs graphs(0, stream);
+    graphs.run({2, 16, 0}, 0, ops);
+    int call = 0;
+    graphs.run({2, 16, 0}, 0, [&] {
+      if (++call == 2) throw parley::Error("no");
+      ops();
+    });
+    expected += 2;
+    expect(read(x, stream) == expected, "a failure of the recording is none of the step's");
+    expect(graphs.take_warning() == "steps are not recorded as graphs any more, and start more slowly: no", "it is told");
+    expect(graphs.take_warning().empty(), "once");
+    calls = 0;
+    for (int i = 0; i < 4; ++i) graphs.run({4, 16, 0}, 0, ops);
+    expect(calls == 4 && read(x, stream) == expected + 4, "and nothing is recorded behind it");
+  }
+  {
+    StepGraphs graphs(0, stream);
+    for (int64_t rows = 1; rows <= 20; ++rows) {
+      for (int i = 0; i < 2; ++i) graphs.run({rows, 16, 0}, 0, ops);
+    }
+    // It ends while graphs are being made.
   }
   check(cudaFree(x), "memory");
   check(cudaStreamDestroy(stream), "stream");
