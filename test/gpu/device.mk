@@ -12,9 +12,9 @@ flags := -std=c++17 -O3 -arch=sm_$(ARCH) -fmad=false --expt-relaxed-constexpr -d
 
 all: $(programs) benches
 library:
-	$(MAKE) --silent -C $(root)/native/cuda OUT=../../build/gpu ARCHS=$(ARCH)
-benches:
-	$(MAKE) --silent -C bench ARCH=sm_$(ARCH) CUBLAS=$(CUBLAS)
+	$(MAKE) --silent -C $(root)/native/cuda OUT=../../build/gpu ARCHS=$(ARCH) CUBLAS=$(CUBLAS)
+benches: library
+	$(MAKE) --silent -C bench ARCH=sm_$(ARCH) CUBLAS=$(CUBLAS) LIBRARY=../$(out)/cuda
 # A program has all of native/cuda in it.
 $(programs): $(out)/%: programs/%.cu library
 	$(NVCC) $(flags) $< $(out)/cuda/*.o -o $@ -ldl -lpthread

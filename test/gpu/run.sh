@@ -4,7 +4,7 @@
 #
 #   test/gpu/run.sh [OUT]     OUT: a folder for the results; build/gpu-results without it
 #
-# With Node on PATH and the addon built (node src/setup.mjs), the case lists of test/ops and the families' goldens run on the GPU too.
+# With Node at hand and the packages installed, the case lists of test/ops and the families' goldens run on the GPU too.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build/gpu-results}
@@ -48,18 +48,27 @@ step "benchmark: kernels" timeout 300 build/gpu-bench/kernels
 # Floors of an H200 (4.3 TB/s, 790 TFLOP/s) until the rates above are put in their place. Ranks: on one GPU they share it, which is a test.
 export PARLEY_CUDA_LIBRARY="$PWD/build/gpu/parley_cuda.so"
 rates=(--gbps 4300 --tflops 790 --device cuda)
-step "benchmark: models" timeout 600 build/gpu-bench/models "${rates[@]}"
+for model in Pythia-410M Pythia-1.4B Pythia-6.9B GPT-J-6B GPT-NeoX-20B; do  # each in a process of its own, which has a first token
+  step "benchmark: $model" timeout 300 build/gpu-bench/models "${rates[@]}" --models "$model"
+done
 gpus=$(nvidia-smi --list-gpus | wc -l)
 for ranks in 2 4 8; do
   if [ "$ranks" = 2 ] || [ "$ranks" -le "$gpus" ]; then
     step "benchmark: models, $ranks ranks on $gpus GPUs" timeout 600 build/gpu-bench/models "${rates[@]}" --ranks "$ranks" --models Pythia-1.4B,GPT-NeoX-20B
   fi
 done
-if command -v node > /dev/null && [ -f build/Release/parley.node ]; then
+# A Node that lies at hand: NODE, the PATH, or a folder node* here.
+node=${NODE:-$(command -v node || ls -d "$PWD"/node*/bin/node 2> /dev/null | head -1)}
+if [ -n "$node" ] && [ -d node_modules ]; then
+  PATH="$(dirname "$node"):$PATH"
+  step "the addon, by $("$node" --version)" node src/setup.mjs
+fi
+if [ -n "$node" ] && [ -f build/Release/parley.node ]; then
   step "case lists of all ops, the families' goldens, and all families on several ranks" \
-    env PARLEY_TEST_ALL=1 npx vitest run --config test/vitest.config.ts test/ops test/gpu/families.test.ts test/gpu/ranks.test.ts
+    env PARLEY_TEST_ALL=1 node node_modules/vitest/vitest.mjs run --config test/vitest.config.ts test/ops test/gpu/families.test.ts test/gpu/ranks.test.ts
+  step "benchmark: the engine in Node" timeout 300 node test/bench/run.mjs --device cuda
 else
-  echo "== ops and goldens through the addon: no Node or no addon here, not run"
+  echo "== ops and goldens through the addon: no Node, or no node_modules or addon here, not run"
 fi
 
 echo
