@@ -63,6 +63,7 @@ const rows = {
   too_many_sockets: { status: 503, type: 'server_error', code: 'too_many_sockets', retry_after: 5 },
   model_loading: { status: 503, type: 'server_error', code: 'model_loading', retry_after: 1 },
   server_shutting_down: { status: 503, type: 'server_error', code: 'server_shutting_down', retry_after: 5 },
+  // OpenAI's types of these two are the names of the limits.
   rate_limit_requests: { status: 429, type: 'requests', code: 'rate_limit_exceeded' },
   rate_limit_tokens: { status: 429, type: 'tokens', code: 'rate_limit_exceeded' },
   queue_full: { status: 429, type: 'rate_limit_error', code: 'queue_full', retry_after: 1 },

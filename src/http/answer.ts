@@ -55,22 +55,25 @@ export interface Shown {
   promptLogprobs: number | undefined
   /** usage: in a last chunk of a stream, in every chunk of it, or in none */
   usage: 'none' | 'end' | 'always'
+  /** chunks are filled up to one size; see obfuscation.ts */
+  obfuscated: boolean
 }
 
 export function shownOf(body: ValidCompletion | ValidChat, logprobs: boolean): Shown {
-  const { include_usage, continuous_usage_stats } = body.stream_options ?? {}
+  const { include_usage, continuous_usage_stats, include_obfuscation } = body.stream_options ?? {}
   return {
     logprobs,
     tokenIds: body.return_token_ids === true,
     namesAreIds: body.return_tokens_as_token_ids === true,
     promptLogprobs: body.prompt_logprobs,
     usage: include_usage !== true ? 'none' : continuous_usage_stats === true ? 'always' : 'end',
+    obfuscated: include_obfuscation === true,
   }
 }
 
 /** A delta of text alone is told by a chunk of text alone. */
 export function textOnly(shown: Shown): boolean {
-  return !shown.logprobs && !shown.tokenIds && shown.usage !== 'always'
+  return !shown.logprobs && !shown.tokenIds && shown.usage !== 'always' && !shown.obfuscated
 }
 
 /** Bytes as text where they are no whole characters: \x and two digits for each. */

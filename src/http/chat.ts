@@ -6,6 +6,7 @@ import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, sho
 import type { Call, Reply } from './call.js'
 import { type ChatTokenChoice, showTokens } from './chat_tokens.js'
 import { type Json, TextChunks } from './json.js'
+import { obfuscation } from './obfuscation.js'
 import { type PromptLogprobs, showPromptLogprobs } from './prompt_logprobs.js'
 import { admit, mostTokens } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
@@ -45,6 +46,7 @@ export interface ChatAnswer extends AnswerHead<'chat.completion'> {
 export interface ChatChunk extends AnswerHead<'chat.completion.chunk'> {
   choices: ChunkChoice[]
   usage?: Usage | null
+  obfuscation?: string
   prompt_token_ids?: number[]
 }
 
@@ -140,6 +142,7 @@ async function* chunks(
     ...head,
     choices: [choice],
     ...more,
+    ...(shown.obfuscated ? obfuscation(choice) : {}),
     ...(shown.usage === 'none' ? {} : { usage: shown.usage === 'always' ? count.usage : null }),
   })
   const texts = new TextChunks((index, content) =>

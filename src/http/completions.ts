@@ -6,6 +6,7 @@ import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, sho
 import type { Call, Reply } from './call.js'
 import { type Json, TextChunks } from './json.js'
 import { addNoToken, addTokens, emptyLogprobs, type LegacyLogprobs } from './legacy_logprobs.js'
+import { obfuscation } from './obfuscation.js'
 import { type PromptLogprobs, showPromptLogprobs } from './prompt_logprobs.js'
 import { admit, mostTokens } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
@@ -26,6 +27,8 @@ interface Choice {
 
 export interface CompletionChunk extends AnswerHead<'text_completion'> {
   choices: Choice[]
+  /** in a stream */
+  obfuscation?: string
   usage?: Usage | null
 }
 
@@ -84,6 +87,7 @@ async function* chunks(
   const chunk = (choice: Choice): CompletionChunk => ({
     ...head,
     choices: [choice],
+    ...(shown.obfuscated ? obfuscation(choice) : {}),
     ...(shown.usage === 'none' ? {} : { usage: shown.usage === 'always' ? count.usage : null }),
   })
   const texts = new TextChunks((index, text) => chunk({ ...emptyChoice(index, prepared, shown, false), text }))

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { ApiError } from '../errors.js'
 import type { ChatMessage } from '../generation/template.js'
 import type { Log } from '../log.js'
-import { accountFields, samplingFields } from './schema.js'
+import { accountFields, samplingFields, verbositySchema } from './schema.js'
 import { refuseUnsupported } from './unsupported.js'
 import { custom, describe, fieldsOf, parse } from './validate.js'
 
@@ -104,6 +104,7 @@ export const responseSchema = z.object({
   background: z.boolean().optional(),
   tool_choice: z.enum(['auto', 'none']).optional(),
   parallel_tool_calls: z.boolean().optional(),
+  text: z.object({ verbosity: verbositySchema.nullish() }).optional(),
   reasoning: z.object({ effort: z.string().max(64).nullish() }).optional(),
   stream_options: z.object({ include_obfuscation: z.boolean().nullish() }).optional(),
 })

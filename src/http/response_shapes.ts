@@ -82,7 +82,7 @@ type EventBody =
     }
   | { type: 'response.output_item.added' | 'response.output_item.done'; output_index: number; item: OutputMessage }
   | (Place & { type: 'response.content_part.added' | 'response.content_part.done'; part: OutputText })
-  | (Place & { type: 'response.output_text.delta'; delta: string; logprobs: ChatTokenChoice[] })
+  | (Place & { type: 'response.output_text.delta'; delta: string; logprobs: ChatTokenChoice[]; obfuscation?: string })
   | (Place & { type: 'response.output_text.done'; text: string; logprobs: ChatTokenChoice[] })
   | { type: 'error'; code: string | null; message: string; param: string | null }
 

@@ -6,6 +6,7 @@ import type { ChatMessage } from '../generation/template.js'
 import { newId, now, sampling } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { type ChatTokenChoice, showTokens } from './chat_tokens.js'
+import { obfuscation } from './obfuscation.js'
 import { admit, mostTokens } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
 import { beginRequest, tell } from './record.js'
@@ -166,7 +167,9 @@ async function* events(
       const shown = wantsLogprobs(body) ? showTokens(delta.tokens) : []
       logprobs.push(...shown)
       if (delta.text !== '' || shown.length > 0) {
-        yield number({ type: 'response.output_text.delta', ...place, delta: delta.text, logprobs: shown })
+        const told = { delta: delta.text, logprobs: shown }
+        const filling = body.stream_options?.include_obfuscation ? obfuscation(told) : {}
+        yield number({ type: 'response.output_text.delta', ...place, ...told, ...filling })
       }
     }
     if (finish === null) return // the client is gone, or the response was cancelled

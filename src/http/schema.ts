@@ -78,7 +78,13 @@ export const accountFields = {
   safety_identifier: z.string().optional(),
   prompt_cache_key: z.string().optional(),
   prompt_cache_retention: z.string().optional(),
+  prompt_cache_options: z
+    .object({ mode: z.enum(['implicit', 'explicit']).nullish(), ttl: z.string().nullish() })
+    .optional(),
 }
+
+/** OpenAI's word for how long answers should be: a hint, which only models know that were trained with it. */
+export const verbositySchema = z.enum(['low', 'medium', 'high'])
 
 const sharedFields = {
   ...samplingFields,
@@ -122,6 +128,11 @@ export const chatSchema = z.object({
   chat_template: z.string().min(1).max(maxTemplate).optional(),
   chat_template_kwargs: templateVariablesSchema.optional(),
   reasoning_effort: z.string().max(64).optional(),
+  // Hints: what they are for, a length and an earlier answer, is nothing that was promised.
+  verbosity: verbositySchema.optional(),
+  prediction: z.object({ type: z.literal('content'), content: contentSchema }).optional(),
+  parallel_tool_calls: z.boolean().optional(),
+  include_reasoning: z.boolean().optional(),
 })
 
 export type ValidCompletion = z.infer<typeof completionSchema>

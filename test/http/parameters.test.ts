@@ -107,17 +107,17 @@ const rows: Row[] = [
   ['tool_choice', unknown, refused, 'required'],
   ['functions', unknown, refused, [{}]],
   ['function_call', unknown, refused, { name: 'x' }],
-  ['parallel_tool_calls', unknown, none, true],
+  ['parallel_tool_calls', unknown, none, true, 'x'],
   ['reasoning_effort', unknown, honoured, 'none', 5],
-  ['include_reasoning', unknown, none, true],
+  ['include_reasoning', unknown, none, true, 'x'],
   ['thinking_token_budget', unknown, refused, 5],
   // other content
   ['audio', unknown, refused, {}],
   ['modalities', unknown, refused, ['audio']],
   ['web_search_options', unknown, refused, {}],
   ['moderation', unknown, refused, {}],
-  ['verbosity', unknown, refused, 'low'],
-  ['prediction', unknown, none, { type: 'content', content: 'x' }],
+  ['verbosity', unknown, none, 'low', 'x'],
+  ['prediction', unknown, none, { type: 'content', content: 'x' }, { type: 'x' }],
   // the server
   ['model', honoured, honoured, 'org/fake', 5],
   ['priority', honoured, honoured, 5, 'x'],
@@ -136,6 +136,7 @@ const rows: Row[] = [
   ['safety_identifier', none, none, 'x', 5],
   ['prompt_cache_key', none, none, 'x', 5],
   ['prompt_cache_retention', none, none, '24h', 5],
+  ['prompt_cache_options', none, none, { mode: 'explicit', ttl: '30m' }, { mode: 'x' }],
 ]
 
 const endpoints = [

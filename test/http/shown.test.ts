@@ -104,6 +104,33 @@ test('continuous_usage_stats: each chunk counts the tokens so far', async () => 
   expect(await counts('/v1/chat/completions', { messages })).toEqual([0, 1, 2, 3, 3])
 })
 
+test('include_obfuscation: chunks of tokens of any length have one size, and the same text', async () => {
+  const { post } = await startFakeServer({ script: () => [...bytesOf('aä"\n'), word(' world'), EOS] })
+  const chunksOf = async (path: string, body: object): Promise<object[]> => {
+    const text = await (await post(path, { ...body, stream: true })).text()
+    return [...text.matchAll(/^data: (\{.*)$/gm)].map(([, chunk = '']) => JSON.parse(chunk))
+  }
+  for (const [path, body] of [
+    ['/v1/completions', { prompt: 'x' }],
+    ['/v1/chat/completions', { messages }],
+    ['/v1/responses', { input: 'x' }],
+  ] as const) {
+    const filled = await chunksOf(path, { ...body, stream_options: { include_obfuscation: true } })
+    const told = filled.filter((chunk) => textOf(chunk) !== '')
+    expect(told.map(textOf)).toEqual(['a', 'ä', '"', '\n', ' world'])
+    expect(new Set(told.map((chunk) => Buffer.byteLength(JSON.stringify(chunk)))).size).toBe(1)
+    const plain = await chunksOf(path, body)
+    expect(plain.map(textOf)).toEqual(filled.map(textOf))
+    expect(plain.filter((chunk) => 'obfuscation' in chunk)).toEqual([])
+  }
+})
+
+/** What a chunk of a completion, a chat or a response adds to the text. */
+function textOf(chunk: object): string {
+  const { choices, delta } = chunk as { choices?: { text?: string; delta?: { content?: string } }[]; delta?: string }
+  return choices?.[0]?.text ?? choices?.[0]?.delta?.content ?? delta ?? ''
+}
+
 test('truncate_prompt_tokens keeps the end of a prompt; add_special_tokens says what is around it', async () => {
   const { post, engine } = await startFakeServer()
   const prompt = (i: number) => Buffer.from(engine.seen[i]?.prompt ?? []).toString()
@@ -119,7 +146,7 @@ test('what OpenAI’s specification lets a request say is accepted', async () =>
     ...{ user: 'me', metadata: { a: 'b' }, store: true, service_tier: 'auto', safety_identifier: 'x' },
     ...{ prompt_cache_key: 'k', prompt_cache_retention: '24h' },
   }
-  const more = { ...said, verbosity: 'medium', modalities: ['text'], reasoning_effort: 'none' }
+  const more = { ...said, verbosity: 'high', modalities: ['text'], reasoning_effort: 'none' }
   for (const [path, body] of [
     ['/v1/completions', { prompt: 'x', ...said }],
     ['/v1/chat/completions', { messages, ...more }],

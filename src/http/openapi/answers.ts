@@ -61,6 +61,7 @@ export const completionChunk = z.strictObject({
   ...head('text_completion'),
   choices: z.array(z.strictObject({ ...completionChoice, finish_reason: finishReason.nullable() })),
   usage: usage.nullable().optional(),
+  obfuscation: z.string().optional(),
 })
 
 const chatToken = { token: z.string(), logprob: z.number(), bytes: z.array(z.int()) }
@@ -97,6 +98,7 @@ export const chatChunk = z.strictObject({
     }),
   ),
   usage: usage.nullable().optional(),
+  obfuscation: z.string().optional(),
   prompt_token_ids: tokenIds,
 })
 
@@ -227,6 +229,7 @@ export const responseEvent = z.discriminatedUnion('type', [
   }),
   z.strictObject({
     ...{ type: z.literal('response.output_text.delta'), ...place, delta: z.string(), logprobs: chatTokens },
+    obfuscation: z.string().optional(),
     ...numbered,
   }),
   z.strictObject({
