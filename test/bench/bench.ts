@@ -4,7 +4,7 @@
 // `--device cuda --deterministic` for the engine on GPUs, whose rates the native benchmark of kernels measures (gpu_rates.ts; `--kernels` names
 // one that is built already, such as build/emulated/bench/kernels, with PARLEY_CUDA_LIBRARY for the engine),
 // `--tensor-parallel-size 2` for the engine with ranks, `--engine` without the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
-// the front end (http.ts). `--peer <folder> --peer-model <file.gguf>`: all that beside llama.cpp's own programs (llama_cpp.ts), which are in
+// the front end (http.ts; `--part streams` for one part of it). `--peer <folder> --peer-model <file.gguf>`: all that beside llama.cpp's own programs (llama_cpp.ts), which are in
 // that folder, in the same rounds; the file should have the shape and dtype that --shape and --dtype name, the weights need not be the
 // same.
 
@@ -61,6 +61,7 @@ export async function main(args: string[]): Promise<void> {
       load: { type: 'boolean', default: false },
       scheduler: { type: 'boolean', default: false },
       http: { type: 'boolean', default: false },
+      part: { type: 'string' },
       peer: { type: 'string' },
       'peer-model': { type: 'string' },
     },
@@ -75,7 +76,7 @@ export async function main(args: string[]): Promise<void> {
   try {
     if (values.load) return await benchLoad(temporary, bundled, rounds, threads)
     if (values.scheduler) return await benchScheduler(temporary, bundled, rounds, threads)
-    if (values.http) return await benchHttp(temporary, bundled, rounds)
+    if (values.http) return await benchHttp(temporary, bundled, shapesOf(values.shape), rounds, values.part)
     const ranks = Number(values['tensor-parallel-size'])
     const { device, deterministic, kernels = null } = values
     if (device !== 'cpu' && device !== 'cuda') throw new Error(`--device ${device}: expected cpu or cuda`)
@@ -100,9 +101,7 @@ export async function main(args: string[]): Promise<void> {
       for (const folder of values.model) await benchModel(folder, folder, options)
       return
     }
-    for (const name of values.shape) {
-      const shape = shapes[name]
-      if (!shape) throw new Error(`--shape ${name}: expected one of ${Object.keys(shapes).join(', ')}`)
+    for (const [name, shape] of Object.entries(shapesOf(values.shape))) {
       if (values.dtype !== 'float16' && values.dtype !== 'bfloat16')
         throw new Error(`--dtype ${values.dtype}: expected float16 or bfloat16`)
       writeRandomCheckpoint(temporary, shape, bundled, values.dtype)
@@ -126,6 +125,17 @@ const shapes: Record<string, Shape> = {
     positions: 2048,
     llama: { kvHeads: 4, intermediate: 5632 },
   },
+}
+
+/** @throws Error naming a shape that is none */
+function shapesOf(names: string[]): Record<string, Shape> {
+  return Object.fromEntries(
+    names.map((name) => {
+      const shape = shapes[name]
+      if (!shape) throw new Error(`--shape ${name}: expected one of ${Object.keys(shapes).join(', ')}`)
+      return [name, shape]
+    }),
+  )
 }
 
 interface Options {

@@ -1,35 +1,65 @@
 // `npm run bench -- --http`: what the front end costs. 128 streams at once against the engine alone, CPU for each streamed token, idle
-// WebSockets, event streams that wait, and the memory of one very long stream. The engine has one core less than there are, for the front end and the client.
+// WebSockets, event streams that wait, and the memory of one very long stream. The engine of the bundled model, which makes many thousand
+// tokens a second, has one core less than there are, for the front end and the client; that of larger shapes has all, as a server's has.
 
-import { fork } from 'node:child_process'
+import { fork, spawn } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { startEngine } from '../../src/engine/addon.js'
 import type { Engine } from '../../src/engine/engine.js'
 import { loadModel } from '../../src/models/load.js'
 import { Pace } from './pace.mjs'
-import { writeRandomCheckpoint } from './random_checkpoint.js'
+import { type Shape, writeRandomCheckpoint } from './random_checkpoint.js'
 import { ServerProcess } from './server_process.js'
 
 const numStreams = 128
-const numTokens = 512
+/** Of each stream: as many as make a run of some seconds. */
+const numTokens = { bundled: 512, shape: 192 }
 const numIdle = 10_000
 const idleMs = 35_000
 const numWaiting = 10_000
 const waitingMs = 15_000
 const longTokens = 100_000
-const kvCacheBytes = 512 * 1024 * 1024
-const threads = Math.max(1, availableParallelism() - 1)
+const kvCacheBytes = 1024 * 1024 * 1024
 
-export async function benchHttp(folder: string, bundled: string, rounds: number): Promise<void> {
-  await benchStreams(bundled, rounds)
-  await benchIdle(bundled)
-  await benchWaiting(folder, bundled)
-  await benchLong(folder, bundled)
+/** Tokens of each stream before the first round, so that JavaScript is compiled. */
+const numWarm = 32
+
+/** @param part one of them, or all */
+export async function benchHttp(
+  folder: string,
+  bundled: string,
+  shapes: Readonly<Record<string, Shape>>,
+  rounds: number,
+  part = 'all',
+): Promise<void> {
+  const parts: Record<string, () => Promise<void>> = {
+    streams: async () => {
+      const cores = availableParallelism()
+      await benchStreams('tales', bundled, Math.max(1, cores - 1), numTokens.bundled, rounds)
+      for (const [name, shape] of Object.entries(shapes)) {
+        writeRandomCheckpoint(folder, shape, bundled)
+        await benchStreams(`${name}, random weights`, folder, cores, numTokens.shape, rounds)
+      }
+    },
+    idle: () => benchIdle(bundled),
+    waiting: () => benchWaiting(folder, bundled),
+    long: () => benchLong(folder, bundled),
+  }
+  if (part !== 'all' && !parts[part])
+    throw new Error(`--part ${part}: expected one of ${Object.keys(parts).join(', ')}`)
+  for (const [name, run] of Object.entries(parts)) if (part === 'all' || part === name) await run()
 }
 
-/** Rounds are interleaved: the engine alone, SSE, one WebSocket. */
-async function benchStreams(model: string, rounds: number): Promise<void> {
+/** Rounds are interleaved: the engine alone, SSE, one WebSocket. @param tokens of each stream */
+async function benchStreams(
+  name: string,
+  model: string,
+  threads: number,
+  tokens: number,
+  rounds: number,
+): Promise<void> {
+  const cores = availableParallelism()
   const engine = await startEngine(await loadModel(model), {
     ...{ num_threads: threads, max_model_len: 1024, max_num_seqs: numStreams, kv_cache_bytes: kvCacheBytes },
   })
@@ -38,24 +68,26 @@ async function benchStreams(model: string, rounds: number): Promise<void> {
     ...['--kv-cache-memory', String(kvCacheBytes), '--log-level', 'warn'],
   ])
   const alone: number[] = []
+  const besideBusy: number[] = []
   const rates = { sse: [] as number[], ws: [] as number[] }
   const costs = { sse: [] as number[], ws: [] as number[] }
   const slept = { sse: [] as number[], ws: [] as number[] }
   const waited = { sse: [] as number[], ws: [] as number[] }
   try {
     await server.answers('/health/ready')
-    const client = new Client(server.port)
-    for (let round = -1; round < rounds; round++) {
-      const engineRate = await engineRun(engine)
-      if (round >= 0) alone.push(engineRate)
+    const client = new Companion('http_client.mjs', String(server.port))
+    await engineRun(engine, numWarm)
+    for (const over of ['sse', 'ws']) await client.ask({ streams: numStreams, tokens: numWarm, over })
+    for (let round = 0; round < rounds; round++) {
+      alone.push(await engineRun(engine, tokens))
+      if (threads < cores) besideBusy.push(await besideBusyCore(() => engineRun(engine, tokens)))
       for (const over of ['sse', 'ws'] as const) {
         const before = server.frontEndSeconds
         const engineBefore = server.engineSeconds
-        const asked = { streams: numStreams, tokens: numTokens, over }
+        const asked = { streams: numStreams, tokens, over }
         const { rate, seconds } = await client.ask<{ rate: number; seconds: number }>(asked)
-        if (round < 0) continue // warm
         rates[over].push(rate)
-        costs[over].push(((server.frontEndSeconds - before) * 1e6) / (numStreams * numTokens))
+        costs[over].push(((server.frontEndSeconds - before) * 1e6) / (numStreams * tokens))
         const ran = server.engineSeconds.ran - engineBefore.ran
         const queued = server.engineSeconds.queued - engineBefore.queued
         slept[over].push(1 - (ran + queued) / seconds)
@@ -68,55 +100,77 @@ async function benchStreams(model: string, rounds: number): Promise<void> {
     await engine.close()
   }
   const best = median(alone)
-  console.log(`\n${numStreams} streams at once, ${numTokens} tokens each, engine on ${threads} of ${threads + 1} cores`)
+  console.log(`\n${name}: ${numStreams} streams at once, ${tokens} tokens each, engine on ${threads} of ${cores} cores`)
   console.log(`  engine alone: ${best.toFixed(0)} tokens/s`)
-  for (const [over, name] of [
+  if (besideBusy.length > 0) {
+    const rate = median(besideBusy)
+    console.log(
+      `  engine beside a program that only counts: ${rate.toFixed(0)} tokens/s, ${((rate / best) * 100).toFixed(1)}% of it`,
+    )
+  }
+  for (const [over, way] of [
     ['sse', `${numStreams} event streams`],
     ['ws', 'one WebSocket'],
   ] as const) {
     const rate = median(rates[over])
+    const cost = median(costs[over])
     console.log(
-      `  ${name}: ${rate.toFixed(0)} tokens/s, ${((rate / best) * 100).toFixed(1)}% of it (mark 95%);` +
-        ` ${median(costs[over]).toFixed(1)} us of CPU a token in the front end (mark 20)`,
+      `  ${way}: ${rate.toFixed(0)} tokens/s, ${((rate / best) * 100).toFixed(1)}% of it (mark 95%);` +
+        ` ${cost.toFixed(1)} us of CPU a token in the front end (mark 20)`,
     )
     console.log(
-      `    the engine's thread slept ${(median(slept[over]) * 100).toFixed(1)}% of the time, and stood in line for a core` +
+      `    at the engine's rate that would be ${((cost * best) / 1e4 / cores).toFixed(1)}% of all cores; the engine's thread slept ${(median(slept[over]) * 100).toFixed(1)}% of the time, and stood in line for a core` +
         ` ${(median(waited[over]) * 100).toFixed(1)}%`,
     )
   }
 }
 
 /** Tokens a second of as many requests without a front end. */
-async function engineRun(engine: Engine): Promise<number> {
+async function engineRun(engine: Engine, tokens: number): Promise<number> {
   const pace = new Pace()
   const one = async () => {
-    const sampling = { max_tokens: numTokens, temperature: 0, ignore_eos: true }
+    const sampling = { max_tokens: tokens, temperature: 0, ignore_eos: true }
     for await (const _ of engine.submit({ prompt: Int32Array.of(5, 6, 7, 8), sampling })) pace.add(1)
   }
   await Promise.all(Array.from({ length: numStreams }, one))
-  return pace.rate(numStreams * numTokens)
+  return pace.rate(numStreams * tokens)
+}
+
+/** What `measure` gives while a program counts on another core, which takes nothing but that core. */
+async function besideBusyCore(measure: () => Promise<number>): Promise<number> {
+  const counting = spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' })
+  try {
+    return await measure()
+  } finally {
+    counting.kill()
+  }
 }
 
 async function benchIdle(model: string): Promise<void> {
   const server = new ServerProcess(['--model', model, '--log-level', 'warn'])
+  const control = new Companion('idle_loop.mjs')
   try {
     await server.answers('/health/ready')
-    const client = new Client(server.port)
+    const client = new Companion('http_client.mjs', String(server.port))
     await client.ask({ idle: 100 }) // warm
     await pause(1000)
     const before = server.residentBytes
     await client.ask({ idle: numIdle })
     const bytes = (server.residentBytes - before) / (numIdle - 100)
     const connecting = await lag(server)
+    await control.ask({})
     await pause(idleMs)
     const stall = await lag(server)
+    const without = await control.ask<number>({})
     const { open } = await client.ask<{ open: number }>({ idle: 0 })
     client.end()
     console.log(`\n${open} idle WebSockets`)
     console.log(`  ${(bytes / 1024).toFixed(1)} KiB each (mark 8)`)
     console.log(`  longest stall of the event loop in ${idleMs / 1000} s: ${stall.toFixed(1)} ms (mark 10)`)
+    console.log(`    of a process beside it that does nothing: ${without.toFixed(1)} ms`)
     console.log(`  longest while they connected: ${connecting.toFixed(1)} ms`)
   } finally {
+    control.end()
     await server.stop()
   }
 }
@@ -151,7 +205,7 @@ async function benchWaiting(folder: string, tokenizer: string): Promise<void> {
   const server = new ServerProcess(['--model', folder, ...limits, '--log-level', 'warn'])
   try {
     await server.answers('/health/ready')
-    const client = new Client(server.port)
+    const client = new Companion('http_client.mjs', String(server.port))
     const wait = async (count: number) => {
       await client.ask({ waiting: count, tokens: longTokens })
       while ((await metric(server, 'vllm:num_requests_waiting')) < count - 1) await pause(100)
@@ -180,7 +234,7 @@ async function benchLong(folder: string, tokenizer: string): Promise<void> {
     const server = new ServerProcess(['--model', folder, '--max-num-seqs', '1', '--log-level', 'warn'])
     try {
       await server.answers('/health/ready')
-      const client = new Client(server.port)
+      const client = new Companion('http_client.mjs', String(server.port))
       await client.ask({ streams: 1, tokens: 2000, over }) // warm
       const before = server.residentBytes
       let most = 0
@@ -200,16 +254,17 @@ async function benchLong(folder: string, tokenizer: string): Promise<void> {
   }
 }
 
-class Client {
+/** A process of this folder that answers each message with one. */
+class Companion {
   readonly #process
 
-  constructor(port: number) {
-    this.#process = fork(fileURLToPath(new URL('http_client.mjs', import.meta.url)), [String(port)])
+  constructor(file: string, ...args: string[]) {
+    this.#process = fork(fileURLToPath(new URL(file, import.meta.url)), args)
   }
 
   ask<T>(question: object): Promise<T> {
     return new Promise((resolve, reject) => {
-      const ended = () => reject(new Error('the client ended'))
+      const ended = () => reject(new Error('the process that was asked has ended'))
       this.#process.once('exit', ended)
       this.#process.once('message', (answer) => {
         this.#process.off('exit', ended)
