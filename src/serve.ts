@@ -51,12 +51,13 @@ export async function serve(options: ServeOptions): Promise<void> {
   stopOnSignals(server, state)
 
   // Modules and files of the model only now: the port answers meanwhile.
-  const { chooseDevice, kernelsText } = await import('./device.js')
+  const { chooseDevice, engineFingerprint, kernelsText, meetingTexts } = await import('./device.js')
   const { checkedDevice } = await import('./gpu-check.js')
+  const { engineDtype } = await import('./sizing.js')
   const { modelLines, sizeHere } = await import('./start-size.js')
   const { loadModel } = await import('./models/load.js')
   const { readOutline } = await import('./models/outline.js')
-  const device = await checkedDevice(await chooseDevice(options), options)
+  const chosen = await chooseDevice(options)
   let folder = options.model
   if (hubId !== null) {
     say(`parley ${version} listens on ${address} and looks for ${hubId.text} on the hub`)
@@ -71,7 +72,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     }
     onFraction(0)
     // A model that does not fit is not worth its download.
-    const check = async (small: string) => sizeHere(await readOutline(small), options, device, modelName)
+    const check = async (small: string) => sizeHere(await readOutline(small), options, chosen, modelName)
     folder = await pull(hubId, process.env, output, onFraction, check)
     if (state.phase.name === 'loading') Object.assign(state.phase, { progress: 0, downloading: false })
   }
@@ -79,6 +80,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   if (template !== null) model.chatTemplate = template(model.tokenizer)
   say(`parley ${version} listens on ${address} and loads ${modelName}`)
   for (const warning of model.warnings) state.log('warn', 'model', { warning })
+  const serving = { dtype: engineDtype(options.dtype, model), deterministic: options.deterministic }
+  const device = await checkedDevice(chosen, options.device, serving)
   if (device.kind === 'cpu' && device.reason !== null)
     say(`  device   the CPU, for no GPU can be used: ${device.reason}`)
   if (device.kind === 'cuda') {
@@ -123,13 +126,15 @@ export async function serve(options: ServeOptions): Promise<void> {
     generation,
     engine,
     created: model.created,
-    fingerprint: `parley-${version}-${state.modelName}-${info.dtype}-${kernels}${info.tensor_parallel_size > 1 ? `-tp${info.tensor_parallel_size}` : ''}`,
+    fingerprint: `parley-${version}-${state.modelName}-${engineFingerprint(kernels, info)}`,
   }
   state.batches?.start()
 
   const ranks = info.tensor_parallel_size > 1 ? ` in ${info.tensor_parallel_size} ranks` : ''
   const threads = `, ${info.num_threads} ${info.num_threads === 1 ? 'thread' : 'threads'}`
   say(`  engine   ${kernels}${device.kind === 'cpu' ? threads : ''}${ranks}`)
+  const meeting = meetingTexts[info.rank_meeting]
+  if (meeting !== null) say(`  ranks    ${meeting}`)
   say(`ready after ${((performance.now() - started) / 1000).toFixed(2)} s. Try:`)
   say(`  ${example(address, options, hasTemplate)}`)
 }

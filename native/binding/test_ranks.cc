@@ -100,7 +100,7 @@ Napi::Value test_ranks(const Napi::CallbackInfo& info) {
     ranks->threads.run([&](int64_t rank) {
       const size_t i = static_cast<size_t>(rank);
       const Summand summand{parts[i], {}};
-      ranks->collectives[i]->all_reduce(outs[i], {&summand, 1}, epilogue);
+      ranks->collectives[i]->all_reduce(outs[i], {&summand, 1}, epilogue, {});
       std::fill_n(parts[i].data, parts[i].rows * parts[i].cols, 0.0f);  // nobody may still read it
     });
     return call.Env().Undefined();
@@ -134,7 +134,7 @@ Napi::Value test_ranks(const Napi::CallbackInfo& info) {
         float one = 1, out = 0;
         try {
           const Summand summand{{&one, 1, 1}, {}};
-          ranks->collectives[static_cast<size_t>(rank)]->all_reduce({&out, 1, 1}, {&summand, 1}, Epilogue::store);
+          ranks->collectives[static_cast<size_t>(rank)]->all_reduce({&out, 1, 1}, {&summand, 1}, Epilogue::store, {});
         } catch (const Error& error) {
           (*messages)[static_cast<size_t>(rank)] = error.what();
           throw;
@@ -157,7 +157,7 @@ Napi::Value test_ranks(const Napi::CallbackInfo& info) {
       if (rank == last) std::this_thread::sleep_for(std::chrono::milliseconds(ms));
       float one = 1, out = 0;
       const Summand summand{{&one, 1, 1}, {}};
-      ranks->collectives[static_cast<size_t>(rank)]->all_reduce({&out, 1, 1}, {&summand, 1}, Epilogue::store);
+      ranks->collectives[static_cast<size_t>(rank)]->all_reduce({&out, 1, 1}, {&summand, 1}, Epilogue::store, {});
       used[static_cast<size_t>(rank)] = thread_time_ns(pthread_self()) - before;
     });
     Napi::Array list = Napi::Array::New(call.Env());

@@ -42,15 +42,15 @@ struct CudaLibrary {
   CudaDevice (*describe)(int device);
   std::unique_ptr<Backend> (*make_backend)(int device, bool deterministic);
   // devices: of each rank.
-  std::unique_ptr<MeetingPlace> (*make_meeting_place)(Span<const int> devices);
+  std::unique_ptr<MeetingPlace> (*make_meeting_place)(Span<const int> devices, bool deterministic);
 };
 
 // Changes with every method and op of Backend, every method of Collective and the size of all that they are given, so that a library of
 // other sources is refused and not misread.
 #define METHOD(...) #__VA_ARGS__
 #define OP(name, arguments) #name #arguments
-constexpr uint64_t kInterface = hash_of_sizes<PackedWeight, Product, Summand, StoredRows, ExpertWeights, HeadLayout, KvLayer, AttentionRows, ListBlock,
-                                              StepShape, AttentionRule, ScratchLimits, ScoreRow, SampleRow, SamplingParams, Matrix<float>, Span<float>,
+constexpr uint64_t kInterface = hash_of_sizes<PackedWeight, Product, Summand, RowNorm, StoredRows, ExpertWeights, HeadLayout, KvLayer, AttentionRows,
+                                              ListBlock, StepShape, AttentionRule, ScratchLimits, ScoreRow, SampleRow, SamplingParams, Matrix<float>, Span<float>,
                                               std::function<void()>, std::string, CudaDevice, CudaLibrary>(hash_of(
 #include "ops/backend.def"
 #include "ops/collective.def"

@@ -29,7 +29,7 @@ void let_read(int reader, int owner) {
 
 }  // namespace
 
-std::unique_ptr<MeetingPlace> make_meeting_place(Span<const int> devices) {
+std::unique_ptr<MeetingPlace> make_meeting_place(Span<const int> devices, bool deterministic) {
   const std::set<int> different(devices.begin(), devices.end());
   const bool all_different = different.size() == static_cast<size_t>(devices.size);
   const auto each_pair = [&](const auto& function) {
@@ -45,9 +45,9 @@ std::unique_ptr<MeetingPlace> make_meeting_place(Span<const int> devices) {
     all_read = all_read && possible;
     check(possible || all_different, "GPU ", reader, " cannot read the memory of GPU ", owner, ", which ranks that share GPUs would have to");
   });
-  if (!all_read) return make_peer_place(devices, Exchange::host);
-  each_pair(let_read);
-  return all_different ? make_peer_place(devices, Exchange::device) : make_shared_place(devices.size);
+  if (all_read) each_pair(let_read);
+  if (!all_different) return make_shared_place(devices.size);
+  return make_peer_place(devices, all_read ? Exchange::device : Exchange::host, deterministic ? nullptr : Nccl::open(devices));
 }
 
 }  // namespace cuda

@@ -9,24 +9,32 @@
 #include "cuda/cuda_backend.h"
 #include "cuda/launch.h"
 #include "cuda/memory.h"
+#include "cuda/norm_run.h"
 #include "cuda/numbers.h"
 #include "cuda/peer_flags.h"
 #include "cuda/tree_sum.h"
+#include "ops/row_norm.h"
 
 namespace parley {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kThreads = 512;  // and no more where rows are normalised, which has threads of its own
+static_assert(kMostNormThreads <= kThreads);
 constexpr int kMostBlocks = 64;
 constexpr int kPhases = 2;
 constexpr int64_t kStagingNumbers = 4 << 20;  // a piece of what the ranks exchange
+
+// Numbers from which on NCCL adds up, which then moves more bytes a second. Not measured: 8 MiB, up to where vLLM takes kernels such as these.
+constexpr int64_t kNcclNumbers = 2 << 20;
 
 // What a rank's kernels tell the host, and it them. In the host's memory.
 struct Watch {
   uint32_t entered = 0;  // the last collective that a kernel has begun
   uint32_t left = 0;     // and that it has ended
   uint32_t aborted = 0;  // 1: nobody waits any more
+  uint32_t nccl_entered = 0;  // the same of NCCL's
+  uint32_t nccl_left = 0;
 };
 
 // A rank's view of all. Every launch has the same number of blocks on all ranks; a block waits for the same block of the others and for no
@@ -77,6 +85,9 @@ struct AllReduce {
   Matrix<float> out;
   Summand summands[kMaxSummands];
   int32_t num_summands;
+  RowNorm norms[kMaxNorms];
+  int32_t num_norms;
+  int32_t packs_of_piece;  // what a block takes at a time: whole rows where there are norms
   bool accumulate;
   bool shared;  // each rank adds up a part for all, who read it; else each adds up all
 };
@@ -86,13 +97,15 @@ __global__ void __launch_bounds__(kThreads) all_reduce_kernel(Peers peers, AllRe
   const uint32_t epoch = begin(peers);
   const int packs_of_row = static_cast<int>(call.out.cols) / kWidth;
   const int num_items = static_cast<int>(call.out.rows) * packs_of_row;
-  // item(row, col, its place in the staging memory, the rank that adds it up) for all of the block's items.
+  // item(row, col, its place in the staging memory, the rank that adds it up) for all of the block's items. Thread i of a row's has those that
+  // norm_run gives it.
   const auto each = [&](const auto& item) {
-    int owner = 0;
-    for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < num_items;
-         i += static_cast<int>(gridDim.x) * kThreads) {
-      item(i / packs_of_row, i % packs_of_row * kWidth, int64_t{i} * kWidth, owner);
-      owner = owner + 1 == peers.num_ranks ? 0 : owner + 1;
+    for (int first = static_cast<int>(blockIdx.x) * call.packs_of_piece; first < num_items;
+         first += static_cast<int>(gridDim.x) * call.packs_of_piece) {
+      const int end = num_items - first < call.packs_of_piece ? num_items : first + call.packs_of_piece;
+      for (int i = first + static_cast<int>(threadIdx.x); i < end; i += static_cast<int>(blockDim.x)) {
+        item(i / packs_of_row, i % packs_of_row * kWidth, int64_t{i} * kWidth, i / 32 % peers.num_ranks);
+      }
     }
   };
   const int64_t stride = int64_t{num_items} * kWidth;  // from one summand to the next
@@ -126,6 +139,20 @@ __global__ void __launch_bounds__(kThreads) all_reduce_kernel(Peers peers, AllRe
     }
     store_pack<kWidth>(call.out.row(row) + col, total);
   });
+  if constexpr (kWidth == 4) {
+    __shared__ float scratch[32];
+    for (int j = 0; j < call.num_norms; ++j) {
+      const RowNorm& norm = call.norms[j];
+      for (int64_t row = blockIdx.x; row < call.out.rows; row += gridDim.x) {
+        const NormRun run{norm.out.row(row), call.out.row(row), norm.weight.data, norm.bias.data, call.out.cols, norm.eps};
+        if (norm.kind == Norm::layer) {
+          norm_run<kWidth, true>(run, scratch);
+        } else {
+          norm_run<kWidth, false>(run, scratch);
+        }
+      }
+    }
+  }
   end(peers, epoch);
 }
 
@@ -166,11 +193,13 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Peers peers, Gather ca
   end(peers, epoch);
 }
 
-// The memory of all ranks that the kernels meet in.
+__global__ void note(volatile uint32_t* at, uint32_t number) { *at = number; }
+
+// The memory of all ranks that the kernels meet in, and NCCL beside it.
 class PeerMemory {
  public:
-  PeerMemory(Span<const int> devices, Exchange exchange)
-      : devices_(devices.begin(), devices.end()), exchange_(exchange), ranks_(devices_.size()) {
+  PeerMemory(Span<const int> devices, Exchange exchange, std::unique_ptr<Nccl> nccl)
+      : devices_(devices.begin(), devices.end()), exchange_(exchange), nccl_(std::move(nccl)), ranks_(devices_.size()) {
     int fewest = kMostBlocks;
     for (size_t r = 0; r < ranks_.size(); ++r) {
       Rank& rank = ranks_[r];
@@ -217,6 +246,8 @@ class PeerMemory {
   }
   int device(int64_t rank) const { return devices_[static_cast<size_t>(rank)]; }
   unsigned num_blocks() const { return num_blocks_; }
+  Exchange exchange() const { return exchange_; }
+  Nccl* nccl() const { return nccl_.get(); }  // or null
 
   void check_not_aborted() const {
     if (!aborted_.load()) return;
@@ -230,12 +261,14 @@ class PeerMemory {
     reason_ = why;
     aborted_.store(true);
     for (const Rank& rank : ranks_) static_cast<volatile Watch*>(rank.watch)->aborted = 1;
+    if (nccl_ != nullptr) nccl_->abort();
   }
 
   // Some ranks have called more collectives than others: all begin anew, when what was started has run to its end.
   void reset() {
     clear();
     for (const Rank& rank : ranks_) *rank.watch = {};
+    if (nccl_ != nullptr) nccl_->reset();
     aborted_.store(false);
   }
 
@@ -272,6 +305,7 @@ class PeerMemory {
 
   const std::vector<int> devices_;
   const Exchange exchange_;
+  const std::unique_ptr<Nccl> nccl_;
   std::vector<Rank> ranks_;
   unsigned num_blocks_ = 0;
   mutable std::mutex mutex_;
@@ -281,27 +315,43 @@ class PeerMemory {
 
 class PeerCollective final : public Collective {
  public:
-  PeerCollective(std::shared_ptr<PeerMemory> memory, int64_t rank, const Backend& backend)
-      : memory_(std::move(memory)), peers_(memory_->peers(rank)), device_(memory_->device(rank)), stream_(stream_of(backend)) {}
+  PeerCollective(std::shared_ptr<PeerMemory> memory, int64_t rank, Backend& backend)
+      : memory_(std::move(memory)),
+        rank_(rank),
+        peers_(memory_->peers(rank)),
+        device_(memory_->device(rank)),
+        stream_(stream_of(backend)),
+        backend_(backend) {}
 
-  void all_reduce(Matrix<float> out, Span<const Summand> summands, Epilogue epilogue) override {
+  void all_reduce(Matrix<float> out, Span<const Summand> summands, Epilogue epilogue, Span<const RowNorm> norms) override {
     use();
+    if (by_nccl(summands)) return all_reduce_by_nccl(out, summands, epilogue, norms);
     check(out.cols * summands.size <= kStagingNumbers, "an all-reduce of rows of ", out.cols, " numbers: too many");
-    bool fours = by_fours(out.data, out.stride, out.cols);
-    for (const Summand& summand : summands) {
-      fours = fours && by_fours(summand.part.data, summand.part.stride, out.cols) && by_fours(summand.bias.data, 0, out.cols);
-    }
+    const bool fours = all_by_fours(out, summands, norms);
+    const int64_t packs_of_row = out.cols / (fours ? 4 : 1);
+    const bool fused = fours && !norms.empty();
     const int64_t rows_at_once = kStagingNumbers / (out.cols * summands.size);
     for (int64_t first = 0; first < out.rows; first += rows_at_once) {
       const int64_t count = std::min(rows_at_once, out.rows - first);
-      AllReduce call{{out.row(first), count, out.cols, out.stride}, {}, static_cast<int32_t>(summands.size), epilogue == Epilogue::accumulate, false};
+      AllReduce call{};
+      call.out = {out.row(first), count, out.cols, out.stride};
+      call.num_summands = static_cast<int32_t>(summands.size);
+      call.accumulate = epilogue == Epilogue::accumulate;
+      call.packs_of_piece = fused ? static_cast<int32_t>(packs_of_row) : kThreads;
       for (int64_t j = 0; j < summands.size; ++j) {
-        const Matrix<const float>& part = summands[j].part;
+        const Matrix<float>& part = summands[j].part;
         call.summands[j] = {{part.row(first), count, part.cols, part.stride}, summands[j].bias};
       }
       call.shared = peers_.num_ranks > 2 && count * out.cols * summands.size > most_added_by_all();
-      launch(fours ? all_reduce_kernel<4> : all_reduce_kernel<1>, dim3(memory_->num_blocks()), dim3(kThreads), 0, stream_, peers_, call);
+      for (int64_t j = 0; fused && j < norms.size; ++j) {
+        call.norms[j] = norms[j];
+        call.norms[j].out.data = norms[j].out.row(first);
+        call.num_norms = static_cast<int32_t>(norms.size);
+      }
+      const dim3 block(fused ? norm_threads(packs_of_row) : kThreads);
+      launch(fours ? all_reduce_kernel<4> : all_reduce_kernel<1>, dim3(memory_->num_blocks()), block, 0, stream_, peers_, call);
     }
+    if (!fused) normalise(backend_, out, norms);
   }
 
   void gather(Matrix<float> out, Matrix<const float> part, Span<const Range> columns, int64_t first_row) override {
@@ -323,29 +373,82 @@ class PeerCollective final : public Collective {
     }
   }
 
-  bool recordable() const override { return true; }
-  bool waiting() const override { return peers_.watch->entered != peers_.watch->left; }
+  RankMeeting meeting() const override {
+    const bool on_host = memory_->exchange() == Exchange::host;
+    if (memory_->nccl() == nullptr) return on_host ? RankMeeting::host_memory : RankMeeting::peer_memory;
+    return on_host ? RankMeeting::host_memory_nccl : RankMeeting::peer_memory_nccl;
+  }
+  // A graph with a sum of NCCL's would have to go when its communicators do.
+  bool recordable(int64_t count) const override { return memory_->nccl() == nullptr || count < kNcclNumbers; }
+  bool waiting() const override {
+    return peers_.watch->entered != peers_.watch->left || peers_.watch->nccl_entered != peers_.watch->nccl_left || starting_.load();
+  }
+  std::string problem() const override { return memory_->nccl() == nullptr ? "" : memory_->nccl()->problem(); }
   void abort(const std::string& why) override { memory_->abort(why); }
   void reset() override { memory_->reset(); }
 
  private:
+  struct Starting {
+    explicit Starting(std::atomic<bool>& flag) : flag(flag) { flag.store(true); }
+    ~Starting() { flag.store(false); }
+    std::atomic<bool>& flag;
+  };
+
   void use() const {
     memory_->check_not_aborted();
     check(cudaSetDevice(device_), "choice of the GPU");
+  }
+
+  // Parts of rows that lie side by side: NCCL adds up numbers, and not rows. The same on all ranks.
+  bool by_nccl(Span<const Summand> summands) const {
+    bool possible = memory_->nccl() != nullptr;
+    for (const auto& [part, bias] : summands) possible = possible && part.stride == part.cols && part.rows * part.cols >= kNcclNumbers;
+    return possible;
+  }
+
+  void all_reduce_by_nccl(Matrix<float> out, Span<const Summand> summands, Epilogue epilogue, Span<const RowNorm> norms) {
+    const uint32_t number = ++num_by_nccl_;
+    launch(note, dim3(1), dim3(1), 0, stream_, &peers_.watch->nccl_entered, number);
+    {
+      const Starting starting(starting_);
+      for (const Summand& summand : summands) memory_->nccl()->all_reduce(rank_, summand.part.data, summand.part.rows * summand.part.cols, stream_);
+    }
+    launch(note, dim3(1), dim3(1), 0, stream_, &peers_.watch->nccl_left, number);
+    for (int64_t j = 0; j < summands.size; ++j) {
+      const Matrix<const float> part = summands[j].part;
+      backend_.sum(out, {&part, 1}, summands[j].bias, j == 0 ? epilogue : Epilogue::accumulate);
+    }
+    normalise(backend_, out, norms);
+  }
+
+  static bool all_by_fours(Matrix<float> out, Span<const Summand> summands, Span<const RowNorm> norms) {
+    bool all = by_fours(out.data, out.stride, out.cols);
+    for (const Summand& summand : summands) {
+      all = all && by_fours(summand.part.data, summand.part.stride, out.cols) && by_fours(summand.bias.data, 0, out.cols);
+    }
+    for (const RowNorm& norm : norms) {
+      all = all && by_fours(norm.out.data, norm.out.stride, out.cols) && by_fours(norm.weight.data, 0, out.cols) && by_fours(norm.bias.data, 0, out.cols);
+    }
+    return all;
   }
 
   // Numbers up to which reading all parts takes less time than to meet twice: 512 KiB with up to 4 ranks, 256 KiB with more, as vLLM has it.
   int64_t most_added_by_all() const { return (peers_.num_ranks <= 4 ? 512 << 10 : 256 << 10) / 4; }
 
   const std::shared_ptr<PeerMemory> memory_;
+  const int64_t rank_;
   const Peers peers_;
   const int device_;
   const cudaStream_t stream_;
+  Backend& backend_;
+  uint32_t num_by_nccl_ = 0;
+  std::atomic<bool> starting_{false};  // NCCL waits for the other ranks' threads
 };
 
 class PeerPlace final : public MeetingPlace {
  public:
-  PeerPlace(Span<const int> devices, Exchange exchange) : memory_(std::make_shared<PeerMemory>(devices, exchange)) {}
+  PeerPlace(Span<const int> devices, Exchange exchange, std::unique_ptr<Nccl> nccl)
+      : memory_(std::make_shared<PeerMemory>(devices, exchange, std::move(nccl))) {}
   std::unique_ptr<Collective> join(int64_t rank, Backend& backend) override {
     return std::make_unique<PeerCollective>(memory_, rank, backend);
   }
@@ -356,9 +459,9 @@ class PeerPlace final : public MeetingPlace {
 
 }  // namespace
 
-std::unique_ptr<MeetingPlace> make_peer_place(Span<const int> devices, Exchange exchange) {
+std::unique_ptr<MeetingPlace> make_peer_place(Span<const int> devices, Exchange exchange, std::unique_ptr<Nccl> nccl) {
   check(devices.size <= kMostPeers, "ranks on GPUs of their own: expected at most ", kMostPeers, ", got ", devices.size);
-  return std::make_unique<PeerPlace>(devices, exchange);
+  return std::make_unique<PeerPlace>(devices, exchange, std::move(nccl));
 }
 
 }  // namespace cuda

@@ -20,18 +20,19 @@ void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, M
   backend.embed(collective == nullptr ? out : part, table, tokens, scale);
   if (collective == nullptr) return;
   const Summand summand{part, {}};
-  collective->all_reduce(out, {&summand, 1}, Epilogue::store);
+  collective->all_reduce(out, {&summand, 1}, Epilogue::store, {});
 }
 
 void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
-             const LinearWeights& weights, Epilogue epilogue) {
+             const LinearWeights& weights, Epilogue epilogue, Span<const RowNorm> norms) {
   if (collective == nullptr) {
     linear(backend, out, x, weights.weight, weights.bias, epilogue);
+    normalise(backend, out, norms);
     return;
   }
   linear(backend, part, x, weights.weight, {}, Epilogue::store);
   const Summand summand{part, weights.bias};
-  collective->all_reduce(out, {&summand, 1}, epilogue);
+  collective->all_reduce(out, {&summand, 1}, epilogue, norms);
 }
 
 Product mlp_up(const ModelSpec& spec, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up, Matrix<float> hidden) {

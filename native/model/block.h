@@ -7,6 +7,7 @@
 #include "model/arena.h"
 #include "model/weights.h"
 #include "ops/collective.h"
+#include "ops/row_norm.h"
 
 namespace parley {
 
@@ -86,9 +87,9 @@ inline void linear(Backend& backend, Matrix<float> out, Matrix<const float> x, c
 void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, const PackedWeight& table,
                   Span<const int32_t> tokens, float scale);
 
-// out = x W^T + bias, or out += x W^T + bias (store, accumulate). The ranks have other columns of x and W.
+// out = x W^T + bias, or out += x W^T + bias (store, accumulate), and then norms of that. The ranks have other columns of x and W.
 void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
-             const LinearWeights& weights, Epilogue epilogue);
+             const LinearWeights& weights, Epilogue epilogue, Span<const RowNorm> norms);
 
 // What an MLP begins with: input [T, H] -> hidden [T, F], its hidden layer; or -> gate_up [T, 2 F] of a gated one, whose hidden layer
 // Backend::gate makes of it.

@@ -145,14 +145,16 @@ Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& 
     plans_.push_back(first == layer ? cross_plan_++ : plans_[static_cast<size_t>(first)]);
     layer_cos_sin_.push_back(rule.window > 0 && local_cos_sin_.rows > 0 ? local_cos_sin_ : cos_sin_);
   }
+  plan_norms();
   const int64_t max_pages = ceil_div(limits.positions, kPageSize);
   max_shape_ = {std::min(limits.rows, limits.sequences), max_pages, spec.num_encoder_layers > 0 ? max_pages : 0};
   encoder_rule_.scale = static_cast<float>(spec.attention_scale);
 }
 
 void Decoder::forward(const Step& step) {
-  has_logits_ = (collective_ == nullptr || collective_->recordable()) && step.only_decodes();
-  const StepShape shape = has_logits_ ? padded(step.shape()) : step.shape();
+  const StepShape filled = padded(step.shape());
+  has_logits_ = (collective_ == nullptr || collective_->recordable(filled.rows * hidden_.cols)) && step.only_decodes();
+  const StepShape shape = has_logits_ ? filled : step.shape();
   num_rows_ = shape.rows;
   num_samples_ = static_cast<int64_t>(step.samples.size());
   check(num_rows_ <= hidden_.rows, "step of ", num_rows_, " rows: expected at most ", hidden_.rows);
@@ -174,6 +176,36 @@ StepShape Decoder::padded(const StepShape& shape) const {
           fit(shape.max_encoder_pages, wanted.max_encoder_pages, max_shape_.max_encoder_pages)};
 }
 
+// Blocks read the residual stream normalised, or as it is. Who adds a branch to it makes the norms that are read next.
+void Decoder::plan_norms() {
+  const bool before = spec_.norm_placement == NormPlacement::before || spec_.norm_placement == NormPlacement::around;
+  const bool parallel = spec_.topology == Topology::parallel;
+  const auto input = [&](Matrix<float> out, const NormWeights& weights) {
+    return before ? std::vector<RowNorm>{row_norm(out, weights)} : std::vector<RowNorm>();
+  };
+  const auto start = [&](int64_t index) {
+    const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+    auto norms = input(normed_, layer.attention_norm);
+    if (parallel) norms.push_back(row_norm(mlp_normed_, layer.mlp_norm));
+    return norms;
+  };
+  norms_behind_embedding_ = start(0);
+  for (int64_t index = 0; index < spec_.num_layers; ++index) {
+    const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+    LayerNorms norms;
+    if (spec_.topology == Topology::sequential) {
+      norms.behind_attention = input(normed_, spec_.num_encoder_layers > 0 ? layer.cross_norm : layer.mlp_norm);
+      norms.behind_encoder = input(normed_, layer.mlp_norm);
+    }
+    if (index + 1 < spec_.num_layers) norms.behind_mlp = start(index + 1);
+    if (spec_.norm_placement == NormPlacement::residual) {
+      norms.behind_attention = {row_norm(hidden_, layer.attention_norm)};
+      norms.behind_mlp = {row_norm(hidden_, layer.mlp_norm)};
+    }
+    norms_.push_back(std::move(norms));
+  }
+}
+
 void Decoder::run_blocks() {
   embed();
   for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
@@ -188,30 +220,29 @@ void Decoder::run_blocks() {
 // One branch after the other.
 void Decoder::run_sequential(int64_t index) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
-  // What a branch reads: the normalised residual stream, or the stream itself.
-  const bool norm_before = spec_.norm_placement == NormPlacement::before || spec_.norm_placement == NormPlacement::around;
-  const auto input_of = [&](const NormWeights& weights) { return norm_before ? normed_hidden(normed_, weights) : first_rows(hidden_, num_rows_); };
+  const LayerNorms& norms = norms_[static_cast<size_t>(index)];
+  const auto input = first_rows(norms_behind_embedding_.empty() ? hidden_ : normed_, num_rows_);
 
-  const Product qkv = qkv_product(layer, input_of(layer.attention_norm));
+  const Product qkv = qkv_product(layer, input);
   backend_.linear({&qkv, 1});
   attend(index);
-  add_branch(first_rows(attention_, num_rows_), layer.attention_out, layer.attention_norm, layer.attention_output_norm);
-  if (spec_.num_encoder_layers > 0) attend_encoder(index);
-  const auto input = input_of(layer.mlp_norm);
-  if (!layer.experts.empty()) return add_experts(layer, input);
+  add_branch(first_rows(attention_, num_rows_), layer.attention_out, layer.attention_output_norm, norms.behind_attention);
+  if (spec_.num_encoder_layers > 0) attend_encoder(index, input);
+  if (!layer.experts.empty()) return add_experts(layer, input, norms.behind_mlp);
   const auto mlp = first_rows(mlp_, num_rows_);
   run_mlp(spec_, backend_, layer, input, first_rows(gate_up_, num_rows_), mlp);
-  add_branch(mlp, layer.mlp_down, layer.mlp_norm, layer.mlp_output_norm);
+  add_branch(mlp, layer.mlp_down, layer.mlp_output_norm, norms.behind_mlp);
 }
 
 // Both branches read the residual stream as it was, and so begin in one pass over their weights and end in another; experts have passes of
 // their own. The ranks add both to the stream by one all-reduce.
 void Decoder::run_parallel(int64_t index) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  const LayerNorms& norms = norms_[static_cast<size_t>(index)];
   const bool dense = layer.experts.empty();
   const auto mlp = first_rows(mlp_, num_rows_), gate_up = first_rows(gate_up_, num_rows_);
-  const auto input = normed_hidden(normed_, layer.attention_norm);
-  const auto mlp_input = spec_.topology == Topology::parallel ? normed_hidden(mlp_normed_, layer.mlp_norm) : input;
+  const auto input = first_rows(normed_, num_rows_);
+  const auto mlp_input = spec_.topology == Topology::parallel ? first_rows(mlp_normed_, num_rows_) : input;
 
   Product first[] = {qkv_product(layer, input), {}};
   if (dense) first[1] = mlp_up(spec_, layer, mlp_input, gate_up, mlp);
@@ -231,8 +262,9 @@ void Decoder::run_parallel(int64_t index) {
       {sum, mlp, down.weight, alone ? down.bias : no_bias, apart ? Epilogue::store : Epilogue::accumulate},
   };
   backend_.linear({last, dense ? 2 : 1});
-  if (!dense) return add_experts(layer, mlp_input);
-  if (!alone) add_parts(layer, down.bias);
+  if (!dense) return add_experts(layer, mlp_input, norms.behind_mlp);
+  if (!alone) return add_parts(layer, down.bias, norms.behind_mlp);
+  normalise(backend_, first_rows(hidden_, num_rows_), span(norms.behind_mlp));
 }
 
 // Layers with the same window have the same plan; cross-attention has the one behind them.
@@ -247,7 +279,7 @@ void Decoder::plan(const Step& step) {
   backend_.plan_choices({step.samples.data() + own.first, own.count}, span(step.scores));
 }
 
-// The step's tokens -> hidden_.
+// The step's tokens -> hidden_, and what the first block reads.
 void Decoder::embed() {
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto embedded = embedded_.rows > 0 ? first_rows(embedded_, num_rows_) : hidden;
@@ -259,6 +291,7 @@ void Decoder::embed() {
     add(backend_, hidden, positions);
   }
   if (spec_.embedding_norm) norm(hidden, hidden, weights_.embedding_norm);
+  normalise(backend_, hidden, span(norms_behind_embedding_));
 }
 
 // input -> qkv_
@@ -284,21 +317,20 @@ void Decoder::attend(int64_t index) {
 }
 
 // hidden_ += attention to the keys and values of the encoded prompt, which the encoder left in this layer's pages.
-void Decoder::attend_encoder(int64_t index) {
+void Decoder::attend_encoder(int64_t index, Matrix<const float> input) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const auto hidden = first_rows(hidden_, num_rows_);
-  const auto normed = first_rows(normed_, num_rows_);
   const auto attention = first_rows(attention_, num_rows_);
   const Matrix<float> query(qkv_.data, num_rows_, heads_.query_size(), qkv_.stride);
-  norm(normed, hidden, layer.cross_norm);
-  linear(backend_, query, normed, layer.cross_query.weight, {}, Epilogue::store);
+  linear(backend_, query, input, layer.cross_query.weight, {}, Epilogue::store);
   // Causal up to the prompt's last token is all of it.
   backend_.attention(attention, query, kv_cache_.layer(index), with_plan(lists_.encoder_rows(), cross_plan_), heads_, encoder_rule_);
-  project(backend_, collective_, hidden, part(spec_.hidden_size), attention, layer.cross_out, Epilogue::accumulate);
+  project(backend_, collective_, hidden, part(spec_.hidden_size), attention, layer.cross_out, Epilogue::accumulate,
+          span(norms_[static_cast<size_t>(index)].behind_encoder));
 }
 
-// hidden_ += what the experts that the router chooses make of the input.
-void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) {
+// hidden_ += what the experts that the router chooses make of the input. norms: of that.
+void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input, const std::vector<RowNorm>& norms) {
   const auto logits = first_rows(router_, num_rows_);
   const auto shares = first_rows(shares_, num_rows_);
   const auto experts = first_rows(experts_, num_rows_);
@@ -307,6 +339,7 @@ void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) 
   const auto hidden = first_rows(hidden_, num_rows_);
   if (collective_ == nullptr) {
     backend_.mix_experts(hidden, input, experts, shares, span(layer.experts), spec_.activation);
+    normalise(backend_, hidden, span(norms));
     return;
   }
   const auto own = part(spec_.hidden_size);
@@ -315,35 +348,29 @@ void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input) 
   backend_.mix_experts(own, input, experts, shares, span(layer.experts), spec_.activation);
   if (sequential) {
     const Summand summand{own, {}};
-    collective_->all_reduce(hidden, {&summand, 1}, Epilogue::accumulate);
+    collective_->all_reduce(hidden, {&summand, 1}, Epilogue::accumulate, span(norms));
   } else {
-    add_parts(layer, {});
+    add_parts(layer, {}, norms);
   }
 }
 
-// hidden_ += the ranks' summands of parallel branches. bias: of the branch beside the attention.
-void Decoder::add_parts(const LayerWeights& layer, Span<const float> bias) {
+// hidden_ += the ranks' summands of parallel branches. bias: of the branch beside the attention; norms: of the sum.
+void Decoder::add_parts(const LayerWeights& layer, Span<const float> bias, const std::vector<RowNorm>& norms) {
   const Summand summands[] = {{first_rows(apart_, num_rows_), layer.attention_out.bias}, {part(spec_.hidden_size), bias}};
   const bool apart = apart_.rows > 0;
-  collective_->all_reduce(first_rows(hidden_, num_rows_), {summands + (apart ? 0 : 1), apart ? 2 : 1}, Epilogue::accumulate);
+  collective_->all_reduce(first_rows(hidden_, num_rows_), {summands + (apart ? 0 : 1), apart ? 2 : 1}, Epilogue::accumulate, span(norms));
 }
 
 // The rank's summand of what is `cols` wide.
 Matrix<float> Decoder::part(int64_t cols) const { return {part_.data, num_rows_, cols, part_.cols}; }
 
-// The residual stream, normalised into `out`.
-Matrix<float> Decoder::normed_hidden(Matrix<float> out, const NormWeights& weights) {
-  norm(first_rows(out, num_rows_), first_rows(hidden_, num_rows_), weights);
-  return first_rows(out, num_rows_);
+RowNorm Decoder::row_norm(Matrix<float> out, const NormWeights& weights) const {
+  return {spec_.norm, out, weights.weight, weights.bias, static_cast<float>(spec_.norm_eps)};
 }
 
 void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights) {
-  const float eps = static_cast<float>(spec_.norm_eps);
-  if (spec_.norm == Norm::rms) {
-    backend_.rms_norm(out, x, weights.weight, x.cols, eps);
-  } else {
-    backend_.layer_norm(out, x, weights.weight, weights.bias, x.cols, eps);
-  }
+  const RowNorm norm = row_norm(out, weights);
+  normalise(backend_, x, {&norm, 1});
 }
 
 // Queries or keys, in place. columns: of each rank, in a row of all of them.
@@ -367,19 +394,18 @@ void Decoder::norm_heads(Matrix<float> heads, const NormWeights& weights, const 
   }
 }
 
-// hidden_ += out(x), normalised where the model wants it: the branch before it is added, or the sum.
-void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm,
-                         const NormWeights& output_norm) {
+// hidden_ += out(x), which some models normalise before it is added. norms: of the sum.
+void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& output_norm, const std::vector<RowNorm>& norms) {
   const auto hidden = first_rows(hidden_, num_rows_);
   if (spec_.norm_placement == NormPlacement::after || spec_.norm_placement == NormPlacement::around) {
     const auto branch = first_rows(branch_, num_rows_);
-    project(backend_, collective_, branch, part(spec_.hidden_size), x, out, Epilogue::store);
-    norm(branch, branch, output_norm);
+    const RowNorm own = row_norm(branch, output_norm);
+    project(backend_, collective_, branch, part(spec_.hidden_size), x, out, Epilogue::store, {&own, 1});
     add(backend_, hidden, branch);
-    return;
+    normalise(backend_, hidden, span(norms));
+  } else {
+    project(backend_, collective_, hidden, part(spec_.hidden_size), x, out, Epilogue::accumulate, span(norms));
   }
-  project(backend_, collective_, hidden, part(spec_.hidden_size), x, out, Epilogue::accumulate);
-  if (spec_.norm_placement == NormPlacement::residual) norm(hidden, hidden, residual_norm);
 }
 
 Matrix<float> Decoder::sample_logits() {

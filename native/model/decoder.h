@@ -53,6 +53,7 @@ class Decoder {
  private:
   static std::vector<MatrixPlan<Decoder>> plan(const RankModel& model, const StackLimits& limits);
   StepShape padded(const StepShape& shape) const;
+  void plan_norms();
   void plan(const Step& step);
   void run_blocks();
   void embed();
@@ -60,14 +61,21 @@ class Decoder {
   void run_parallel(int64_t layer);
   Product qkv_product(const LayerWeights& layer, Matrix<const float> input) const;
   void attend(int64_t layer);
-  void attend_encoder(int64_t layer);
-  void add_experts(const LayerWeights& layer, Matrix<const float> input);
+  void attend_encoder(int64_t layer, Matrix<const float> input);
+  void add_experts(const LayerWeights& layer, Matrix<const float> input, const std::vector<RowNorm>& norms);
   Matrix<float> part(int64_t cols) const;
-  void add_parts(const LayerWeights& layer, Span<const float> bias);
-  Matrix<float> normed_hidden(Matrix<float> out, const NormWeights& weights);
+  void add_parts(const LayerWeights& layer, Span<const float> bias, const std::vector<RowNorm>& norms);
+  RowNorm row_norm(Matrix<float> out, const NormWeights& weights) const;
   void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
   void norm_heads(Matrix<float> heads, const NormWeights& weights, const std::vector<Range>& columns);
-  void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& residual_norm, const NormWeights& output_norm);
+  void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& output_norm, const std::vector<RowNorm>& norms);
+
+  // Norms of the residual stream, each as soon as it has what is normalised.
+  struct LayerNorms {
+    std::vector<RowNorm> behind_attention;
+    std::vector<RowNorm> behind_encoder;
+    std::vector<RowNorm> behind_mlp;  // with parallel branches: behind both
+  };
 
   const RankModel& model_;
   const ModelSpec& spec_;  // the rank's own
@@ -79,6 +87,8 @@ class Decoder {
   float embedding_scale_;
   std::vector<AttentionRule> rules_;                // of each layer
   AttentionRule encoder_rule_;                      // of cross-attention
+  std::vector<RowNorm> norms_behind_embedding_;
+  std::vector<LayerNorms> norms_;                   // of each layer
   std::vector<Range> query_columns_;                // of each rank, in a row of all queries
   std::vector<Range> key_columns_;
   std::vector<Range> vocab_columns_;
@@ -93,8 +103,8 @@ class Decoder {
   bool has_logits_ = false;    // forward() computed theirs too
   // Workspace. T is limits.rows, R logit_rows, P positions; a matrix that the model has no use for has no rows.
   Matrix<float> hidden_;         // [T, H] the residual stream; every rank has all of it
-  Matrix<float> normed_;         // [T, H]
-  Matrix<float> mlp_normed_;     // [T, H] what the MLP reads beside attention that reads normed_
+  Matrix<float> normed_;         // [T, H] what a branch reads
+  Matrix<float> mlp_normed_;     // [T, H] what the branch beside the attention reads, if it has a norm of its own
   Matrix<float> branch_;         // [T, H] what is normalised before it is added, and position embeddings
   Matrix<float> embedded_;       // [T, E]
   Matrix<float> part_;           // [T, H or E] the rank's summand of an all-reduce

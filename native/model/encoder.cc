@@ -162,10 +162,10 @@ void Encoder::run_block(const LayerWeights& layer) {
     const auto attention = rows_of(attention_, 0, count);
     const auto mlp = rows_of(mlp_, 0, count);
     backend_.attention(attention, rows_of(qkv_, first, count), kv_, attention_rows(first, count), heads_, rule());
-    project(backend_, collective_, hidden, part(count), attention, layer.attention_out, Epilogue::accumulate);
-    backend_.rms_norm(normed, hidden, layer.mlp_norm.weight, spec_.hidden_size, eps);
+    const RowNorm norm{Norm::rms, normed, layer.mlp_norm.weight, {}, eps};
+    project(backend_, collective_, hidden, part(count), attention, layer.attention_out, Epilogue::accumulate, {&norm, 1});
     run_mlp(spec_, backend_, layer, normed, rows_of(gate_up_, 0, gate_up_.rows > 0 ? count : 0), mlp);
-    project(backend_, collective_, hidden, part(count), mlp, layer.mlp_down, Epilogue::accumulate);
+    project(backend_, collective_, hidden, part(count), mlp, layer.mlp_down, Epilogue::accumulate, {});
   }
 }
 

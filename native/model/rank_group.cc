@@ -115,6 +115,7 @@ EngineInfo RankGroup::info() const {
   info.page_size = plan_.page_size;
   info.max_model_len = plan_.max_model_len;
   info.tensor_parallel_size = static_cast<double>(workers_->size());
+  if (threads_ != nullptr) info.rank_meeting = workers_->front()->collective()->meeting();
   info.device = options_.device;
   info.isa = isa_of(options_);
   info.dtype = options_.dtype;

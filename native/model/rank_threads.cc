@@ -127,6 +127,11 @@ void RankThreads::look_at_ranks() {
   for (size_t i = 0; i < state.ranks.size(); ++i) {
     State::Rank& rank = state.ranks[i];
     if (!rank.running || rank.stopped || rank.collective == nullptr) continue;
+    const std::string problem = rank.collective->problem();
+    if (!problem.empty() && state.failure == nullptr) {
+      state.failure = std::make_exception_ptr(Error(problem));
+      state.abort(problem);
+    }
     const int64_t progress = thread_time_ns(threads_[i].native_handle()) + rank.backend->progress();
     const bool idle = !rank.collective->waiting() && progress == rank.progress;
     rank.progress = progress;

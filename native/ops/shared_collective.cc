@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/spin.h"
 #include "ops/backend.h"
+#include "ops/row_norm.h"
 
 namespace parley {
 namespace {
@@ -90,7 +91,7 @@ class SharedCollective final : public Collective {
   SharedCollective(std::shared_ptr<Barrier> barrier, int64_t rank, Backend& backend)
       : barrier_(std::move(barrier)), rank_(static_cast<size_t>(rank)), backend_(backend) {}
 
-  void all_reduce(Matrix<float> out, Span<const Summand> summands, Epilogue epilogue) override {
+  void all_reduce(Matrix<float> out, Span<const Summand> summands, Epilogue epilogue, Span<const RowNorm> norms) override {
     for (int64_t i = 0; i < summands.size; ++i) show(i, summands[i].part);
     meet();
     for (int64_t i = 0; i < summands.size; ++i) {
@@ -98,6 +99,7 @@ class SharedCollective final : public Collective {
       backend_.sum(out, {parts.data(), static_cast<int64_t>(parts.size())}, summands[i].bias, i == 0 ? epilogue : Epilogue::accumulate);
     }
     meet();
+    normalise(backend_, out, norms);
   }
 
   void gather(Matrix<float> out, Matrix<const float> part, Span<const Range> columns, int64_t first_row) override {
@@ -111,6 +113,7 @@ class SharedCollective final : public Collective {
     meet();
   }
 
+  RankMeeting meeting() const override { return RankMeeting::threads; }
   bool waiting() const override { return waiting_.load(); }
   void abort(const std::string& why) override { barrier_->abort(why); }
   void reset() override { barrier_->reset(); }

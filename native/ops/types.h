@@ -31,14 +31,27 @@ struct PackedWeight {
 // Most products of one pass of `linear`.
 constexpr int64_t kMaxProducts = 4;
 
-// What each rank has one of, [T, n], whose sum is wanted; and what is added to that sum, [n] or empty, the same on all ranks.
+// What each rank has one of, [T, n], whose sum is wanted, and of which nothing may be left behind the call; and what is added to that sum, [n] or
+// empty, the same on all ranks.
 struct Summand {
-  Matrix<const float> part;
+  Matrix<float> part;
   Span<const float> bias;
 };
 
 // Most summands of an all-reduce.
 constexpr int64_t kMaxSummands = 2;
+
+// A norm of whole rows, as layer_norm or rms_norm makes it, and where it goes.
+struct RowNorm {
+  Norm kind = Norm::layer;
+  Matrix<float> out;  // [at least T, n]; may be the rows themselves
+  Span<const float> weight;
+  Span<const float> bias;  // of layer
+  float eps = 0;
+};
+
+// Most norms of an all-reduce's rows.
+constexpr int64_t kMaxNorms = 2;
 
 // Rows first_row.. of `weight`, stored in the host's memory: row i starts at data + i * stride_bytes and has weight.cols numbers of dtype,
 // at any alignment.

@@ -9,6 +9,9 @@ export type Device = (typeof DeviceValues)[number]
 export const IsaValues = ['auto', 'baseline', 'neon', 'avx2', 'avx512', 'amx'] as const
 export type Isa = (typeof IsaValues)[number]
 
+export const RankMeetingValues = ['none', 'threads', 'peer_memory', 'host_memory', 'peer_memory_nccl', 'host_memory_nccl'] as const
+export type RankMeeting = (typeof RankMeetingValues)[number]
+
 export const ActivationValues = ['gelu', 'gelu_tanh', 'relu', 'silu'] as const
 export type Activation = (typeof ActivationValues)[number]
 
@@ -181,6 +184,8 @@ export interface EngineOptions {
   num_threads: number
   /** ranks, each with a part of every layer; at most as many as the model has heads (1 to 64, default 1) */
   tensor_parallel_size: number
+  /** number of the GPU that the first rank has (0 to 1023, default 0) */
+  first_gpu: number
   /** a rank has stopped if it has not moved for so long while others waited for it (8 to 86400000, default 4000) */
   rank_stopped_after_ms: number
   /** for tests: the last rank stops for good in this step; 0: never (0 to 9007199254740991, default 0) */
@@ -283,6 +288,8 @@ export interface EngineInfo {
   num_threads: number
   /** ranks */
   tensor_parallel_size: number
+  /** how ranks add up: as threads; by kernels of GPUs through each other's memory or the host's, and what is large by NCCL; default none */
+  rank_meeting: RankMeeting
   /** what computes; default cpu */
   device: Device
   /** instruction set of the CPU kernels; default auto */

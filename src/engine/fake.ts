@@ -58,6 +58,7 @@ export class FakeEngine implements Engine {
       max_model_len: 256,
       num_threads: 1,
       tensor_parallel_size: 1,
+      rank_meeting: 'none',
       device: 'cpu',
       isa: 'baseline',
       dtype: 'float16',

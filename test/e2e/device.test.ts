@@ -92,7 +92,9 @@ test('two ranks on two GPUs say so and answer', async () => {
   const server = Server.startWith({ PARLEY_EMULATED_DEVICES: '2' }, ...small, ...two)
   const url = await server.ready()
   expect(server.output.match(/ device +emulated GPU/g)).toHaveLength(2)
-  expect(server.output).toMatch(/ engine +cuda8\.6 in 2 ranks\n/)
+  expect(server.output).toMatch(
+    / engine +cuda8\.6 in 2 ranks\n +ranks +add up by kernels that read each other's GPU, from 8 MiB on by NCCL\n/,
+  )
   const body = JSON.stringify({ model: 'tales', prompt: 'Once', max_tokens: 2 })
   const headers = { 'content-type': 'application/json' }
   expect((await fetch(`${url}/v1/completions`, { method: 'POST', headers, body })).status).toBe(200)

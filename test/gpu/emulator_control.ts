@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 const counters = ['allocations', 'copies_to_device', 'copies_to_host', 'launches', 'graphs', 'graph_launches'] as const
-const faults = ['none', 'no memory', 'illegal address', 'idle kernels', 'no graphs', 'slow graphs'] as const
+const faults = ['none', 'no memory', 'illegal address', 'idle kernels', 'no graphs', 'slow graphs', 'hung GPU'] as const
 
 export class EmulatorControl {
   readonly #folder = mkdtempSync(join(tmpdir(), 'parley-emulator-'))

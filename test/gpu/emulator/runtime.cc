@@ -72,6 +72,11 @@ class Mutex {
     --depth_;
     mutex_.unlock();
   }
+  // As one that a GPU that hangs holds up: no processor is used.
+  [[noreturn]] void leave_for_ever() {
+    for (int i = depth_; i > 0; --i) unlock();
+    for (;;) pause();
+  }
   void let_others() {
     const int depth = depth_;
     for (int i = 0; i < depth; ++i) unlock();
@@ -147,10 +152,10 @@ struct Control {
 };
 constexpr uint64_t kNoMemory = 1;        // for allocations and graphs, as long as it is set
 constexpr uint64_t kIllegalAddress = 2;  // the next work in a stream fails, and whatever is called after it
-
 constexpr uint64_t kIdleKernels = 3;     // kernels are started and do nothing, as long as it is set
 constexpr uint64_t kNoGraphs = 4;        // none can be made, as long as it is set
 constexpr uint64_t kSlowGraphs = 5;      // whoever makes one waits, as long as it is set
+constexpr uint64_t kHungGpu = 6;         // those of the last GPU never end, as long as it is set, and who waits for them waits for ever
 
 volatile Control& control() {
   static volatile Control* the_one = [] {
@@ -169,6 +174,8 @@ cudaError_t result(cudaError_t error) {
   if (error != cudaSuccess) runtime().last_error = error;
   return error;
 }
+
+bool hangs(int device) { return control().fault == kHungGpu && device == num_devices() - 1; }
 
 bool may_touch(int device, int owner) { return device == owner || runtime().peers.count({device, owner}) > 0; }
 
@@ -212,6 +219,7 @@ cudaError_t run_until(cudaStream_t stream, uint64_t number, bool patient = true)
       stream->queue.push_front(work);
       --stream->done;
       if (!patient) return cudaSuccess;
+      if (hangs(stream->device)) runtime().mutex.leave_for_ever();
       for (const cudaStream_t other : std::set<cudaStream_t>(runtime().streams)) {
         if (other != stream && runtime().streams.count(other) > 0) run_until(other, other->enqueued, false);
       }
@@ -296,7 +304,9 @@ cudaError_t launch(const void* function, const cudaLaunchConfig_t& config, std::
   if (real(config.stream)->device != current_device()) return result(cudaErrorInvalidResourceHandle);
   const int64_t shared_bytes = static_cast<int64_t>(config.dynamicSmemBytes);
   ++control().launches;
-  return enqueue(config.stream, [grid, block, shared_bytes, body = std::move(thread_body), next = std::make_shared<uint64_t>(0)] {
+  const int device = current_device();
+  return enqueue(config.stream, [device, grid, block, shared_bytes, body = std::move(thread_body), next = std::make_shared<uint64_t>(0)] {
+    if (hangs(device)) return cudaErrorNotReady;
     if (control().fault == kIdleKernels) return cudaSuccess;
     const std::string failure = run_grid(grid, block, shared_bytes, body, *next);
     if (failure.empty() && *next < uint64_t{grid.x} * grid.y * grid.z) return cudaErrorNotReady;
@@ -310,6 +320,12 @@ cudaError_t launch(const void* function, const cudaLaunchConfig_t& config, std::
 }  // namespace emulator
 
 using namespace emulator;
+
+// For libraries beside this one that have work for a stream (nccl/libnccl.cc).
+extern "C" __attribute__((visibility("default"))) void emulator_enqueue(cudaStream_t stream, std::function<cudaError_t()> work) {
+  const Lock lock(runtime().mutex);
+  enqueue(stream, std::move(work));
+}
 
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
