@@ -22,6 +22,7 @@ import {
   QueueTimeout,
   type TokenEvent,
 } from './engine.js'
+import { onAbort } from './on_abort.js'
 import { PackedTokens, tokenBytes } from './packed_tokens.js'
 
 /** What a checkpoint gives the engine. */
@@ -213,10 +214,7 @@ class NativeBackedEngine implements Engine {
     queue.onRead = (numTokens) => {
       if (!this.#closing) this.#native.acknowledge(id, numTokens)
     }
-    if (signal) {
-      signal.addEventListener('abort', cancel, { once: true })
-      queue.onEnd = () => signal.removeEventListener('abort', cancel)
-    }
+    if (signal) queue.onEnd = onAbort(signal, cancel)
     this.#requests.set(id, queue)
   }
 

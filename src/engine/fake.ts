@@ -1,6 +1,5 @@
 // The Engine interface with scripted tokens, for every test above it.
 
-import { setMaxListeners } from 'node:events'
 import type { EngineInfo, EngineStats, FinishReason } from './contract.js'
 import {
   type Engine,
@@ -11,6 +10,7 @@ import {
   QueueTimeout,
   type TokenEvent,
 } from './engine.js'
+import { onAbort } from './on_abort.js'
 
 /** One line of a script: a token, a token with its log-probabilities, or how the engine fails at this place. */
 export type ScriptLine = number | (Partial<TokenEvent> & { token: number }) | Error
@@ -47,7 +47,6 @@ export class FakeEngine implements Engine {
 
   constructor(script: Script, info: Partial<EngineInfo> = {}) {
     this.#script = script
-    setMaxListeners(0, this.#closing.signal)
     this.info = {
       num_parameters: 1000,
       weight_bytes: 2000,
@@ -141,8 +140,8 @@ export class FakeEngine implements Engine {
         resolve('aborted')
       }
       if (signal.aborted || this.#closing.signal.aborted) abort()
-      signal.addEventListener('abort', abort, { once: true })
-      this.#closing.signal.addEventListener('abort', abort, { once: true })
+      onAbort(signal, abort)
+      onAbort(this.#closing.signal, abort)
     })
     this.#changed()
     try {

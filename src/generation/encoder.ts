@@ -1,6 +1,7 @@
 // Text → token ids, in a thread of its own: nobody's tokens wait for another's text, however long it is.
 
 import { Worker } from 'node:worker_threads'
+import { onAbort } from '../engine/on_abort.js'
 import { ApiError } from '../errors.js'
 import type { EncodeOptions, Tokenizer } from '../models/tokenizer.js'
 
@@ -43,7 +44,7 @@ export class Encoder {
       this.#waiting.get(id)?.reject(signal?.reason)
       worker.postMessage({ cancelled: id } satisfies EncodeMessage)
     }
-    signal?.addEventListener('abort', cancel)
+    const stopListening = signal && onAbort(signal, cancel)
     try {
       return await new Promise<Int32Array>((resolve, reject) => {
         this.#waiting.set(id, { resolve, reject })
@@ -51,7 +52,7 @@ export class Encoder {
       })
     } finally {
       this.#waiting.delete(id)
-      signal?.removeEventListener('abort', cancel)
+      stopListening?.()
     }
   }
 

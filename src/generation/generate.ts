@@ -1,6 +1,5 @@
 // render → encode → submit → decode → deltas. Text comes in, text goes out; no HTTP. The token loop is in choice.ts.
 
-import { setMaxListeners } from 'node:events'
 import {
   type Engine,
   EngineFailure,
@@ -138,7 +137,6 @@ export class Generation {
   async *generate(request: PreparedRequest, signal: AbortSignal): AsyncGenerator<Delta> {
     const { n, best_of = n, use_beam_search = false } = request.params
     const controller = new AbortController()
-    setMaxListeners(0, controller.signal) // each choice listens to it; more than ten are no leak
     const abort = () => controller.abort()
     if (signal.aborted) abort()
     else signal.addEventListener('abort', abort, { once: true })
@@ -221,7 +219,7 @@ export class Generation {
     return encodeInputs(this.prompts, this.maxModelLen, inputs, options, signal)
   }
 
-  /** Hidden states of prompts, [hidden_size] each. @throws ApiError, AbortError */
+  /** Hidden states of prompts, [hidden_size] each. @throws ApiError; what the signal was aborted with */
   embed(
     prompts: readonly Int32Array[],
     pooling: 'mean' | 'last',
@@ -243,7 +241,7 @@ export class Generation {
     return prompts
   }
 
-  /** How well each pair's document suits its query, from 0 to 1. @throws ApiError, AbortError */
+  /** How well each pair's document suits its query, from 0 to 1. @throws ApiError; what the signal was aborted with */
   async relevance(
     prompts: readonly RelevancePrompt[],
     options: RelevanceOptions & Pick<GenerationParams, 'priority' | 'cache_salt'>,

@@ -1,6 +1,5 @@
 // What the model thinks of texts, without a completion: embeddings, likelihoods, and which of a few tokens would come next.
 
-import { setMaxListeners } from 'node:events'
 import type { SamplingParams } from '../engine/contract.js'
 import {
   type Engine,
@@ -16,7 +15,7 @@ type Queueing = Partial<Pick<SamplingParams, 'priority' | 'cache_salt'>>
 
 /**
  * Hidden states of the prompts, [hidden_size] each: the mean over the tokens, or the last token's.
- * @throws EngineRefusal, EngineFailure; AbortError when the signal is aborted
+ * @throws EngineRefusal, EngineFailure; what the signal was aborted with
  */
 export async function embed(
   engine: Engine,
@@ -65,7 +64,6 @@ async function measure(
 ): Promise<TokenEvent[]> {
   const controller = new AbortController()
   const all = AbortSignal.any([signal, controller.signal])
-  setMaxListeners(0, all)
   const found: TokenEvent[] = []
   const waiting = prompts.entries()
   const work = async () => {
@@ -86,8 +84,7 @@ async function measureOne(
   signal: AbortSignal,
 ): Promise<TokenEvent> {
   for await (const event of engine.submit(request, all)) return event
-  // The signal's own reason may be no Error.
-  if (signal.aborted) throw new DOMException('nobody waits for this any more', 'AbortError')
+  signal.throwIfAborted()
   // Nobody but the signal and the end of the engine cancels a request.
   throw new ApiError('server_shutting_down', 'The server is shutting down.')
 }

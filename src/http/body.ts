@@ -42,13 +42,17 @@ export function parseJson(text: string, what = 'body'): unknown {
   try {
     return JSON.parse(text)
   } catch (error) {
-    // V8 quotes the text around the place; the place alone is enough, and the log stays free of prompts.
-    const position = /at position (\d+)/.exec(String(error))?.[1]
-    throw notJson(
-      text.trim() === '' ? 'it is empty' : position === undefined ? 'it ends too early' : `see position ${position}`,
-      what,
-    )
+    throw notJson(text.trim() === '' ? 'it is empty' : reasonOf(error as SyntaxError), what)
   }
+}
+
+/** V8's reason without the text that it quotes: a log stays free of prompts. */
+function reasonOf({ message }: SyntaxError): string {
+  const [, rule, position] = /^(.+?)(?: in JSON)? at position (\d+)/.exec(message) ?? []
+  if (rule !== undefined) return `${rule.charAt(0).toLowerCase()}${rule.slice(1)} at position ${position}`
+  // Such as Python's True, which has no position in V8's words.
+  const token = /^Unexpected token '(.)'/u.exec(message)?.[1]
+  return token === undefined ? 'it ends too early' : `unexpected ${token} outside of a string`
 }
 
 /**

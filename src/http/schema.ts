@@ -144,6 +144,13 @@ export type ValidChat = Omit<z.infer<typeof chatSchema>, 'messages'> & {
 export function parseCompletion(body: unknown, log: Log): ValidCompletion {
   const fields = fieldsOf(body)
   refuseUnsupported('completions', fields)
+  if (fields.messages !== undefined && fields.prompt === undefined) {
+    throw new ApiError(
+      'unsupported_parameter',
+      "'messages' belong to /v1/chat/completions; here the text is 'prompt'.",
+      'messages',
+    )
+  }
   const valid = parse(completionSchema, fields, log)
   checkTogether(valid)
   const { n = 1, best_of = n } = valid

@@ -85,19 +85,25 @@ function createApp(state: ServerState): Hono<Env> {
   app.notFound((c) => {
     try {
       checkKey(c)
-      throw new ApiError('unknown_url', `There is nothing at ${c.req.method} ${c.req.path.slice(0, 100)}.`)
+      throw unknownUrl(c.req.method, c.req.path)
     } catch (error) {
       return answerError(error, c)
     }
   })
-  // Who is gone is told nothing.
-  app.onError((error, c) =>
-    error === c.req.raw.signal.reason ? new Response(null, { status: 499 }) : answerError(error, c),
-  )
+  app.onError(answerError)
   return app
 }
 
+/** A base URL without /v1, or with it twice, is the usual mistake, and told so. */
+function unknownUrl(method: string, path: string): ApiError {
+  const end = path.replace(/^(?:\/v1(?=\/))+/, '').replace(/\/+$/, '')
+  const meant = [`/v1${end}`, end].find((other) => routes.some((route) => route.path === other))
+  const hint = meant === undefined ? '; /docs shows what there is.' : `. Did you mean ${meant}?`
+  return new ApiError('unknown_url', `There is nothing at ${method} ${path.slice(0, 100)}${hint}`)
+}
+
 function answerError(error: unknown, c: Ctx): Response {
+  if (error === c.req.raw.signal.reason) return new Response(null, { status: 499 }) // who is gone is told nothing
   const record = c.get('record')
   const told = tell(error, c.get('state'), record)
   if (told.retryAfter !== null) {

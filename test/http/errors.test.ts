@@ -603,6 +603,13 @@ for (const [path, list] of Object.entries(cases)) {
   })
 }
 
+test('a chat is no prompt', async () => {
+  const { post } = await startFakeServer()
+  const { error } = await json(await post('/v1/completions', { messages }))
+  const message = "'messages' belong to /v1/chat/completions; here the text is 'prompt'."
+  expect(error).toEqual({ message, type: invalid, param: 'messages', code: 'unsupported_parameter' })
+})
+
 test('what is not built is refused by name, and its default is not', async () => {
   const { post } = await startFakeServer()
   const values: Record<string, [wrong: unknown, fine: unknown]> = {
@@ -838,7 +845,11 @@ test('bodies that are no JSON, too large or of another type', async () => {
     expect(await error(await post(path, body))).toEqual([400, 'invalid_json'])
   }
   const secret = await json(await post(path, '{"prompt": "my secret" oops}'))
-  expect(secret.error.message).toBe('The body could not be parsed as JSON: see position 23.')
+  expect(secret.error.message).toMatch(
+    /^The body could not be parsed as JSON: expected ',' or '}' .* at position 23\.$/,
+  )
+  const python = await json(await post(path, '{"stream": True, "prompt": "my secret"}'))
+  expect(python.error.message).toBe('The body could not be parsed as JSON: unexpected T outside of a string.')
   const latin1 = await fetch(url + path, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -905,9 +916,22 @@ test('unknown addresses and wrong methods', async () => {
   }
   expect(await ask('GET', '/v1/engines')).toEqual([
     404,
-    { message: 'There is nothing at GET /v1/engines.', type: invalid, param: null, code: 'unknown_url' },
+    {
+      message: 'There is nothing at GET /v1/engines; /docs shows what there is.',
+      type: invalid,
+      param: null,
+      code: 'unknown_url',
+    },
     null,
   ])
+  for (const [path, meant] of [
+    ['/chat/completions', '/v1/chat/completions'],
+    ['/v1/v1/completions/', '/v1/completions'],
+    ['/v1/tokenize', '/tokenize'],
+  ]) {
+    const told = { message: `There is nothing at POST ${path}. Did you mean ${meant}?` }
+    expect(await ask('POST', String(path))).toMatchObject([404, told, null])
+  }
   expect(await ask('GET', '/v1/completions')).toEqual([
     405,
     { message: 'GET is not allowed here; use POST.', type: invalid, param: null, code: 'method_not_allowed' },

@@ -209,7 +209,7 @@ test('a client that goes away ends its requests in the engine', async () => {
   await expect(answer).rejects.toMatchObject({ name: 'AbortError' })
   await engine.until(({ seen }) => seen.every(({ state }) => state === 'cancelled'))
   await until(() => logged.some(({ event }) => event === 'request'))
-  expect(logged.filter(({ event }) => event === 'internal_error')).toEqual([])
+  expect(logged.filter(({ level }) => level === 'error')).toEqual([])
   expect(logged.find(({ event }) => event === 'request')).toMatchObject({ status: 499 })
 })
 
