@@ -26,6 +26,7 @@ static_assert(sizeof(TokenCount) == 2 * sizeof(int32_t), "the kernels read pairs
 
 // Work that one thread does faster alone than two after waking each other: about 2 microseconds.
 constexpr int64_t kSmallNumbers = 16 * 1024;       // read and written once
+constexpr int64_t kSmallScattered = 1024;          // written into a cache line of their own each
 constexpr int64_t kSmallMultiplications = 64 * 1024;
 
 // What a thread packs before it looks for more: two huge pages, because one that two threads touch first at the same time is cleared twice.
@@ -229,7 +230,7 @@ class CpuBackend final : public Backend {
   }
 
   void write_kv(const KvLayer& kv, Matrix<const float> qkv, Span<const int32_t> slots, HeadLayout heads) override {
-    share(qkv.rows, qkv.rows * heads.kv_size() < kSmallNumbers, [&](int64_t begin, int64_t end) {
+    share(qkv.rows, qkv.rows * heads.kv_size() < kSmallScattered, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
         if (slots[t] < 0) continue;
         const float* key = qkv.row(t) + heads.query_size();

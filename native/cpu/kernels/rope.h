@@ -54,9 +54,17 @@ void rope(float* heads, int64_t num_heads, int64_t head_dim, const float* cos_si
 template <class Number>
 void write_kv_of(Number* keys, Number* values, const float* key, const float* value, int64_t num_kv_heads, int64_t head_dim,
                  int64_t slot) {
+  constexpr int64_t kLineNumbers = 64 / static_cast<int64_t>(sizeof(Number));
   const int64_t offset = slot % kPageTokens;
   const int64_t page = slot / kPageTokens * num_kv_heads * head_dim * kPageTokens;
+  // A key goes into all lines of its head's part of the page: they are asked for while the head before is written.
+  const auto prefetch_keys = [&](int64_t h) {
+    const Number* head_keys = keys + page + h * head_dim * kPageTokens;
+    for (int64_t i = 0; i < head_dim * kPageTokens; i += kLineNumbers) __builtin_prefetch(head_keys + i, 1);
+  };
+  prefetch_keys(0);
   for (int64_t h = 0; h < num_kv_heads; ++h) {
+    if (h + 1 < num_kv_heads) prefetch_keys(h + 1);
     Number* head_keys = keys + page + h * head_dim * kPageTokens + offset;
     Number* head_values = values + page + (h * kPageTokens + offset) * head_dim;
     for (int64_t i = 0; i < head_dim; i += kLanes) {
