@@ -116,5 +116,11 @@ export class ApiError extends Error {
   }
 }
 
+/** An error as a client is told of it: what is no ApiError is the server's own fault, and stays its secret. */
+export function asApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error
+  return new ApiError('internal_error', 'Something went wrong in the server.', null, error)
+}
+
 /** All kinds, for tests that hold the table to its rules. */
 export const errorKinds = Object.keys(table) as ErrorKind[]

@@ -2,12 +2,13 @@
 
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { ApiError } from '../errors.js'
+import { ApiError, asApiError } from '../errors.js'
 import { newId, now } from './answer.js'
 import { type AnswerLine, answeredIds, type BatchLine, checkLines, type LineError, readLines } from './batch_lines.js'
 import type { Endpoint } from './call.js'
 import type { RequestRecord, ServerState } from './context.js'
 import { type FileStore, writeJson } from './file_store.js'
+import { tell } from './record.js'
 
 /** Nobody waits for a line as for an answer: whoever does comes first. */
 const lowestPriority = 2 ** 31 - 1
@@ -183,11 +184,9 @@ export class Batches {
     this.#run(entry, controller.signal)
       .catch((error: unknown) => {
         if (this.#stopped) return
-        const message = error instanceof ApiError ? error.message : 'Something went wrong in the server.'
         this.#state.log('error', 'batch_failed', { batch_id: entry.batch.id, reason: String(error) })
-        this.#fail(entry, [
-          { code: error instanceof ApiError ? error.kind : 'internal_error', message, param: null, line: 0 },
-        ])
+        const { kind, message } = asApiError(error)
+        this.#fail(entry, [{ code: kind, message, param: null, line: 0 }])
       })
       .finally(() => {
         this.#running = null
@@ -271,9 +270,7 @@ export class Batches {
           await pause(retryMs, signal)
           continue
         }
-        const told =
-          error instanceof ApiError ? error : new ApiError('internal_error', 'Something went wrong in the server.')
-        if (told !== error) this.#state.log('error', 'internal_error', { request_id: record.id, reason: String(error) })
+        const told = tell(error, this.#state, record)
         await answer({ status_code: told.status, request_id: record.id, body: told.body() }, null)
         return
       }

@@ -1,7 +1,7 @@
 // One request's record: its id, its place in the count of those that run, its line in the log, the error that it was told.
 
 import { randomUUID } from 'node:crypto'
-import { ApiError } from '../errors.js'
+import { ApiError, asApiError } from '../errors.js'
 import type { RequestRecord, ServerState } from './context.js'
 
 /** @param given the client's own id: kept if it is harmless in a log and a header */
@@ -49,10 +49,7 @@ export function beginRequest(state: ServerState, id: string, method: string, pat
 
 /** What a client is told of an error; the record, the metrics and, where something is the server's fault, the log are told too. */
 export function tell(error: unknown, state: ServerState, record: RequestRecord): ApiError {
-  const told =
-    error instanceof ApiError
-      ? error
-      : new ApiError('internal_error', 'Something went wrong in the server.', null, error)
+  const told = asApiError(error)
   record.error = told.kind
   state.metrics.rejected(told.kind)
   if (told.cause !== undefined) {

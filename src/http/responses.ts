@@ -1,6 +1,5 @@
 // POST /v1/responses. A whole answer is the stream of its events, read to the end.
 
-import { ApiError } from '../errors.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
 import type { ChatMessage } from '../generation/template.js'
 import { newId, now, sampling } from './answer.js'
@@ -174,12 +173,8 @@ async function* events(
     }
     if (finish === null) return // the client is gone, or the response was cancelled
   } catch (error) {
-    const told =
-      error instanceof ApiError
-        ? error
-        : new ApiError('internal_error', 'Something went wrong in the server.', null, error)
-    if (!begun || !body.stream) throw told
-    call.record.error = told.kind
+    if (!begun || !body.stream) throw error
+    const told = tell(error, call.state, call.record)
     const response = change({ status: 'failed', error: { code: 'server_error', message: told.message } })
     if (response.store) call.state.responses.put(stored)
     const { code, message, param } = told.body().error

@@ -14,7 +14,7 @@ import { ServerProcess } from './server_process.js'
 
 const numStreams = 128
 /** Of each stream: as many as make a run of some seconds. */
-const numTokens = { bundled: 512, shape: 192 }
+const numTokens = { bundled: 512, shape: 128 }
 const numIdle = 10_000
 const idleMs = 35_000
 const numWaiting = 10_000
@@ -23,7 +23,7 @@ const longTokens = 100_000
 const kvCacheBytes = 1024 * 1024 * 1024
 
 /** Tokens of each stream before the first round, so that JavaScript is compiled. */
-const numWarm = 32
+const numWarm = 16
 
 /** @param part one of them, or all */
 export async function benchHttp(

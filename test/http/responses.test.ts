@@ -206,7 +206,9 @@ test('an error before the first token has its status, one after it is an event',
     expect((await early.post('/v1/responses', { input: 'x', stream })).status).toBe(500)
   const late = await startFakeServer({ script: () => [word('Hello'), new Error('broken')] })
   expect((await late.post('/v1/responses', { input: 'x' })).status).toBe(500)
+  late.logged.length = 0
   const events = await wireEvents(await late.post('/v1/responses', { input: 'x', stream: true }))
+  expect(late.logged.filter(({ event }) => event === 'request_failed')).toHaveLength(1)
   expect(events.slice(-2)).toMatchObject([
     { name: 'error', data: { code: 'engine_failure', message: expect.stringContaining('engine'), param: null } },
     { name: 'response.failed', data: { response: { status: 'failed', error: { code: 'server_error' } } } },
