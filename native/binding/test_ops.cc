@@ -696,7 +696,7 @@ Napi::Value test_ops(const Napi::CallbackInfo& info) {
 // (deterministic): the same of the first GPU
 Napi::Value test_cuda_ops(const Napi::CallbackInfo& info) {
   try {
-    return functions_of(info.Env(), cuda_library().make_backend(0, read_flag(info[0], "deterministic")), false);
+    return functions_of(info.Env(), cuda_library().make_backend(0, read_flag(info[0], "deterministic"), 0), false);
   } catch (const Error& error) {
     throw Napi::Error::New(info.Env(), error.what());
   }

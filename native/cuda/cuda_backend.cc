@@ -121,19 +121,19 @@ int64_t multiprocessors(int device) {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend(int device, bool deterministic)
+  CudaBackend(int device, bool deterministic, int64_t give_up_after_ms)
       : device_(device),
         stream_(device),
         uploader_(stream_.get()),
         marks_(stream_.get()),
-        end_(stream_.get()),
+        end_(stream_.get(), give_up_after_ms),
         packer_(stream_.get()),
         block_(stream_.get()),
         linear_(stream_.get(), multiprocessors(device), deterministic),
         experts_(stream_.get(), linear_),
         attention_(stream_.get(), multiprocessors(device)),
         idle_(stream_.get()),
-        sampler_(stream_.get(), idle_),
+        sampler_(stream_.get(), idle_, give_up_after_ms),
         graphs_(device, stream_.get()) {}
 
   void* allocate(int64_t bytes) override {
@@ -340,6 +340,8 @@ class CudaBackend : public Backend {
 
 cudaStream_t cuda::stream_of(const Backend& backend) { return static_cast<const CudaBackend&>(backend).stream(); }
 
-std::unique_ptr<Backend> make_cuda_backend(int device, bool deterministic) { return std::make_unique<CudaBackend>(device, deterministic); }
+std::unique_ptr<Backend> make_cuda_backend(int device, bool deterministic, int64_t give_up_after_ms) {
+  return std::make_unique<CudaBackend>(device, deterministic, give_up_after_ms);
+}
 
 }  // namespace parley

@@ -40,7 +40,7 @@ struct CudaLibrary {
   int (*count_devices)();
   // Throws if this library does not run on the device.
   CudaDevice (*describe)(int device);
-  std::unique_ptr<Backend> (*make_backend)(int device, bool deterministic);
+  std::unique_ptr<Backend> (*make_backend)(int device, bool deterministic, int64_t give_up_after_ms);
   // devices: of each rank.
   std::unique_ptr<MeetingPlace> (*make_meeting_place)(Span<const int> devices, bool deterministic);
 };

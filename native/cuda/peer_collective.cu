@@ -383,6 +383,10 @@ class PeerCollective final : public Collective {
   bool waiting() const override {
     return peers_.watch->entered != peers_.watch->left || peers_.watch->nccl_entered != peers_.watch->nccl_left || starting_.load();
   }
+  int64_t progress() const override {
+    const volatile Watch& watch = *peers_.watch;
+    return int64_t{watch.entered} + watch.left + watch.nccl_entered + watch.nccl_left;
+  }
   std::string problem() const override { return memory_->nccl() == nullptr ? "" : memory_->nccl()->problem(); }
   void abort(const std::string& why) override { memory_->abort(why); }
   void reset() override { memory_->reset(); }

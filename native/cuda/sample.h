@@ -20,7 +20,8 @@ struct SampleResult;
 
 class Sampler {
  public:
-  Sampler(cudaStream_t stream, IdleClock& idle) : stream_(stream), idle_(idle), end_(stream) {}
+  // give_up_after_ms: as in StreamEnd
+  Sampler(cudaStream_t stream, IdleClock& idle, int64_t give_up_after_ms) : stream_(stream), idle_(idle), end_(stream, give_up_after_ms) {}
 
   int64_t scratch_bytes(const ScratchLimits& limits) const;
   int64_t held_bytes() const { return device_.bytes(); }

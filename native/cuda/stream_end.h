@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <thread>
 
 #include "base/spin.h"
 #include "cuda/status.h"
@@ -11,7 +12,8 @@ namespace cuda {
 
 class StreamEnd {
  public:
-  explicit StreamEnd(cudaStream_t stream) : stream_(stream) {
+  // give_up_after_ms: a wait that takes longer fails, and nothing runs any more (broken()); 0: it takes as long as it takes.
+  StreamEnd(cudaStream_t stream, int64_t give_up_after_ms) : stream_(stream), give_up_after_(give_up_after_ms) {
     check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming | cudaEventBlockingSync), "event");
   }
   ~StreamEnd() { cudaEventDestroy(event_); }
@@ -22,15 +24,22 @@ class StreamEnd {
   // knows soonest; then it sleeps, so that a GPU that hangs is seen as a rank that has stopped (model/rank_threads.h), and takes no processor.
   void wait(const char* what) {
     check(cudaEventRecord(event_, stream_), what);
-    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+    const auto start = std::chrono::steady_clock::now();
+    const auto lasts = [&](std::chrono::milliseconds time) { return std::chrono::steady_clock::now() - start < time; };
     cudaError_t state;
-    while ((state = cudaEventQuery(event_)) == cudaErrorNotReady && std::chrono::steady_clock::now() < end) pause_processor();
-    if (state == cudaErrorNotReady) state = cudaEventSynchronize(event_);
+    while ((state = cudaEventQuery(event_)) == cudaErrorNotReady && lasts(std::chrono::milliseconds(20))) pause_processor();
+    if (state == cudaErrorNotReady && give_up_after_.count() == 0) state = cudaEventSynchronize(event_);
+    while (state == cudaErrorNotReady) {
+      if (!lasts(give_up_after_)) give_up(what, give_up_after_.count());
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+      state = cudaEventQuery(event_);
+    }
     check(state, what);
   }
 
  private:
   cudaStream_t stream_;
+  const std::chrono::milliseconds give_up_after_;
   cudaEvent_t event_ = nullptr;
 };
 

@@ -22,7 +22,9 @@ int gpu_of(const EngineOptions& options, int64_t rank) {
 std::unique_ptr<Backend> make_backend(const EngineOptions& options, int64_t rank, int num_threads) {
   if (options.device == Device::cuda) {
     check(!options.guard_memory, "guard_memory: expected on the CPU only");
-    return cuda_library().make_backend(gpu_of(options, rank), options.deterministic);
+    // Several ranks are watched by their threads (rank_threads.h), each of which must be still where its GPU is.
+    const int64_t give_up_after_ms = options.tensor_parallel_size > 1 ? 0 : options.gpu_stopped_after_ms;
+    return cuda_library().make_backend(gpu_of(options, rank), options.deterministic, give_up_after_ms);
   }
   std::unique_ptr<Backend> backend = make_cpu_backend(isa_of(options), num_threads);
   if (options.guard_memory) backend = std::make_unique<GuardedBackend>(std::move(backend));

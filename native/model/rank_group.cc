@@ -22,6 +22,11 @@ RankGroup::RankGroup(const ModelSource& source, const EngineOptions& options, co
   load(source, progress);
 }
 
+// What a GPU that has stopped holds is left to it: to give it back waits for the GPU.
+RankGroup::~RankGroup() {
+  if (!stopped().empty()) new std::shared_ptr<Workers>(workers_);
+}
+
 void RankGroup::load(const ModelSource& source, const std::function<void(double)>& progress) {
   const auto place = threads_ == nullptr ? nullptr : make_meeting_place(options_);
   std::mutex mutex;

@@ -16,6 +16,9 @@ class RankGroup {
   // Loads the model: options.tensor_parallel_size ranks, each its part at the same time, with its part of options.num_threads. Throws Error
   // if spec, tensors and options do not fit together. progress: fraction of the weights, 0..1; one call at a time, any thread.
   RankGroup(const ModelSource& source, const EngineOptions& options, const std::function<void(double)>& progress);
+  ~RankGroup();
+  RankGroup(const RankGroup&) = delete;
+  RankGroup& operator=(const RankGroup&) = delete;
 
   // Computes the step: chooses, scores and pools. `meanwhile` is called once on this thread, beside the ranks where the machine can do so.
   // Throws Error if a rank fails; then nothing of the step counts. After a rank has stopped,

@@ -42,9 +42,17 @@ struct RankThreads::State {
   int64_t num_stopped = 0;
   std::exception_ptr failure;  // the first: the others are its consequences
   std::string stopped;
+  int64_t looks_still = 0;  // that found no rank to have moved
   // Read without the mutex, also by a rank that has stopped and goes on.
   std::atomic<uint32_t> round{0};
   std::atomic<bool> ending{false};
+
+  void stop(Rank& rank, const std::string& why) {
+    rank.stopped = true;
+    ++num_stopped;
+    if (stopped.empty()) stopped = why;
+    abort(stopped);
+  }
 
   void abort(const std::string& why) {
     for (const Rank& rank : ranks) {
@@ -96,6 +104,7 @@ void RankThreads::run(std::function<void(int64_t)> task, const std::function<voi
   check(state.stopped.empty(), state.stopped);
   state.task = std::move(task);
   state.failure = nullptr;
+  state.looks_still = 0;
   state.num_running = static_cast<int64_t>(state.ranks.size());
   for (State::Rank& rank : state.ranks) {
     rank.running = true;
@@ -124,6 +133,9 @@ void RankThreads::run(std::function<void(int64_t)> task, const std::function<voi
 // With the mutex.
 void RankThreads::look_at_ranks() {
   State& state = *state_;
+  const std::string number = std::to_string(state.ranks.size());
+  const std::string time = std::to_string(kLooks * state.look_every.count()) + " ms";
+  bool anything = false;  // has happened since the last look
   for (size_t i = 0; i < state.ranks.size(); ++i) {
     State::Rank& rank = state.ranks[i];
     if (!rank.running || rank.stopped || rank.collective == nullptr) continue;
@@ -132,18 +144,22 @@ void RankThreads::look_at_ranks() {
       state.failure = std::make_exception_ptr(Error(problem));
       state.abort(problem);
     }
-    const int64_t progress = thread_time_ns(threads_[i].native_handle()) + rank.backend->progress();
-    const bool idle = !rank.collective->waiting() && progress == rank.progress;
+    const int64_t progress = thread_time_ns(threads_[i].native_handle()) + rank.backend->progress() + rank.collective->progress();
+    const bool moved = progress != rank.progress;
     rank.progress = progress;
-    rank.looks_idle = idle ? rank.looks_idle + 1 : 0;
+    rank.looks_idle = moved || rank.collective->waiting() ? 0 : rank.looks_idle + 1;
+    anything = anything || moved;
     if (rank.looks_idle < kLooks) continue;
-    rank.stopped = true;
-    ++state.num_stopped;
-    if (state.stopped.empty()) {
-      state.stopped = "rank " + std::to_string(i) + " of " + std::to_string(state.ranks.size()) + " has stopped: it has not moved for " +
-                      std::to_string(kLooks * state.look_every.count()) + " ms while the others waited for it";
+    state.stop(rank, "rank " + std::to_string(i) + " of " + number + " has stopped: it has not moved for " + time + " while the others waited for it");
+    anything = true;  // which the others are told
+  }
+  // As when a GPU hangs where it meets the others.
+  state.looks_still = anything ? 0 : state.looks_still + 1;
+  if (state.looks_still < kLooks) return;
+  for (State::Rank& rank : state.ranks) {
+    if (rank.running && !rank.stopped && rank.collective != nullptr) {
+      state.stop(rank, "all " + number + " ranks have stopped: they have waited for each other for " + time);
     }
-    state.abort(state.stopped);
   }
 }
 

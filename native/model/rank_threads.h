@@ -2,7 +2,7 @@
 //
 // A rank that fails ends what the others wait for: the task fails on all of them, and the next one can run. A rank that has stopped - it
 // does not wait for others, and neither it nor its backend uses a processor - can neither be asked nor ended: the task fails, and there will
-// be no other.
+// be no other. So it is where all wait for each other.
 #pragma once
 
 #include <cstdint>

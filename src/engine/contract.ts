@@ -188,6 +188,8 @@ export interface EngineOptions {
   first_gpu: number
   /** a rank has stopped if it has not moved for so long while others waited for it (8 to 86400000, default 4000) */
   rank_stopped_after_ms: number
+  /** one that has no other ranks to miss it has stopped if it has not done a step in so long (8 to 86400000, default 60000) */
+  gpu_stopped_after_ms: number
   /** for tests: the last rank stops for good in this step; 0: never (0 to 9007199254740991, default 0) */
   rank_stops_in_step: number
   /** longest request, prompt and completion together, in tokens (1 to 16777216, required) */

@@ -5,7 +5,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 const counters = ['allocations', 'copies_to_device', 'copies_to_host', 'launches', 'graphs', 'graph_launches'] as const
-const faults = ['none', 'no memory', 'illegal address', 'idle kernels', 'no graphs', 'slow graphs', 'hung GPU'] as const
+const faults = [
+  'none',
+  'no memory',
+  'illegal address',
+  'idle kernels',
+  'no graphs',
+  'slow graphs',
+  'hung GPU',
+  'hung meetings',
+] as const
 
 export class EmulatorControl {
   readonly #folder = mkdtempSync(join(tmpdir(), 'parley-emulator-'))

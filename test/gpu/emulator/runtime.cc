@@ -155,7 +155,8 @@ constexpr uint64_t kIllegalAddress = 2;  // the next work in a stream fails, and
 constexpr uint64_t kIdleKernels = 3;     // kernels are started and do nothing, as long as it is set
 constexpr uint64_t kNoGraphs = 4;        // none can be made, as long as it is set
 constexpr uint64_t kSlowGraphs = 5;      // whoever makes one waits, as long as it is set
-constexpr uint64_t kHungGpu = 6;         // those of the last GPU never end, as long as it is set, and who waits for them waits for ever
+constexpr uint64_t kHungGpu = 6;         // those of the last GPU never end, as long as it is set, and who waits for any waits for ever
+constexpr uint64_t kHungMeetings = 7;    // the same of those that wait for another GPU's
 
 volatile Control& control() {
   static volatile Control* the_one = [] {
@@ -175,7 +176,7 @@ cudaError_t result(cudaError_t error) {
   return error;
 }
 
-bool hangs(int device) { return control().fault == kHungGpu && device == num_devices() - 1; }
+bool anything_hangs() { return control().fault == kHungGpu || control().fault == kHungMeetings; }
 
 bool may_touch(int device, int owner) { return device == owner || runtime().peers.count({device, owner}) > 0; }
 
@@ -219,7 +220,7 @@ cudaError_t run_until(cudaStream_t stream, uint64_t number, bool patient = true)
       stream->queue.push_front(work);
       --stream->done;
       if (!patient) return cudaSuccess;
-      if (hangs(stream->device)) runtime().mutex.leave_for_ever();
+      if (anything_hangs()) runtime().mutex.leave_for_ever();
       for (const cudaStream_t other : std::set<cudaStream_t>(runtime().streams)) {
         if (other != stream && runtime().streams.count(other) > 0) run_until(other, other->enqueued, false);
       }
@@ -304,13 +305,19 @@ cudaError_t launch(const void* function, const cudaLaunchConfig_t& config, std::
   if (real(config.stream)->device != current_device()) return result(cudaErrorInvalidResourceHandle);
   const int64_t shared_bytes = static_cast<int64_t>(config.dynamicSmemBytes);
   ++control().launches;
-  const int device = current_device();
-  return enqueue(config.stream, [device, grid, block, shared_bytes, body = std::move(thread_body), next = std::make_shared<uint64_t>(0)] {
-    if (hangs(device)) return cudaErrorNotReady;
+  const bool on_last = current_device() == num_devices() - 1;
+  struct State {
+    uint64_t next = 0;  // block
+    bool waits = false;  // for another GPU's kernel
+  };
+  return enqueue(config.stream, [on_last, grid, block, shared_bytes, body = std::move(thread_body), state = std::make_shared<State>()] {
+    if (control().fault == kHungGpu && on_last) return cudaErrorNotReady;
+    if (control().fault == kHungMeetings && state->waits) return cudaErrorNotReady;
     if (control().fault == kIdleKernels) return cudaSuccess;
-    const std::string failure = run_grid(grid, block, shared_bytes, body, *next);
-    if (failure.empty() && *next < uint64_t{grid.x} * grid.y * grid.z) return cudaErrorNotReady;
-    *next = 0;  // a graph does it again
+    const std::string failure = run_grid(grid, block, shared_bytes, body, state->next);
+    state->waits = failure.empty() && state->next < uint64_t{grid.x} * grid.y * grid.z;
+    if (state->waits) return cudaErrorNotReady;
+    state->next = 0;  // a graph does it again
     if (failure.empty()) return cudaSuccess;
     runtime().failure = "emulated kernel failed: " + failure;
     return cudaErrorLaunchFailure;

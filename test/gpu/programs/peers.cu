@@ -53,7 +53,7 @@ struct Ranks {
     make_meeting_place({devices.data(), count}, true);  // lets them read each other's memory
     const auto place = make_peer_place({devices.data(), count}, exchange, with_nccl ? Nccl::open({devices.data(), count}) : nullptr);
     for (int rank = 0; rank < count; ++rank) {
-      backends.push_back(make_cuda_backend(rank, true));
+      backends.push_back(make_cuda_backend(rank, true, 0));
       collectives.push_back(place->join(rank, *backends.back()));
     }
   }
