@@ -2,7 +2,7 @@
 
 import { type FitOptions, flagOf, OptionError } from './config.js'
 import { chooseDevice } from './device.js'
-import type { DType } from './engine/contract.js'
+import type { Device, DType } from './engine/contract.js'
 import { findGpus, freeMemory, type Gpu } from './machine.js'
 import { Fields } from './models/fields.js'
 import { knownCheckpoints } from './models/known-checkpoints.js'
@@ -21,6 +21,8 @@ export interface Place {
   devices: number | null
   /** of this machine, where they were looked for */
   gpus: Gpu[]
+  /** whose kernels tell what they keep in memory: for GPUs that are not here the CPU's, which differs by some ten MiB */
+  planner: Device
 }
 
 /** Requests of so many tokens each, and how many of them run at the same time. */
@@ -73,15 +75,20 @@ export const ampleContext = 4096
  * @throws OptionError for devices of unknown memory, and where --device cuda finds no GPU
  */
 export async function findPlace({ memory, devices, device }: FitOptions): Promise<Place> {
-  if (memory !== null) return { memory, bound: null, devices, gpus: [] }
+  if (memory !== null) return { memory, bound: null, devices, gpus: [], planner: 'cpu' }
   if (devices === null) {
     const chosen = await chooseDevice({ device, tensor_parallel_size: mostDevices })
-    if (chosen.kind === 'cuda') return placeOf(chosen.gpus.map(({ name, totalBytes }) => ({ name, bytes: totalBytes })))
+    if (chosen.kind === 'cuda') {
+      return placeOf(
+        chosen.gpus.map(({ name, totalBytes }) => ({ name, bytes: totalBytes })),
+        'cuda',
+      )
+    }
   }
   const gpus = await findGpus()
   if (devices === null) {
     const free = freeMemory()
-    return { memory: free.bytes, bound: free.bound, devices, gpus }
+    return { memory: free.bytes, bound: free.bound, devices, gpus, planner: 'cpu' }
   }
   if (gpus.length < devices) {
     const found = gpus.length === 0 ? 'no GPU' : `${gpus.length} of them`
@@ -89,12 +96,12 @@ export async function findPlace({ memory, devices, device }: FitOptions): Promis
       `${flagOf('devices')}: expected ${flagOf('memory')} with it, the memory of each (nvidia-smi lists ${found} here)`,
     )
   }
-  return { ...placeOf(gpus), devices }
+  return { ...placeOf(gpus, 'cpu'), devices }
 }
 
 /** All of these GPUs. */
-function placeOf(gpus: Gpu[]): Place {
-  return { memory: Math.min(...gpus.map(({ bytes }) => bytes)), bound: null, devices: gpus.length, gpus }
+function placeOf(gpus: Gpu[], planner: Device): Place {
+  return { memory: Math.min(...gpus.map(({ bytes }) => bytes)), bound: null, devices: gpus.length, gpus, planner }
 }
 
 /** What of one model fits. @throws OptionError for options that do not suit the model */
@@ -122,8 +129,7 @@ export function fitOf(id: string, model: ModelOutline, options: FitOptions, plac
     long_text_bytes,
     kv_bytes_per_token: page_bytes / page_size,
   })
-  // What GPUs need for scratch their library knows, which may not be here: the CPU's differs by some ten MiB, for which CUDA's share has room.
-  const planned = { ...options, device: 'cpu' as const }
+  const planned = { ...options, device: place.planner, deterministic: false }
   let best: Fit | null = null
   let tooLarge: TooLarge | null = null
   const splits = onCpu ? [options.tensor_parallel_size] : tensorParallelSizes(place, spec.num_heads)

@@ -33,7 +33,10 @@ export interface Size {
 /** A server that cannot hold a request of so many tokens is of no use, unless the model's context is shorter or somebody asks for it. */
 const shortestContext = 512
 
-/** What a GPU's context, its kernels, their graphs and CUDA's libraries take: a bound, of which nothing is given to KV pages. */
+/**
+ * What a GPU's context, its kernels, their graphs and CUDA's libraries take, of which nothing is given to KV pages: an assumption, for no GPU
+ * was there to be asked.
+ */
 export const cudaContextBytes = 600 * 2 ** 20
 
 /** Bytes that weights, workspace and KV pages may take of a GPU's memory; below 0 if it is too small for anything. */

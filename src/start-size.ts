@@ -45,7 +45,7 @@ async function sizeOnCpu(model: ModelOutline, options: ServeOptions, name: strin
     options,
     (what, needed, largest) => {
       const inAll = `with ${memoryText(longTexts)} for long texts ${memoryText(needed + longTexts)} in all`
-      return `${name} does not fit: it takes ${what}, ${inAll}, and ${memoryText(bytes)} are free ${bound}${largest({ memory: bytes, bound, devices: null, gpus: [] })}; \`parley fit\` shows all`
+      return `${name} does not fit: it takes ${what}, ${inAll}, and ${memoryText(bytes)} are free ${bound}${largest({ memory: bytes, bound, devices: null, gpus: [], planner: 'cpu' })}; \`parley fit\` shows all`
     },
   )
   const others: Part = [longTexts, 'left for the encoding of long texts']
@@ -70,7 +70,7 @@ async function sizeOnGpus(
   const sized = await orTooLarge(size, options, (what, needed, largest) => {
     const inAll = `with ${memoryText(cudaContextBytes)} for CUDA's context ${memoryText(ranks * needed + cudaContextBytes)} in all`
     const devices = gpus.length
-    return `${name} does not fit: it takes ${what}, ${inAll}, and there are ${total}${largest({ memory: bytes, bound: null, devices, gpus: [] })}; \`parley fit --devices ${devices}\` shows all; ${flagOf('device')} cpu serves it from the memory of the machine`
+    return `${name} does not fit: it takes ${what}, ${inAll}, and there are ${total}${largest({ memory: bytes, bound: null, devices, gpus: [], planner: 'cuda' })}; \`parley fit --devices ${devices}\` shows all; ${flagOf('device')} cpu serves it from the memory of the machine`
   })
   const { weight_bytes, workspace_bytes, kv_cache_bytes } = sized.memory
   const taken = ranks * (weight_bytes + workspace_bytes + kv_cache_bytes)

@@ -16,8 +16,8 @@ import { outlineOf } from '../src/models/outline.js'
 const GiB = 2 ** 30
 const options = (flags: Record<string, string> = {}) =>
   readTable(fitOptions, { threads: '2', isa: 'baseline', ...flags }, {})
-const cpu = (memory: number): Place => ({ memory, bound: 'on this machine', devices: null, gpus: [] })
-const gpus = (devices: number, memory: number): Place => ({ memory, bound: null, devices, gpus: [] })
+const cpu = (memory: number): Place => ({ memory, bound: 'on this machine', devices: null, gpus: [], planner: 'cpu' })
+const gpus = (devices: number, memory: number): Place => ({ memory, bound: null, devices, gpus: [], planner: 'cpu' })
 
 function planned(id: string, place: Place, flags: Record<string, string> = {}): Fit {
   const known = knownCheckpoints.find((one) => one.id === id)
@@ -101,7 +101,8 @@ describe('for several devices', () => {
     )
     expect(await findPlace(options({ devices: '2', memory: '24GiB' }))).toEqual(gpus(2, 24 * GiB))
     // The emulated one.
-    const here = { ...gpus(1, 4 * GiB), gpus: [{ name: 'emulated GPU', bytes: 4 * GiB }] }
+    const found = [{ name: 'emulated GPU', bytes: 4 * GiB }]
+    const here: Place = { ...gpus(1, 4 * GiB), gpus: found, planner: 'cuda' }
     expect(await findPlace(options({ device: 'auto' }))).toEqual(here)
     expect(await findPlace(options({ device: 'cpu' }))).toMatchObject({ devices: null, gpus: [] })
   })

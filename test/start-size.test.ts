@@ -1,8 +1,9 @@
 // What a server says of memory before it loads a model: on the CPU, on a GPU, and with several ranks on one. The GPU is the emulated one.
 
 import { expect, test } from 'vitest'
-import { readOptions } from '../src/config.js'
+import { fitOptions, readOptions, readTable } from '../src/config.js'
 import type { ChosenDevice } from '../src/device.js'
+import { fitOf, type Place } from '../src/fit-plan.js'
 import type { Model } from '../src/models/model.js'
 import { modelLines, sizeHere } from '../src/start-size.js'
 import { pythia } from './pythia.js'
@@ -36,6 +37,14 @@ test('the table of a GPU adds up to its memory', async () => {
     expect.stringMatching(/^ +18\.\d GiB KV pages: [\d,]+ tokens, \d+ requests of 2,048 at the same time$/),
     '           2.40 GiB left',
   ])
+})
+
+test('`parley fit` foretells what a GPU of this machine gives', async () => {
+  const place: Place = { memory: 24 * GiB, bound: null, devices: 1, gpus: [], planner: 'cuda' }
+  const fit = fitOf('pythia', pythia, readTable(fitOptions, { threads: '2' }, {}), place)
+  const { memory } = await size(gpus(1, 24 * GiB))
+  const { weight_bytes, workspace_bytes, kv_cache_bytes } = memory
+  expect(fit).toMatchObject({ weight_bytes, workspace_bytes, kv_cache_bytes })
 })
 
 test('ranks have a GPU each, or share what one has', async () => {
