@@ -213,7 +213,7 @@ export const serveOptions = {
   isa: row({
     kind: choice('auto', 'baseline', 'neon', 'avx2', 'avx512', 'amx'),
     default: 'auto' as const,
-    doc: 'instruction set of the CPU kernels; auto is the best that this machine has',
+    doc: 'instruction set of the CPU kernels; auto is the best that this machine has for the dtype',
   }),
   api_key: row({
     kind: text,

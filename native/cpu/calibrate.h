@@ -11,7 +11,7 @@ namespace parley {
 // Best of the passes that fit into `seconds`.
 double measure_read_bandwidth(int num_threads, int64_t bytes, double seconds);
 
-// GFLOP/s of float32 fused multiply-adds (two operations each) in registers. auto_: the best instruction set.
+// GFLOP/s of float32 fused multiply-adds (two operations each) in registers. auto_: the best instruction set for float32.
 double measure_fma_rate(Isa isa, int num_threads, double seconds);
 
 }  // namespace parley

@@ -8,7 +8,7 @@
 
 namespace parley {
 
-// A backend with `num_threads` threads, the caller's among them; one thread calls it at a time. auto_ chooses best_isa().
+// A backend with `num_threads` threads, the caller's among them; one thread calls it at a time. auto_ chooses what is best for float32.
 // Throws Error if the machine lacks `isa`.
 std::unique_ptr<Backend> make_cpu_backend(Isa isa, int num_threads);
 

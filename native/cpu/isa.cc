@@ -59,8 +59,9 @@ bool has_isa(Isa isa) {
   return isa == Isa::baseline;
 }
 
-Isa best_isa() {
-  for (const Isa isa : {Isa::amx, Isa::avx512, Isa::avx2, Isa::neon}) {
+Isa best_isa(DType dtype) {
+  if (dtype == DType::bfloat16 && has_isa(Isa::amx)) return Isa::amx;
+  for (const Isa isa : {Isa::avx512, Isa::avx2, Isa::neon}) {
     if (has_isa(isa)) return isa;
   }
   return Isa::baseline;
@@ -78,7 +79,7 @@ const char* isa_name(Isa isa) {
 }
 
 const Kernels& kernels_for(Isa isa) {
-  if (isa == Isa::auto_) isa = best_isa();
+  if (isa == Isa::auto_) isa = best_isa(DType::float32);
   check(has_isa(isa), "this machine has no ", isa_name(isa), " instructions");
 #if defined(__x86_64__)
 #if defined(PARLEY_AMX)

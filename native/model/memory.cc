@@ -17,7 +17,7 @@ int64_t in_pass(int64_t cols) { return ceil_div(cols, kPassCols) * kPassCols; }
 
 }  // namespace
 
-Isa isa_of(const EngineOptions& options) { return options.isa == Isa::auto_ ? best_isa() : options.isa; }
+Isa isa_of(const EngineOptions& options) { return options.isa == Isa::auto_ ? best_isa(options.dtype) : options.isa; }
 
 StackLimits stack_limits(const EngineOptions& options) {
   return {options.max_num_batched_tokens, options.max_model_len, options.max_num_seqs,

@@ -178,7 +178,7 @@ export interface EngineOptions {
   device: Device
   /** on a GPU: a request's bits never depend on who else is in its steps, as on the CPU; false allows faster products (default true) */
   deterministic: boolean
-  /** instruction set of the CPU kernels; auto_: the best that this machine has; default auto */
+  /** instruction set of the CPU kernels; auto_: the best that this machine has for the dtype; default auto */
   isa: Isa
   /** threads that compute; several ranks share them, each has one at least (1 to 1024, default 1) */
   num_threads: number

@@ -1,6 +1,6 @@
 // `npm run bench`: decode and prefill speed as fractions of what this machine reads and multiplies in the same run, time to ready,
 // resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other,
-// `--shape pythia-1.4b --dtype bfloat16` for other random checkpoints, `--isa avx512` for other kernels than the best,
+// `--shape pythia-1.4b --dtype bfloat16` for other random checkpoints, `--isa amx` for other kernels than the best,
 // `--device cuda --deterministic` for the engine on GPUs, whose rates the native benchmark of kernels measures (gpu_rates.ts; `--kernels` names
 // one that is built already, such as build/emulated/bench/kernels, with PARLEY_CUDA_LIBRARY for the engine),
 // `--tensor-parallel-size 2` for the engine with ranks, `--engine` without the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for

@@ -228,6 +228,30 @@ describeBackends('linear', (ops, { inputs }) => {
     }
   })
 
+  test('takes every float16 weight for what it is, however it is split', () => {
+    const special = [
+      0,
+      65504,
+      -65504,
+      2 ** -24,
+      -3 * 2 ** -24,
+      1023 * 2 ** -24,
+      2 ** -14,
+      1 + 2 ** -10,
+      -1 - 7 * 2 ** -10,
+    ]
+    const data = roundAll(
+      Float32Array.from([...special, ...random.normals(500), ...random.normals(100, 2 ** -16)]),
+      'float16',
+    )
+    const weight: Weight = { dtype: 'float16', rows: data.length, cols: 1, data }
+    for (const tokens of [1, 20]) {
+      const out = poisoned(tokens, data.length)
+      linear(ops, out, { data: new Float32Array(tokens).fill(1), rows: tokens, cols: 1 }, weight, null, 'store')
+      for (let t = 0; t < tokens; t++) expect(row(out, t).map((y) => y + 0)).toEqual(data.map((w) => w + 0))
+    }
+  })
+
   test('adds to the output with accumulate', () => {
     for (const tokens of [1, 9, 30]) {
       const weight = randomWeight(random, 45, 64, 'float16')

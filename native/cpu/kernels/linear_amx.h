@@ -2,7 +2,7 @@
 //
 // A product of two bfloat16 numbers is exact in float32; any float32 is the sum of three bfloat16 numbers, any float16 of two. So a
 // token is split into x1 + x2 + x3 when it is laid out, a float16 weight into w1 + w2 when it is read, and the tiles add x1 w1, x2 w1,
-// x3 w1, x1 w2, x2 w2. What is left out, x3 w2, is at most 2^-24 of the product, as much as one rounding of it would be. (Numbers below
+// x3 w1, x1 w2, x2 w2. What is left out, x3 w2, is at most 2^-23 of the product, as much as two roundings of it would be. (Numbers below
 // 2^-126 count as 0: the tiles have no subnormals.)
 //
 // An output is summed over blocks of 32 columns in order, in a block over those five in order, and the hardware's own order within a
@@ -10,97 +10,14 @@
 #pragma once
 
 #include "cpu/kernels/kernels.h"
+#include "cpu/kernels/linear_amx_parts.h"
+#include "cpu/kernels/linear_amx_stream.h"
 #include "cpu/kernels/linear_finish.h"
 #include "cpu/simd/simd.h"
 
 namespace parley {
 namespace PARLEY_ISA {
 namespace {
-
-constexpr int64_t kAmxTokens = 16;    // rows of a tile
-constexpr int64_t kAmxCols = 32;      // columns of a row of bfloat16
-constexpr int64_t kAmxNumbers = 512;  // of a tile
-constexpr int64_t kTokenTerms = 3;
-
-constexpr int64_t weight_terms(const Fp16*) { return 2; }
-constexpr int64_t weight_terms(const Bf16*) { return 1; }
-
-// A chunk: split weights of one panel, as many as two chunks fit into the first-level cache with. The longer, the less often sums are
-// loaded and stored. Columns of a chunk where several panels are walked at once: fewer, for they all are on their way at once.
-constexpr int64_t kAmxChunkNumbers = 256 * kPanelRows;
-constexpr int64_t kAmxStreamCols = 64;
-
-// Tokens that are read again for every panel lie in the second-level cache (2 MiB on every machine with AMX) and leave room there for
-// the rest: measured, with 1.6 MB of them arithmetic takes twice as long as with 1 MB.
-constexpr int64_t kAmxTokenBytes = 1200 * 1024;
-
-// Sums of a thread: tiles of 16 tokens times one panel.
-constexpr int64_t kAmxSums = 32 * kBlockGroups;
-
-constexpr int64_t kAmxScratch = kAmxChunkNumbers + kAmxSums * kAmxTokens * kPanelRows;
-
-PARLEY_INLINE int64_t amx_blocks(int64_t cols) { return (cols + kAmxCols - 1) / kAmxCols; }
-
-// Groups differ by at most one token. All get the rows of the largest; those behind a group's last token are whatever was there.
-PARLEY_INLINE int64_t amx_rows(int64_t num_tokens, int64_t num_groups) { return (num_tokens + num_groups - 1) / num_groups; }
-
-// Tokens lie as [group][block of 32 columns][term][row][32]. Numbers of a group's block:
-PARLEY_INLINE int64_t block_numbers(int64_t rows) { return kTokenTerms * rows * kAmxCols; }
-
-int64_t packed_bytes_amx(int64_t num_tokens, int64_t cols) {
-  // A call of n tokens has at most n + n / 16 rows.
-  return (num_tokens + num_tokens / kAmxTokens) * amx_blocks(cols) * block_numbers(1) * static_cast<int64_t>(sizeof(Bf16));
-}
-
-LinearPlan plan_amx(int64_t num_tokens, int64_t cols) {
-  const int64_t num_groups = (num_tokens + kAmxTokens - 1) / kAmxTokens;
-  return {num_groups, (num_groups + kBlockGroups - 1) / kBlockGroups,
-          num_groups * amx_blocks(cols) * block_numbers(amx_rows(num_tokens, num_groups)) * static_cast<int64_t>(sizeof(Bf16))};
-}
-
-void pack_tokens_amx(Bf16* packed, const float* x, int64_t x_stride, int64_t num_tokens, int64_t num_groups, int64_t cols,
-                     int64_t first_col, int64_t last_col) {
-  const int64_t rows = amx_rows(num_tokens, num_groups);
-  for (int64_t group = 0; group < num_groups; ++group) {
-    const int64_t first_token = num_tokens * group / num_groups;
-    const int64_t tokens = num_tokens * (group + 1) / num_groups - first_token;
-    for (int64_t k = first_col; k < last_col; k += kAmxCols) {
-      Bf16* row = packed + (group * amx_blocks(cols) + k / kAmxCols) * block_numbers(rows);
-      for (int64_t t = 0; t < tokens; ++t, row += kAmxCols) {
-        const float* source = x + (first_token + t) * x_stride + k;
-        const int64_t left = last_col - k;
-        Vec a = left >= 16 ? load(source) : load_partial(source, left);
-        Vec b = left >= 32 ? load(source + 16) : left > 16 ? load_partial(source + 16, left - 16) : zero();
-        for (int64_t term = 0; term < kTokenTerms; ++term) {
-          const __m512i rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.v, a.v));
-          _mm512_store_si512(row + term * rows * kAmxCols, rounded);
-          a = a - from_bf16(_mm512_castsi512_si256(rounded));
-          b = b - from_bf16(_mm512_extracti64x4_epi64(rounded, 1));
-        }
-      }
-    }
-  }
-}
-
-// Columns (even, odd) of 16 outputs, in pairs; a second term lies two tiles further.
-PARLEY_INLINE void split_pair(Bf16* to, const Fp16* even, const Fp16* odd) {
-  const __m512i top = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  const __m512i half = _mm512_set1_epi32(0x8000);
-  const __m512 a = load(even).v;
-  const __m512 b = odd ? load(odd).v : _mm512_setzero_ps();
-  const __m512i a1 = _mm512_add_epi32(_mm512_castps_si512(a), half);
-  const __m512i b1 = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(b), half), top);
-  const __m512 a2 = _mm512_sub_ps(a, _mm512_castsi512_ps(_mm512_and_si512(a1, top)));
-  const __m512 b2 = _mm512_sub_ps(b, _mm512_castsi512_ps(b1));
-  _mm512_store_si512(to, _mm512_or_si512(_mm512_srli_epi32(a1, 16), b1));
-  _mm512_store_si512(to + 2 * kAmxNumbers,
-                     _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(a2), 16), _mm512_castps_si512(b2)));  // b2's lower half is 0
-}
-PARLEY_INLINE void split_pair(Bf16* to, const Bf16* even, const Bf16* odd) {
-  const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(even)));
-  const __m512i b = odd ? _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(odd))) : _mm512_setzero_si512();
-  _mm512_store_si512(to, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
-}
 
 // Splits `cols` columns of a panel into [block of 32 columns][term][half of the panel][16 pairs of columns][16 outputs][2], little by
 // little between the tiles' instructions, which run beside it; and asks for the memory at `ahead`.
@@ -181,9 +98,6 @@ PARLEY_INLINE void multiply(float* y, bool first_chunk, const Bf16* x, int64_t x
   if (groups == 2) _tile_stored(3, y1 + 16, stride);
   asm volatile("" ::: "memory");
 }
-
-// Tokens of a group.
-PARLEY_INLINE int64_t first_token_of(const LinearCall& call, int64_t group) { return call.num_tokens * group / call.num_groups; }
 
 // The columns [first_col, last_col) of num_panels panels, walked at once, for groups [first_group, last_group).
 // y: sums, [panel][group][16][32]. weights: scratch for two chunks.
@@ -278,9 +192,13 @@ void linear_amx(const LinearCall& call, int64_t first_panel, int64_t last_panel,
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
   } config;
   const uint8_t rows = static_cast<uint8_t>(amx_rows(call.num_tokens, call.num_groups));
-  for (int i = 0; i < 6; ++i) config.rows[i] = rows;
+  const bool streams = call.dtype == NumberType::float16 && last_group - first_group == 1;
+  const int token_tiles = streams ? 7 : 6;  // and those of sums
+  for (int i = 0; i < token_tiles; ++i) config.rows[i] = rows;
   _tile_loadconfig(&config);
-  if (call.dtype == NumberType::float16) {
+  if (streams) {
+    stream_amx(call, first_panel, last_panel, first_group, scratch);
+  } else if (call.dtype == NumberType::float16) {
     linear_amx_of<Fp16>(call, first_panel, last_panel, first_group, last_group, scratch);
   } else {
     linear_amx_of<Bf16>(call, first_panel, last_panel, first_group, last_group, scratch);
