@@ -105,6 +105,17 @@ void check_size(int64_t have, int64_t need, const std::string& where) {
 template <class T>
 struct Argument;
 
+// A list, each item of which read(item, where) makes, into a new one of `lists`.
+template <class Item, class Read>
+Span<const Item> read_list(Napi::Value value, const std::string& where, std::deque<std::vector<Item>>& lists, const Read& read) {
+  check(value.IsArray(), where, ": expected a list");
+  const auto list = value.As<Napi::Array>();
+  lists.emplace_back();
+  std::vector<Item>& items = lists.back();
+  for (uint32_t i = 0; i < list.Length(); ++i) items.push_back(read(list.Get(i), where + "[" + std::to_string(i) + "]"));
+  return {items.data(), static_cast<int64_t>(items.size())};
+}
+
 // {data, rows, cols, stride?}
 template <class Number>
 struct Argument<Matrix<Number>> {
@@ -124,14 +135,9 @@ struct Argument<Matrix<Number>> {
 template <>
 struct Argument<Span<const Matrix<const float>>> {
   static Span<const Matrix<const float>> read(Napi::Value value, Call& call, const std::string& where) {
-    check(value.IsArray(), where, ": expected a list");
-    const auto list = value.As<Napi::Array>();
-    call.matrices.emplace_back();
-    std::vector<Matrix<const float>>& matrices = call.matrices.back();
-    for (uint32_t i = 0; i < list.Length(); ++i) {
-      matrices.push_back(Argument<Matrix<const float>>::read(list.Get(i), call, where + "[" + std::to_string(i) + "]"));
-    }
-    return {matrices.data(), static_cast<int64_t>(matrices.size())};
+    return read_list(value, where, call.matrices, [&](Napi::Value entry, const std::string& here) {
+      return Argument<Matrix<const float>>::read(entry, call, here);
+    });
   }
 };
 
@@ -172,16 +178,10 @@ struct Argument<const PackedWeight&> {
 template <>
 struct Argument<Span<const ExpertWeights>> {
   static Span<const ExpertWeights> read(Napi::Value value, Call& call, const std::string& where) {
-    check(value.IsArray(), where, ": expected a list");
-    const auto list = value.As<Napi::Array>();
-    call.experts.emplace_back();
-    for (uint32_t i = 0; i < list.Length(); ++i) {
-      const std::string here = where + "[" + std::to_string(i) + "]";
-      const Napi::Value entry = list[i];
-      call.experts.back().push_back({Argument<const PackedWeight&>::read(field(entry, "gate_up", here), call, here + ".gate_up"),
-                                     Argument<const PackedWeight&>::read(field(entry, "down", here), call, here + ".down")});
-    }
-    return {call.experts.back().data(), static_cast<int64_t>(list.Length())};
+    return read_list(value, where, call.experts, [&](Napi::Value entry, const std::string& here) {
+      return ExpertWeights{Argument<const PackedWeight&>::read(field(entry, "gate_up", here), call, here + ".gate_up"),
+                           Argument<const PackedWeight&>::read(field(entry, "down", here), call, here + ".down")};
+    });
   }
 };
 
@@ -268,19 +268,13 @@ struct Argument<Epilogue> {
 template <>
 struct Argument<Span<const Product>> {
   static Span<const Product> read(Napi::Value value, Call& call, const std::string& where) {
-    check(value.IsArray(), where, ": expected a list");
-    const auto list = value.As<Napi::Array>();
-    call.products.emplace_back();
-    for (uint32_t i = 0; i < list.Length(); ++i) {
-      const std::string here = where + "[" + std::to_string(i) + "]";
-      const Napi::Value entry = list[i];
-      call.products.back().push_back({Argument<Matrix<float>>::read(field(entry, "out", here), call, here + ".out"),
-                                      Argument<Matrix<const float>>::read(field(entry, "x", here), call, here + ".x"),
-                                      Argument<const PackedWeight&>::read(field(entry, "weight", here), call, here + ".weight"),
-                                      Argument<Span<const float>>::read(field(entry, "bias", here), call, here + ".bias"),
-                                      Argument<Epilogue>::read(field(entry, "epilogue", here), call, here + ".epilogue")});
-    }
-    return {call.products.back().data(), static_cast<int64_t>(list.Length())};
+    return read_list(value, where, call.products, [&](Napi::Value entry, const std::string& here) {
+      return Product{Argument<Matrix<float>>::read(field(entry, "out", here), call, here + ".out"),
+                     Argument<Matrix<const float>>::read(field(entry, "x", here), call, here + ".x"),
+                     Argument<const PackedWeight&>::read(field(entry, "weight", here), call, here + ".weight"),
+                     Argument<Span<const float>>::read(field(entry, "bias", here), call, here + ".bias"),
+                     Argument<Epilogue>::read(field(entry, "epilogue", here), call, here + ".epilogue")};
+    });
   }
 };
 
@@ -328,13 +322,7 @@ struct Argument<const AttentionRule&> {
 template <>
 struct Argument<Span<const SampleRow>> {
   static Span<const SampleRow> read(Napi::Value value, Call& call, const std::string& where) {
-    check(value.IsArray(), where, ": expected a list");
-    const auto list = value.As<Napi::Array>();
-    call.rows.emplace_back();
-    std::vector<SampleRow>& rows = call.rows.back();
-    for (uint32_t i = 0; i < list.Length(); ++i) {
-      const std::string here = where + "[" + std::to_string(i) + "]";
-      const Napi::Value entry = list[i];
+    return read_list(value, where, call.rows, [&](Napi::Value entry, const std::string& here) {
       call.params.push_back(read_contract<SamplingParams>(field(entry, "params", here), here + ".params"));
       const SamplingParams& params = call.params.back();
       check(params.bias_ids.size() == params.bias_values.size(), here, ": bias_ids and bias_values differ in length");
@@ -348,9 +336,8 @@ struct Argument<Span<const SampleRow>> {
       row.counts = {counts.data(), static_cast<int64_t>(counts.size())};
       row.forbidden = read_array<int32_t>(entry.As<Napi::Object>().Get("forbidden"), here + ".forbidden");
       row.position = read_int(field(entry, "position", here), 0, kMaxSize, here + ".position");
-      rows.push_back(row);
-    }
-    return {rows.data(), static_cast<int64_t>(rows.size())};
+      return row;
+    });
   }
 };
 
@@ -358,17 +345,10 @@ struct Argument<Span<const SampleRow>> {
 template <>
 struct Argument<Span<const ScoreRow>> {
   static Span<const ScoreRow> read(Napi::Value value, Call& call, const std::string& where) {
-    check(value.IsArray(), where, ": expected a list");
-    const auto list = value.As<Napi::Array>();
-    call.scores.emplace_back();
-    std::vector<ScoreRow>& rows = call.scores.back();
-    for (uint32_t i = 0; i < list.Length(); ++i) {
-      const std::string here = where + "[" + std::to_string(i) + "]";
-      const Napi::Value entry = list[i];
-      rows.push_back({static_cast<int32_t>(read_int(field(entry, "token", here), 0, kMaxSize - 1, here + ".token")),
-                      static_cast<int32_t>(read_int(field(entry, "num_top", here), 0, kMaxLogprobs, here + ".num_top"))});
-    }
-    return {rows.data(), static_cast<int64_t>(rows.size())};
+    return read_list(value, where, call.scores, [&](Napi::Value entry, const std::string& here) {
+      return ScoreRow{static_cast<int32_t>(read_int(field(entry, "token", here), 0, kMaxSize - 1, here + ".token")),
+                      static_cast<int32_t>(read_int(field(entry, "num_top", here), 0, kMaxLogprobs, here + ".num_top"))};
+    });
   }
 };
 
