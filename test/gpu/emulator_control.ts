@@ -1,8 +1,15 @@
-// What the emulated GPU has done so far, and the faults that it is asked for: Control in emulator/runtime.cc.
+// Whether the GPU is the emulated one; what that has done so far, and the faults that it is asked for: Control in emulator/runtime.cc.
 
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+/** what global-setup.ts builds */
+export const emulatedLibrary = fileURLToPath(new URL('../../build/emulated/parley_cuda_emulated.so', import.meta.url))
+
+/** False where PARLEY_CUDA_LIBRARY names a real GPU's library. */
+export const emulated = resolve(process.env.PARLEY_CUDA_LIBRARY || emulatedLibrary) === emulatedLibrary
 
 const counters = ['allocations', 'copies_to_device', 'copies_to_host', 'launches', 'graphs', 'graph_launches'] as const
 const faults = [

@@ -1,14 +1,15 @@
 // A GPU that hangs: kernels are started and never end. What runs is told, nothing more is taken, and the process can go.
 
 import { fileURLToPath } from 'node:url'
-import { afterAll, afterEach, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeEach, expect, test } from 'vitest'
 import { type StartOptions, startEngine } from '../../src/engine/addon.js'
 import { EngineFailure } from '../../src/engine/engine.js'
 import { loadUntokenized } from '../models/untokenized.js'
-import { EmulatorControl } from './emulator_control.js'
+import { EmulatorControl, emulated } from './emulator_control.js'
 
 const control = new EmulatorControl()
 process.env.PARLEY_EMULATED_CONTROL = control.path
+beforeEach(({ skip }) => skip(!emulated, 'no GPU hangs on demand but the emulated one'))
 afterEach(() => {
   control.fault('none')
   delete process.env.PARLEY_EMULATED_DEVICES

@@ -1,14 +1,15 @@
 // What an engine on a GPU does to the GPU's memory while it runs, and what a GPU without memory does to its requests.
 
 import { fileURLToPath } from 'node:url'
-import { afterAll, expect, test, vi } from 'vitest'
+import { afterAll, beforeEach, expect, test, vi } from 'vitest'
 import { cudaDevices, type StartOptions, startEngine } from '../../src/engine/addon.js'
 import { EngineFailure, type EngineRequest, type TokenEvent } from '../../src/engine/engine.js'
 import { loadUntokenized } from '../models/untokenized.js'
-import { EmulatorControl } from './emulator_control.js'
+import { EmulatorControl, emulated } from './emulator_control.js'
 
 const control = new EmulatorControl()
 process.env.PARLEY_EMULATED_CONTROL = control.path
+beforeEach(({ skip }) => skip(!emulated, 'only the emulated GPU counts what is called, and fails on demand'))
 afterAll(() => control.close())
 
 const options: StartOptions = {

@@ -6,13 +6,16 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { expect, test } from 'vitest'
+import { beforeEach, expect, test } from 'vitest'
+import { emulated } from './emulator_control.js'
 
 const run = promisify(execFile)
 const folder = fileURLToPath(new URL('.', import.meta.url))
 const programs = readdirSync(join(folder, 'programs'))
   .filter((file) => file.endsWith('.cu'))
   .map((file) => basename(file, '.cu'))
+
+beforeEach(({ skip }) => skip(!emulated, 'the emulator is not built; run.sh runs these on a GPU'))
 
 test.each(programs)('%s', async (program) => {
   const { stdout } = await run(join(folder, '../../build/emulated', program))

@@ -10,6 +10,7 @@ import { type Engine, EngineFailure } from '../../src/engine/engine.js'
 import { makeRandomModel, neoxSpec } from '../engine/random_model.js'
 import { collect } from '../engine/tiny_engine.js'
 import { loadUntokenized } from '../models/untokenized.js'
+import { emulated } from './emulator_control.js'
 
 const fixtures = fileURLToPath(new URL('../fixtures', import.meta.url))
 const all = [
@@ -32,8 +33,6 @@ const options: StartOptions = {
 }
 
 const load = (name: string) => loadUntokenized(join(fixtures, name))
-
-const emulated = process.env.PARLEY_CUDA_LIBRARY?.includes('emulated')
 
 /** How many GPUs the emulator has; a real driver does not care. */
 function emulate(devices: number): void {
