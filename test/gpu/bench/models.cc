@@ -2,7 +2,7 @@
 // memory and its arithmetic.
 //
 //   models --gbps N --tflops N [--device cpu|cuda] [--ranks N] [--kv-gb N] [--threads N] [--folder PATH] [--models Pythia-410M,...]
-//          [--contexts 256,1024] [--batches 1,8,32,64,128] [--prompts 512,2048] [--requests N] [--lengths 202,179]
+//          [--contexts 256,1024] [--batches 1,8,32,64,128] [--prompts 512,2048] [--requests N] [--lengths 202,179] [--deterministic yes|no]
 //
 // --gbps and --tflops: what the machine reads and multiplies, as measured in the same hour (`kernels` says it of a GPU); --kv-gb: memory for
 // KV pages (8); what does not fit is left out. --requests: how many the engine is given at once, with --lengths tokens of prompt and of
@@ -71,6 +71,7 @@ struct Settings {
   std::vector<int64_t> prompts{512, 2048};
   std::vector<int64_t> lengths{202, 179};
   int64_t requests = -1;
+  bool deterministic = false;
 };
 
 std::vector<int64_t> read_list(const std::string& name, const std::string& text) {
@@ -103,6 +104,7 @@ Settings read_settings(int argc, char** argv) {
     else if (name == "--threads") settings.threads = static_cast<int64_t>(number());
     else if (name == "--ranks") settings.ranks = static_cast<int64_t>(number());
     else if (name == "--device" && (value == "cpu" || value == "cuda")) settings.device = value == "cuda" ? Device::cuda : Device::cpu;
+    else if (name == "--deterministic" && (value == "yes" || value == "no")) settings.deterministic = value == "yes";
     else if (name == "--folder") settings.folder = value;
     else if (name == "--models") settings.models = "," + value + ",";
     else if (name == "--contexts") settings.contexts = read_list(name, value);
@@ -110,7 +112,7 @@ Settings read_settings(int argc, char** argv) {
     else if (name == "--prompts") settings.prompts = read_list(name, value);
     else if (name == "--lengths") settings.lengths = read_list(name, value);
     else if (name == "--requests") settings.requests = static_cast<int64_t>(number());
-    else fail(name, ": expected an option of those that models.cc begins with, and --device cpu or cuda");
+    else fail(name, ": expected an option of those that models.cc begins with, --device cpu or cuda and --deterministic yes or no");
   }
   check(settings.lengths.size() == 2, "--lengths: expected two numbers, of prompt and completion");
   if (settings.requests < 0) settings.requests = settings.device == Device::cuda ? 512 : 0;
@@ -302,6 +304,7 @@ void run_model(const Shape& shape, const Settings& settings) {
   options.device = settings.device;
   options.tensor_parallel_size = settings.ranks;
   options.dtype = DType::float16;
+  options.deterministic = settings.deterministic;
   options.num_threads = settings.threads;
   options.max_model_len = 2048;
   options.max_num_seqs = 128;
