@@ -4,7 +4,7 @@
 
 As there, the reference is transformers in float64. A golden is a .json with prompts (what the encoder reads), 64 greedy tokens of the
 decoder with log-probabilities, and positions of the decoder's input (its start token, then the greedy tokens), and a .bin with the
-logits of those positions. `rounding` says how far the bfloat16 run of transformers is from them.
+logits of those positions. `rounding` says how far the float16 and bfloat16 runs of transformers are from them.
 """
 
 import hashlib
@@ -131,9 +131,10 @@ def make_tensors(row):
 def write_goldens(folder, row):
     model = load(folder, torch.float64)
     float32 = load(folder, torch.float32)
-    half = load(folder, torch.bfloat16)
+    halves = {name: load(folder, getattr(torch, name)) for name in ('float16', 'bfloat16')}
     rng = np.random.Generator(np.random.PCG64(row['seed'] + 1000))
-    entries, logits, errors, largest = [], [], [], 0.0
+    entries, logits, largest = [], [], 0.0
+    errors = {name: [] for name in halves}
     for length in PROMPT_LENGTHS:
         while True:
             prompt = [int(token) for token in rng.integers(6, 300, length)]
@@ -146,22 +147,26 @@ def write_goldens(folder, row):
         positions = [0, 1, 15, 16, 40, 63]
         entries.append({'prompt': prompt, 'greedy': tokens, 'logprobs': logprobs, 'min_margin': margin, 'positions': positions})
         logits.append(reference[positions].numpy().astype('<f4'))
-        errors.append((forward(half, prompt, decoder_input) - reference)[positions])
+        for dtype, half in halves.items():
+            errors[dtype].append((forward(half, prompt, decoder_input) - reference)[positions])
     assert largest < 5 * MAX_FLOAT32_DIFFERENCE, largest
     name = folder.name
-    error = torch.cat(errors)
     np.concatenate(logits).tofile(GOLDENS / f'{name}.bin')
     write_json(GOLDENS / f'{name}.json', {
         'model': str(folder.relative_to(ROOT)),
         'weights_sha256': hashlib.sha256((folder / 'model.safetensors').read_bytes()).hexdigest(),
         'reference': {'transformers': transformers.__version__, 'torch': torch.__version__, 'dtype': 'float64',
                       'attention': 'eager', 'float32_difference': float(f'{largest:.2e}')},
-        'rounding': {'bfloat16': {'max': float(f'{error.abs().max():.3e}'), 'rms': float(f'{error.square().mean().sqrt():.3e}')}},
+        'rounding': {dtype: rounding(torch.cat(parts)) for dtype, parts in errors.items()},
         'vocab_size': 310, 'decoder_start_token': START, 'prompts': entries,
     })
     std = float(np.concatenate(logits).std())
     print(f'{name}: float32 differs by {largest:.1e}, logits have a standard deviation of {std:.2f}, '
           f'{len(set(sum((entry["greedy"] for entry in entries), [])))} distinct greedy tokens')
+
+
+def rounding(error):
+    return {'max': float(f'{error.abs().max():.3e}'), 'rms': float(f'{error.square().mean().sqrt():.3e}')}
 
 
 def load(folder, dtype):
