@@ -1,4 +1,4 @@
-// Tensor cores and asynchronous copies: the only PTX of Parley. Fragment layouts are those of the PTX manual, "Matrix Fragments for
+// Tensor cores and asynchronous copies: with hopper.h, the only PTX of Parley. Fragment layouts are those of the PTX manual, "Matrix Fragments for
 // mma.m16n8k16 with floating point type": of lane t, with group = t / 4 and pair = t % 4,
 //
 //   A [16 rows, 16 k]:  a[0] = A[group, 2 pair + {0, 1}]      a[1] = A[group + 8, 2 pair + {0, 1}]

@@ -6,15 +6,16 @@ NVCC ?= nvcc
 ARCH ?= 90
 CUBLAS ?=
 root := ../..
+include $(root)/native/cuda/gencode.mk
 out := $(root)/build/gpu
 programs := $(patsubst programs/%.cu,$(out)/%,$(filter-out programs/emulator.cu,$(wildcard programs/*.cu)))
-flags := -std=c++17 -O3 -arch=sm_$(ARCH) -fmad=false --expt-relaxed-constexpr -diag-suppress 554 -lineinfo -I $(root)/native
+flags := -std=c++17 -O3 $(call machine_code,$(ARCH)) -fmad=false --expt-relaxed-constexpr -diag-suppress 554 -lineinfo -I $(root)/native
 
 all: $(programs) benches
 library:
 	$(MAKE) --silent -C $(root)/native/cuda OUT=../../build/gpu ARCHS=$(ARCH) CUBLAS=$(CUBLAS)
 benches: library
-	$(MAKE) --silent -C bench ARCH=sm_$(ARCH) CUBLAS=$(CUBLAS) LIBRARY=../$(out)/cuda
+	$(MAKE) --silent -C bench ARCH=$(ARCH) CUBLAS=$(CUBLAS) LIBRARY=../$(out)/cuda
 # A program has all of native/cuda in it.
 $(programs): $(out)/%: programs/%.cu library
 	$(NVCC) $(flags) $< $(out)/cuda/*.o -o $@ -ldl -lpthread

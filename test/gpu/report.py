@@ -13,7 +13,7 @@ def main(folder: str) -> int:
     rows = []
     for path in sorted(pathlib.Path(folder).glob("*.txt")):
         for entry in path.read_text().split("Compiling entry function ")[1:]:
-            name, arch = re.match(r"'(\S+)' for 'sm_(\d+)'", entry).groups()
+            name, arch = re.match(r"'(\S+)' for 'sm_(\d+)a?'", entry).groups()
             registers = int(re.search(r"Used (\d+) registers", entry).group(1))
             stores, loads = map(int, re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", entry).groups())
             rows.append((path.name.removesuffix(".txt"), name, int(arch), registers, stores + loads))

@@ -99,6 +99,9 @@ struct Thread {
   std::vector<Copy> copies;     // in flight, oldest first
   std::vector<size_t> groups;   // how many of them each committed group has
   size_t uncommitted = 0;
+  std::vector<Wgmma> wgmmas;  // as copies
+  std::vector<size_t> wgmma_groups;
+  size_t uncommitted_wgmmas = 0;
 };
 
 namespace {
@@ -147,6 +150,21 @@ struct Warp {
   std::vector<Pending> pending;
 };
 
+// A barrier's 64 bits.
+struct Barrier {
+  uint64_t arrivals : 15;  // of a phase
+  int64_t missing : 16;
+  int64_t bytes : 32;
+  uint64_t phase : 1;
+};
+
+// Threads of a block that wait at a barrier in shared memory, or for others at a named one.
+struct Waiting {
+  int thread;
+  const uint64_t* barrier;
+  int group;
+};
+
 struct Grid {
   char* stacks = nullptr;
   void* scheduler = nullptr;  // where the scheduler stopped
@@ -164,6 +182,8 @@ struct Grid {
   int64_t shared_bytes = 0;
   Range static_shared;  // of the OS thread that runs the grid
   std::string failure;
+  std::vector<Load> loads;  // under way, oldest first
+  std::vector<Waiting> waiting;
   bool later = false;  // the block wants to be tried later
   uint64_t order = 0x9e3779b97f4a7c15u;  // of the generator that shuffles threads
 };
@@ -202,12 +222,69 @@ void run_copies(Thread& thread, size_t count) {
   thread.copies.erase(thread.copies.begin(), thread.copies.begin() + static_cast<std::ptrdiff_t>(count));
 }
 
+Barrier& barrier_at(uint64_t* barrier) {
+  if (!is_shared(barrier, 8) || reinterpret_cast<uintptr_t>(barrier) % 8 != 0) fault("a barrier that is not 8 aligned bytes of shared memory");
+  static_assert(sizeof(Barrier) == 8, "");
+  return *reinterpret_cast<Barrier*>(barrier);
+}
+
+void end_phase_if_full(uint64_t* at) {
+  Grid& g = grid();
+  Barrier& barrier = barrier_at(at);
+  if (barrier.missing < 0) fault("a barrier at which more arrive than were said");
+  if (barrier.missing > 0 || barrier.bytes != 0) return;
+  barrier.phase ^= 1;
+  barrier.missing = barrier.arrivals;
+  for (size_t i = 0; i < g.waiting.size();) {
+    if (g.waiting[i].barrier != at) {
+      ++i;
+      continue;
+    }
+    g.ready.push_back(g.waiting[i].thread);
+    g.waiting.erase(g.waiting.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+// The 128-byte swizzle: of an address, bits 4 to 6 are changed by bits 7 to 9.
+char* swizzled(char* at) {
+  const auto address = reinterpret_cast<uintptr_t>(at);
+  return reinterpret_cast<char*>(address ^ (address >> 7 & 7) << 4);
+}
+
+// Does the loads for which somebody waits at `barrier`.
+void run_loads(uint64_t* barrier) {
+  std::vector<Load>& loads = grid().loads;
+  for (size_t i = 0; i < loads.size();) {
+    if (loads[i].barrier != barrier) {
+      ++i;
+      continue;
+    }
+    const Load load = loads[i];
+    loads.erase(loads.begin() + static_cast<std::ptrdiff_t>(i));
+    for (int row = 0; row < load.box_rows; ++row) {
+      for (int piece = 0; piece < 8; ++piece) {
+        char* to = swizzled(load.tile + row * 128 + piece * 16);
+        if (row < load.there) std::memcpy(to, load.rows + row * load.row_bytes + piece * 16, 16);
+        else std::memset(to, 0, 16);
+      }
+    }
+    barrier_at(barrier).bytes -= load.box_rows * 128;
+    end_phase_if_full(barrier);
+  }
+}
+
+void run_wgmmas(Thread& thread, size_t count) {
+  for (size_t i = 0; i < count; ++i) thread.wgmmas[i].run(thread.wgmmas[i], thread.number % 128);
+  thread.wgmmas.erase(thread.wgmmas.begin(), thread.wgmmas.begin() + static_cast<std::ptrdiff_t>(count));
+}
+
 [[noreturn]] void thread_main() {
   Grid& g = grid();
   try {
     (*g.body)();
     Thread& self = *g.current;
     run_copies(self, self.copies.size());
+    if (!self.wgmmas.empty()) fault("a thread ends with wgmma under way");
     self.done = true;
     --g.alive;
     Warp& warp = g.warps[self.number / 32];
@@ -253,6 +330,9 @@ void prepare(Thread& thread, int number, dim3 block) {
   thread.copies.clear();
   thread.groups.clear();
   thread.uncommitted = 0;
+  thread.wgmmas.clear();
+  thread.wgmma_groups.clear();
+  thread.uncommitted_wgmmas = 0;
 }
 
 uint64_t random_number() {
@@ -269,6 +349,8 @@ void run_block(dim3 block) {
   g.alive = g.num_threads;
   g.at_barrier = 0;
   g.ready.clear();
+  g.loads.clear();
+  g.waiting.clear();
   for (Warp& warp : g.warps) {
     warp.alive = 0;
     warp.pending.clear();
@@ -302,6 +384,7 @@ void run_block(dim3 block) {
     }
     g.failure += " others have ended or wait elsewhere";
   }
+  if (g.failure.empty() && !g.later && !g.loads.empty()) g.failure = "the block ends with loads under way";
 }
 
 const char* name_of(Meeting kind) {
@@ -429,6 +512,82 @@ void wait_for_copies(int groups_left) {
   while (self.groups.size() - done > static_cast<size_t>(groups_left)) count += self.groups[done++];
   self.groups.erase(self.groups.begin(), self.groups.begin() + static_cast<std::ptrdiff_t>(done));
   run_copies(self, count);
+}
+
+void barrier_init(uint64_t* at, int arrivals) {
+  Barrier& barrier = barrier_at(at);
+  barrier.arrivals = static_cast<uint64_t>(arrivals) & 0x7fff;
+  barrier.missing = arrivals;
+  barrier.bytes = 0;
+  barrier.phase = 0;
+}
+
+void barrier_arrive(uint64_t* at, uint32_t bytes) {
+  Barrier& barrier = barrier_at(at);
+  barrier.bytes += bytes;
+  --barrier.missing;
+  end_phase_if_full(at);
+}
+
+void barrier_wait(uint64_t* at, uint32_t parity) {
+  Grid& g = grid();
+  if (barrier_at(at).phase != (parity & 1)) return;
+  run_loads(at);
+  if (barrier_at(at).phase != (parity & 1)) return;
+  g.waiting.push_back({g.current->number, at, 0});
+  g.current->waits_for = "a barrier in shared memory";
+  to_scheduler();
+}
+
+void sync_group(int id, int threads) {
+  Grid& g = grid();
+  if (id < 1 || id > 15 || threads % 32 != 0) fault("a barrier %d for %d threads", id, threads);
+  int there = 1;
+  for (const Waiting& other : g.waiting) there += other.group == id;
+  if (there < threads) {
+    g.waiting.push_back({g.current->number, nullptr, id});
+    g.current->waits_for = "a barrier of a group";
+    to_scheduler();
+    return;
+  }
+  for (size_t i = 0; i < g.waiting.size();) {
+    if (g.waiting[i].group != id) {
+      ++i;
+      continue;
+    }
+    g.ready.push_back(g.waiting[i].thread);
+    g.waiting.erase(g.waiting.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+void start_load(const Load& load) {
+  if (!is_shared(load.tile, load.box_rows * 128) || reinterpret_cast<uintptr_t>(load.tile) % 1024 != 0) {
+    fault("a load to what is not shared memory at a multiple of 1,024 bytes");
+  }
+  grid().loads.push_back(load);
+  for (const Waiting& waiting : grid().waiting) {
+    if (waiting.barrier == load.barrier) return run_loads(load.barrier);
+  }
+}
+
+void start_wgmma(const Wgmma& wgmma) {
+  grid().current->wgmmas.push_back(wgmma);
+  ++grid().current->uncommitted_wgmmas;
+}
+
+void commit_wgmma() {
+  Thread& self = *grid().current;
+  self.wgmma_groups.push_back(self.uncommitted_wgmmas);
+  self.uncommitted_wgmmas = 0;
+}
+
+void wait_for_wgmma(int groups_left) {
+  Thread& self = *grid().current;
+  size_t count = 0;
+  size_t done = 0;
+  while (self.wgmma_groups.size() - done > static_cast<size_t>(groups_left)) count += self.wgmma_groups[done++];
+  self.wgmma_groups.erase(self.wgmma_groups.begin(), self.wgmma_groups.begin() + static_cast<std::ptrdiff_t>(done));
+  run_wgmmas(self, count);
 }
 
 std::string run_grid(dim3 grid_dims, dim3 block, int64_t shared_bytes, const std::function<void()>& thread_body, uint64_t& next) {

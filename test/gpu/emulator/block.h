@@ -8,8 +8,8 @@
 
 namespace emulator {
 
-// Largest shared memory of a block, static and dynamic together, on compute capability 8.6 and 8.9.
-constexpr int64_t kMostShared = 99 * 1024;
+// Largest shared memory of a block, static and dynamic together: on compute capability 8.6 and 8.9, and on 9.0.
+constexpr int64_t most_shared(int capability) { return (capability >= 90 ? 227 : 99) * 1024; }
 
 // Runs thread_body in every thread of every block from `next` on, one block after the other, in changing orders of threads. Returns what went
 // wrong, "" if nothing did. `next` is then the block that wants to be tried later, or the number of all blocks.

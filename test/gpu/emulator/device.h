@@ -62,6 +62,31 @@ void copy_async(void* shared, const void* global, int bytes, int valid_bytes);
 void commit_copies();
 void wait_for_copies(int groups_left);
 
+// mbarrier: arrivals that are missing, and bytes. A load of TMA happens no sooner than somebody waits for its barrier; multiplications of a
+// warpgroup, each thread's part, no sooner than the thread waits for them.
+void barrier_init(uint64_t* barrier, int arrivals);
+void barrier_arrive(uint64_t* barrier, uint32_t bytes);
+void barrier_wait(uint64_t* barrier, uint32_t parity);
+void sync_group(int id, int threads);
+struct Load {
+  char* tile;
+  const char* rows;  // of the box, from its first column on
+  int64_t row_bytes;
+  int box_rows, there;  // rows behind those that are there are zeros
+  uint64_t* barrier;
+};
+void start_load(const Load& load);
+struct Wgmma {
+  float* d;
+  int cols;
+  uint64_t a, b;
+  bool add;
+  void (*run)(const Wgmma& self, int thread);
+};
+void start_wgmma(const Wgmma& wgmma);
+void commit_wgmma();
+void wait_for_wgmma(int groups_left);
+
 // Ends the kernel with cudaErrorLaunchFailure and this message.
 [[noreturn]] void fault(const char* format, ...) __attribute__((format(printf, 1, 2)));
 

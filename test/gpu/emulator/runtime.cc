@@ -279,14 +279,14 @@ bool is_pinned(const void* at, size_t bytes) {
 
 // The code is for compute capability 8.0 and up to 9.0, as native/cuda/Makefile makes it.
 cudaError_t function_attributes(cudaFuncAttributes* attributes) {
-  attributes->binaryVersion = capability();
+  attributes->binaryVersion = attributes->ptxVersion = capability();
   return capability() <= 90 ? cudaSuccess : result(cudaErrorNoKernelImageForDevice);
 }
 
 cudaError_t set_function_attribute(const void* function, cudaFuncAttribute attribute, int value) {
   const Lock lock(runtime().mutex);
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value < 0 || value > kMostShared) return result(cudaErrorInvalidValue);
+  if (value < 0 || value > most_shared(capability())) return result(cudaErrorInvalidValue);
   runtime().shared_limits[function] = value;
   return cudaSuccess;
 }
@@ -403,7 +403,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->multiProcessorCount = 4;
   properties->maxThreadsPerMultiProcessor = 1536;
   properties->sharedMemPerMultiprocessor = 100 * 1024;
-  properties->sharedMemPerBlockOptin = kMostShared;
+  properties->sharedMemPerBlockOptin = most_shared(capability());
   properties->l2CacheSize = 6 << 20;
   return cudaSuccess;
 }
