@@ -15,9 +15,9 @@ constexpr int kThreads = 256;
 
 // operation.at<kWidth>(row, col) for every kWidth numbers of every row; a block has a part of one row.
 template <int kWidth, class Operation>
-__global__ void __launch_bounds__(kThreads) each_pack(Operation operation, int64_t cols, int64_t blocks_of_row) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) / blocks_of_row;
-  const int64_t col = (static_cast<int64_t>(blockIdx.x) % blocks_of_row * kThreads + threadIdx.x) * kWidth;
+__global__ void __launch_bounds__(kThreads) each_pack(Operation operation, int64_t cols, unsigned blocks_of_row) {
+  const int64_t row = blockIdx.x / blocks_of_row;
+  const int64_t col = (static_cast<int64_t>(blockIdx.x % blocks_of_row) * kThreads + threadIdx.x) * kWidth;
   if (col < cols) operation.template at<kWidth>(row, col);
 }
 
@@ -29,9 +29,9 @@ void run(cudaStream_t stream, const Operation& operation, int64_t rows, int64_t 
   check(blocks <= 0x7fffffff, "an op of ", rows, " x ", cols, " numbers: too many for one launch");
   const dim3 grid(static_cast<unsigned>(blocks));
   if (by_fours) {
-    launch(each_pack<4, Operation>, grid, kThreads, 0, stream, operation, cols, blocks_of_row);
+    launch(each_pack<4, Operation>, grid, kThreads, 0, stream, operation, cols, static_cast<unsigned>(blocks_of_row));
   } else {
-    launch(each_pack<1, Operation>, grid, kThreads, 0, stream, operation, cols, blocks_of_row);
+    launch(each_pack<1, Operation>, grid, kThreads, 0, stream, operation, cols, static_cast<unsigned>(blocks_of_row));
   }
 }
 
@@ -103,6 +103,18 @@ struct Gate {
   }
 };
 
+struct Finish {
+  Matrix<float> x;
+  Epilogue epilogue;
+
+  template <int kWidth>
+  __device__ void at(int64_t row, int64_t col) const {
+    Pack<float, kWidth> pack = load_pack<kWidth>(x.row(row) + col);
+    for (int i = 0; i < kWidth; ++i) finish(&pack.numbers[i], pack.numbers[i], epilogue);
+    store_pack<kWidth>(x.row(row) + col, pack);
+  }
+};
+
 struct Scale {
   Matrix<float> x;
   float factor;
@@ -155,6 +167,8 @@ void sum(cudaStream_t stream, Matrix<float> out, Span<const Matrix<const float>>
 void gate(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Activation activation) {
   run(stream, Gate{out, x, activation}, out.rows, out.cols, by_fours(out) && by_fours(x));
 }
+
+void finish(cudaStream_t stream, Matrix<float> x, Epilogue epilogue) { run(stream, Finish{x, epilogue}, x.rows, x.cols, by_fours(x)); }
 
 void scale(cudaStream_t stream, Matrix<float> x, float factor) { run(stream, Scale{x, factor}, x.rows, x.cols, by_fours(x)); }
 

@@ -15,5 +15,8 @@ void gate(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Activat
 void scale(cudaStream_t stream, Matrix<float> x, float factor);
 void softcap(cudaStream_t stream, Matrix<float> x, float cap);
 
+// x = what `linear` makes of its sums x; not Epilogue::accumulate.
+void finish(cudaStream_t stream, Matrix<float> x, Epilogue epilogue);
+
 }  // namespace cuda
 }  // namespace parley

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "base/check.h"
-#include "cuda/launch.h"
+#include "cuda/elementwise.h"
 
 namespace parley {
 namespace cuda {
@@ -35,16 +35,6 @@ LinearCall make_call(Matrix<float> out, int64_t tokens, const PackedWeight& weig
 }
 
 int64_t rounded_bytes(int64_t rows, int64_t cols) { return packed_weight_bytes(rows, cols, DType::float16); }
-
-constexpr int kThreads = 256;
-
-// x = activation(x), a thread a number.
-__global__ void __launch_bounds__(kThreads) finish_kernel(Matrix<float> x, Epilogue activation) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (index >= x.rows * x.cols) return;
-  float* number = x.row(index / x.cols) + index % x.cols;
-  finish(number, *number, activation);
-}
 
 }  // namespace
 
@@ -104,7 +94,7 @@ void Linear::run_many(const Product& product, const LinearCall& call) {
   if (library_ && x.rows >= kFewestLibraryTokens &&
       library_->multiply(stream_, out, call.x, weight, bias, epilogue == Epilogue::accumulate, library_workspace_.reserve<char>(0))) {
     if (epilogue == Epilogue::store || epilogue == Epilogue::accumulate) return;
-    launch(finish_kernel, dim3(static_cast<unsigned>(ceil_div(out.rows * out.cols, kThreads))), dim3(kThreads), 0, stream_, out, epilogue);
+    finish(stream_, out, epilogue);
     return;
   }
   const LinearTile tile = plan_linear(weight.rows, x.rows, call.num_slices, num_multiprocessors_);

@@ -12,10 +12,10 @@ constexpr int kNumbers = 8;  // of a thread
 
 // A thread rounds 8 numbers of a row; out [rows, pitch] has zeros behind the last column.
 template <class T>
-__global__ void __launch_bounds__(kThreads) round_kernel(uint4* out, const float* x, int64_t stride, int64_t rows, int cols, int pitch) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  const int pieces = pitch / kNumbers;
-  const int64_t row = index / pieces;
+__global__ void __launch_bounds__(kThreads) round_kernel(uint4* out, const float* x, int64_t stride, int rows, int cols, int pitch) {
+  const unsigned index = blockIdx.x * kThreads + threadIdx.x;  // of at most 2^31 pieces (linear.cu)
+  const unsigned pieces = static_cast<unsigned>(pitch / kNumbers);
+  const int row = static_cast<int>(index / pieces);
   const int col = static_cast<int>(index % pieces) * kNumbers;
   if (row >= rows) return;
   uint32_t pairs[2][2];
@@ -29,7 +29,7 @@ void round_rows(cudaStream_t stream, void* out, DType dtype, Matrix<const float>
   const int64_t pitch = row_pitch(x.cols);
   const dim3 grid(static_cast<unsigned>(ceil_div(x.rows * (pitch / kNumbers), int64_t{kThreads})));
   launch(dtype == DType::float16 ? round_kernel<__half> : round_kernel<__nv_bfloat16>, grid, dim3(kThreads), 0, stream,
-         static_cast<uint4*>(out), x.data, x.stride, x.rows, static_cast<int>(x.cols), static_cast<int>(pitch));
+         static_cast<uint4*>(out), x.data, x.stride, static_cast<int>(x.rows), static_cast<int>(x.cols), static_cast<int>(pitch));
 }
 
 }  // namespace cuda
