@@ -27,6 +27,7 @@ __device__ float sum_of_warp(float x) {
 }
 
 __global__ void __launch_bounds__(32 * kWarps) attend_rows(const AttentionCall call) {
+  wait_for_previous_kernel();
   __shared__ float queries[kWarps][kMaxHeadDim];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int num_heads = call.num_kv_heads * call.heads_per_kv;

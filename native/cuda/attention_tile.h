@@ -565,6 +565,7 @@ struct Tile {
 
 template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStages, int kBlocks>
 __global__ void __launch_bounds__(32 * kRowWarps * kColumnWarps, kBlocks) attend_tiles(const AttentionCall call, bool wide) {
+  wait_for_previous_kernel();
   using Tiles = Tile<Number, kHeadDim, kRowWarps, kColumnWarps, kStages>;
   const PlanHeader plan = *call.plan;
   const AttentionTask* tasks = plan.tasks + (wide ? plan.num_narrow : 0);

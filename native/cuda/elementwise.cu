@@ -16,6 +16,7 @@ constexpr int kThreads = 256;
 // operation.at<kWidth>(row, col) for every kWidth numbers of every row; a block has a part of one row.
 template <int kWidth, class Operation>
 __global__ void __launch_bounds__(kThreads) each_pack(Operation operation, int64_t cols, unsigned blocks_of_row) {
+  wait_for_previous_kernel();
   const int64_t row = blockIdx.x / blocks_of_row;
   const int64_t col = (static_cast<int64_t>(blockIdx.x % blocks_of_row) * kThreads + threadIdx.x) * kWidth;
   if (col < cols) operation.template at<kWidth>(row, col);

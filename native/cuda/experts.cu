@@ -51,6 +51,7 @@ __device__ Place place_among_equals(int number) {
 // One block: counts each expert's pairs, warp by warp, and gives every pair its row and every expert its tiles of `tile_rows` rows.
 __global__ void __launch_bounds__(kSortThreads) sort_kernel(Matrix<const int32_t> experts, int num_experts, int tile_rows,
                                                             ExpertOrder order) {
+  wait_for_previous_kernel();
   __shared__ int next[kSortWarps][kMaxExperts];  // pairs of an expert in a warp's part of the list; then its next row there
   __shared__ int row_sums[kSortThreads];         // of experts up to this one
   __shared__ int tile_sums[kSortThreads];
@@ -124,6 +125,7 @@ constexpr int kThreads = 256;
 // out[t, i] += sum over j of shares[t, j] x[rows[t, j], i], in order of j.
 __global__ void __launch_bounds__(kThreads) add_shares_kernel(Matrix<float> out, Matrix<const float> x, const int32_t* rows,
                                                               Matrix<const float> shares) {
+  wait_for_previous_kernel();
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= out.rows * out.cols) return;
   const int64_t token = index / out.cols;

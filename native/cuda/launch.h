@@ -1,4 +1,7 @@
 // Starts kernels, and gives them their shared memory.
+//
+// On compute capability 9.0 and newer a kernel comes to stand on the multiprocessors while the one before it ends ("programmatic dependent
+// launch"), so that its start is no gap between the two. That asks of every kernel to call wait_for_previous_kernel().
 #pragma once
 
 #include <cstdint>
@@ -10,6 +13,26 @@ namespace cuda {
 
 // Shared memory that a block may have on every supported GPU (compute capability 8.6 and 8.9 have the least), static and dynamic.
 constexpr int64_t kMaxSharedBytes = 99 * 1024;
+
+// Every kernel calls this before it reads or writes what another kernel or the host may: returns when all kernels before this one in the
+// stream have ended and what they wrote is there. All of them, because each one has itself waited for the one before it.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
+// The kernel behind this one may take room as soon as all blocks have called this; else as each of them ends. Called early it also places the
+// next one's blocks unevenly, on multiprocessors that have room at the time: in all kernels it cost a step of 32 rows up to 27%, so it is for
+// those whose successor gains more. Not for kernels that wait for others of other streams: what stands behind them takes the room that those need.
+__device__ __forceinline__ void start_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+// Whether kernels on the current device were compiled so that they wait: from code for 9.0 or newer.
+bool kernels_wait();
 
 // Starts `kernel` in `stream` with dynamic_shared<>() of shared_bytes. grid and block must not be empty. Throws Error.
 template <class... Parameters, class... Arguments>
@@ -24,6 +47,11 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared
   config.blockDim = block;
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = kernels_wait() ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "start of a kernel");
 }
 

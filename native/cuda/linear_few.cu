@@ -102,6 +102,7 @@ struct Pass {
 
 template <class T, int kRowTiles>
 __global__ void __launch_bounds__(kMostThreads, 2) few_pass_kernel(Pass pass) {
+  wait_for_previous_kernel();
   for (int i = 0; i < pass.num_calls; ++i) {
     const LinearCall& call = pass.calls[i];
     const int block = static_cast<int>(blockIdx.x) - pass.first_block[i];
@@ -116,6 +117,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) few_pass_kernel(Pass pass) {
 // Block (i, j) computes rows 16 kRowTiles i .. of token tile j.
 template <class T, int kRowTiles>
 __global__ void __launch_bounds__(kMostThreads, 2) few_experts_kernel(LinearCall call, ExpertWeightList experts) {
+  wait_for_previous_kernel();
   TokenTile tile;
   if (!experts.find(tile, call, static_cast<int>(blockIdx.y), kFewTokens)) return;
   compute_rows<T, kRowTiles>(call, experts, tile, static_cast<int>(blockIdx.x));

@@ -18,6 +18,7 @@ static_assert(kTokensOfThread * kTokenStep == kFloat32Tokens, "");
 
 template <class Source>
 __global__ void __launch_bounds__(kThreads) float32_kernel(LinearCall call, Source source) {
+  wait_for_previous_kernel();
   __shared__ float weight[kRows][kCols + 1];
   __shared__ float x[kFloat32Tokens][kCols];
   TokenTile tile;

@@ -60,6 +60,7 @@ struct UnitCopy {
 // Block (i, j, k): token tile i, rows of tile j, part k of the columns. Neighbours share rows, which so come from memory once.
 template <class T, int kRowTiles, int kTokenTiles, class Source>
 __global__ void __launch_bounds__(kThreads, kTokenTiles == 8 ? 1 : 2) tile_kernel(LinearCall call, Source source, float4* partials, unsigned* arrivals) {
+  wait_for_previous_kernel();
   using S = Shape<kRowTiles, kTokenTiles>;
   uint4* stages = dynamic_shared<uint4>();
 

@@ -22,6 +22,7 @@ struct NormCall {
 // A block has one run.
 template <int kWidth, bool kWithMean>
 __global__ void __launch_bounds__(kMostNormThreads, 1) norm(NormCall call) {
+  wait_for_previous_kernel();
   __shared__ float scratch[32];
   const int64_t runs = call.x.cols / call.width;
   const int64_t row = static_cast<int64_t>(blockIdx.x) / runs;

@@ -24,6 +24,7 @@ constexpr size_t kMostCopiers = 8;          // more do not read faster than a PC
 // weight[row, col] of [num_rows, pitch] = stored[row, col] of [num_rows, cols], 0 behind the last column. Equal types keep their bits.
 template <class Number, class Stored>
 __global__ void __launch_bounds__(kThreads) convert(Number* weight, const Stored* stored, int64_t cols, int64_t pitch, int64_t count) {
+  wait_for_previous_kernel();
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (at >= count) return;
   const int64_t row = at / pitch;

@@ -80,6 +80,8 @@ __device__ void meet(const Peers& peers, int phase, uint32_t epoch) {
 
 __device__ float* staging(const Peers& peers, int rank, uint32_t epoch) { return peers.staging[rank] + epoch % 2 * kStagingNumbers; }
 
+// These kernels wait for those of other ranks, which may run on the same GPU and need its room: they start no kernel behind them early.
+
 // Of some rows.
 struct AllReduce {
   Matrix<float> out;
@@ -94,6 +96,7 @@ struct AllReduce {
 
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads) all_reduce_kernel(Peers peers, AllReduce call) {
+  wait_for_previous_kernel();
   const uint32_t epoch = begin(peers);
   const int packs_of_row = static_cast<int>(call.out.cols) / kWidth;
   const int num_items = static_cast<int>(call.out.rows) * packs_of_row;
@@ -166,6 +169,7 @@ struct Gather {
 };
 
 __global__ void __launch_bounds__(kThreads) gather_kernel(Peers peers, Gather call) {
+  wait_for_previous_kernel();
   constexpr int kSegments = 8;  // of a row, for there may be few rows
   const uint32_t epoch = begin(peers);
   // number(row, col of the rank) for all of the block's numbers of the rank.
@@ -193,7 +197,10 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Peers peers, Gather ca
   end(peers, epoch);
 }
 
-__global__ void note(volatile uint32_t* at, uint32_t number) { *at = number; }
+__global__ void note(volatile uint32_t* at, uint32_t number) {
+  wait_for_previous_kernel();
+  *at = number;
+}
 
 // The memory of all ranks that the kernels meet in, and NCCL beside it.
 class PeerMemory {

@@ -27,6 +27,7 @@ Blocks blocks_for(int64_t rows, int64_t items_of_row) {
 template <bool kInterleaved>
 __global__ void __launch_bounds__(kThreads) rotate(Matrix<float> qkv, const int32_t* positions, Matrix<const float> cos_sin, int num_pairs,
                                                    int half, int head_dim, int64_t blocks_of_row) {
+  wait_for_previous_kernel();
   const int64_t row = static_cast<int64_t>(blockIdx.x) / blocks_of_row;
   const int pair = static_cast<int>(static_cast<int64_t>(blockIdx.x) % blocks_of_row * kThreads + threadIdx.x);
   if (pair >= num_pairs) return;
@@ -47,6 +48,7 @@ __global__ void __launch_bounds__(kThreads) rotate(Matrix<float> qkv, const int3
 template <class Number, int kWidth>
 __global__ void __launch_bounds__(kThreads) write_pages(Number* keys, Number* values, Matrix<const float> qkv, const int32_t* slots,
                                                         HeadLayout heads, int64_t blocks_of_row) {
+  wait_for_previous_kernel();
   const int64_t row = static_cast<int64_t>(blockIdx.x) / blocks_of_row;
   const int64_t at = (static_cast<int64_t>(blockIdx.x) % blocks_of_row * kThreads + threadIdx.x) * kWidth;
   const int32_t slot = slots[row];

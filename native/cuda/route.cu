@@ -15,6 +15,7 @@ constexpr int kMostExperts = 32 * 32;  // a lane has a bit for each of its own
 // A warp has a row. Experts are taken one by one, the largest logit that is left first; among equals, the lower index.
 __global__ void __launch_bounds__(32 * kWarps) choose(Matrix<int32_t> experts, Matrix<float> shares, Matrix<const float> logits,
                                                       bool normalise) {
+  wait_for_previous_kernel();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (row >= logits.rows) return;
   const int lane = static_cast<int>(threadIdx.x) % 32;

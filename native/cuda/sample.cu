@@ -315,6 +315,7 @@ __device__ int32_t draw(const SamplePlan& plan, const Choice& choice, uint64_t* 
 }
 
 __global__ void __launch_bounds__(kSampleThreads, 1) sample_rows(SampleMemory memory, Matrix<float> rows, int64_t num_sampled_ids) {
+  wait_for_previous_kernel();
   __shared__ SampleShared shared;
   const int64_t row = static_cast<int64_t>(blockIdx.x);
   const SamplePlan& plan = memory.plans[row];
@@ -383,6 +384,7 @@ __global__ void __launch_bounds__(kSampleThreads, 1) sample_rows(SampleMemory me
 }
 
 __global__ void __launch_bounds__(kSampleThreads) score_rows(SampleMemory memory, Matrix<float> rows) {
+  wait_for_previous_kernel();
   __shared__ SampleShared shared;
   const int64_t row = static_cast<int64_t>(blockIdx.x);
   const SamplePlan& plan = memory.plans[row];
