@@ -259,6 +259,10 @@ class CudaBackend : public Backend {
     use();
     cuda::rms_norm(stream_.get(), out, x, weight, width, eps);
   }
+  void normalise(Matrix<const float> x, Span<const RowNorm> norms) override {
+    use();
+    cuda::normalise(stream_.get(), x, norms);
+  }
   void gate(Matrix<float> out, Matrix<const float> x, Activation activation) override {
     use();
     cuda::gate(stream_.get(), out, x, activation);
@@ -291,6 +295,11 @@ class CudaBackend : public Backend {
   void write_kv(const KvLayer& kv, Matrix<const float> qkv, Span<const int32_t> slots, HeadLayout heads) override {
     use();
     cuda::write_kv(stream_.get(), kv, qkv, slots, heads);
+  }
+  void rope_and_write_kv(const KvLayer& kv, Matrix<float> qkv, Span<const int32_t> positions, Matrix<const float> cos_sin,
+                         Span<const int32_t> slots, HeadLayout heads, RopeLayout layout) override {
+    use();
+    cuda::rope_and_write_kv(stream_.get(), kv, qkv, positions, cos_sin, slots, heads, layout);
   }
   void copy_page(const KvLayer& kv, int64_t from, int64_t to, HeadLayout heads) override {
     use();

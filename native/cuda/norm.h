@@ -12,5 +12,8 @@ void layer_norm(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, S
                 int64_t width, float eps);
 void rms_norm(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Span<const float> weight, int64_t width, float eps);
 
+// Backend::normalise: one kernel for all norms, where none writes the rows that the others read.
+void normalise(cudaStream_t stream, Matrix<const float> x, Span<const RowNorm> norms);
+
 }  // namespace cuda
 }  // namespace parley

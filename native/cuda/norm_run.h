@@ -31,11 +31,12 @@ template <int kWidth, bool kWithMean>
 __device__ void norm_run(const NormRun& call, float* scratch) {
   constexpr int kHeld = 4;  // packs that a thread keeps in registers; those of wider runs are read again
   const float count = static_cast<float>(call.width);
-  const int64_t packs = call.width / kWidth;
+  const int packs = static_cast<int>(call.width) / kWidth;
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   Pack<float, kWidth> held[kHeld];
 #pragma unroll
   for (int j = 0; j < kHeld; ++j) {
-    const int64_t pack = threadIdx.x + static_cast<int64_t>(j) * blockDim.x;
+    const int pack = thread + j * threads;
     held[j] = pack < packs ? load_pack<kWidth>(call.x + pack * kWidth) : Pack<float, kWidth>{};
   }
 
@@ -47,7 +48,7 @@ __device__ void norm_run(const NormRun& call, float* scratch) {
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) total += held[j].numbers[i];
     }
-    for (int64_t pack = threadIdx.x + static_cast<int64_t>(kHeld) * blockDim.x; pack < packs; pack += blockDim.x) {
+    for (int pack = thread + kHeld * threads; pack < packs; pack += threads) {
       const Pack<float, kWidth> more = load_pack<kWidth>(call.x + pack * kWidth);
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) total += more.numbers[i];
@@ -58,18 +59,18 @@ __device__ void norm_run(const NormRun& call, float* scratch) {
   float squares = 0;
 #pragma unroll
   for (int j = 0; j < kHeld; ++j) {
-    if (threadIdx.x + static_cast<int64_t>(j) * blockDim.x >= packs) break;
+    if (thread + j * threads >= packs) break;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) squares = fmaf(held[j].numbers[i] - mean, held[j].numbers[i] - mean, squares);
   }
-  for (int64_t pack = threadIdx.x + static_cast<int64_t>(kHeld) * blockDim.x; pack < packs; pack += blockDim.x) {
+  for (int pack = thread + kHeld * threads; pack < packs; pack += threads) {
     const Pack<float, kWidth> more = load_pack<kWidth>(call.x + pack * kWidth);
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) squares = fmaf(more.numbers[i] - mean, more.numbers[i] - mean, squares);
   }
   const float factor = 1.0f / sqrtf(reduce_block(squares, scratch, 0.0f, Plus()) / count + call.eps);
 
-  const auto write = [&](int64_t pack, Pack<float, kWidth> numbers) {
+  const auto write = [&](int pack, Pack<float, kWidth> numbers) {
     Pack<float, kWidth> weight, bias;
     if (call.weight) weight = load_pack<kWidth>(call.weight + pack * kWidth);
     if (call.bias) bias = load_pack<kWidth>(call.bias + pack * kWidth);
@@ -89,10 +90,10 @@ __device__ void norm_run(const NormRun& call, float* scratch) {
   };
 #pragma unroll
   for (int j = 0; j < kHeld; ++j) {
-    const int64_t pack = threadIdx.x + static_cast<int64_t>(j) * blockDim.x;
+    const int pack = thread + j * threads;
     if (pack < packs) write(pack, held[j]);
   }
-  for (int64_t pack = threadIdx.x + static_cast<int64_t>(kHeld) * blockDim.x; pack < packs; pack += blockDim.x) {
+  for (int pack = thread + kHeld * threads; pack < packs; pack += threads) {
     write(pack, load_pack<kWidth>(call.x + pack * kWidth));
   }
 }

@@ -13,7 +13,7 @@
 #include "cuda/numbers.h"
 #include "cuda/peer_flags.h"
 #include "cuda/tree_sum.h"
-#include "ops/row_norm.h"
+#include "ops/backend.h"
 
 namespace parley {
 namespace cuda {
@@ -358,7 +358,7 @@ class PeerCollective final : public Collective {
       const dim3 block(fused ? norm_threads(packs_of_row) : kThreads);
       launch(fours ? all_reduce_kernel<4> : all_reduce_kernel<1>, dim3(memory_->num_blocks()), block, 0, stream_, peers_, call);
     }
-    if (!fused) normalise(backend_, out, norms);
+    if (!fused) backend_.normalise(out, norms);
   }
 
   void gather(Matrix<float> out, Matrix<const float> part, Span<const Range> columns, int64_t first_row) override {
@@ -429,7 +429,7 @@ class PeerCollective final : public Collective {
       const Matrix<const float> part = summands[j].part;
       backend_.sum(out, {&part, 1}, summands[j].bias, j == 0 ? epilogue : Epilogue::accumulate);
     }
-    normalise(backend_, out, norms);
+    backend_.normalise(out, norms);
   }
 
   static bool all_by_fours(Matrix<float> out, Span<const Summand> summands, Span<const RowNorm> norms) {

@@ -14,6 +14,10 @@ void rope(cudaStream_t stream, Matrix<float> qkv, Span<const int32_t> positions,
 // A row whose slot is below 0 is written nowhere.
 void write_kv(cudaStream_t stream, const KvLayer& kv, Matrix<const float> qkv, Span<const int32_t> slots, HeadLayout heads);
 
+// Both at once, by one kernel.
+void rope_and_write_kv(cudaStream_t stream, const KvLayer& kv, Matrix<float> qkv, Span<const int32_t> positions,
+                       Matrix<const float> cos_sin, Span<const int32_t> slots, HeadLayout heads, RopeLayout layout);
+
 void copy_page(cudaStream_t stream, const KvLayer& kv, int64_t from, int64_t to, HeadLayout heads);
 
 }  // namespace cuda

@@ -27,7 +27,7 @@ void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix
              const LinearWeights& weights, Epilogue epilogue, Span<const RowNorm> norms) {
   if (collective == nullptr) {
     linear(backend, out, x, weights.weight, weights.bias, epilogue);
-    normalise(backend, out, norms);
+    backend.normalise(out, norms);
     return;
   }
   linear(backend, part, x, weights.weight, {}, Epilogue::store);

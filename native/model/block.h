@@ -7,7 +7,7 @@
 #include "model/arena.h"
 #include "model/weights.h"
 #include "ops/collective.h"
-#include "ops/row_norm.h"
+#include "ops/backend.h"
 
 namespace parley {
 

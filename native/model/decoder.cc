@@ -264,7 +264,7 @@ void Decoder::run_parallel(int64_t index) {
   backend_.linear({last, dense ? 2 : 1});
   if (!dense) return add_experts(layer, mlp_input, norms.behind_mlp);
   if (!alone) return add_parts(layer, down.bias, norms.behind_mlp);
-  normalise(backend_, first_rows(hidden_, num_rows_), span(norms.behind_mlp));
+  backend_.normalise(first_rows(hidden_, num_rows_), span(norms.behind_mlp));
 }
 
 // Layers with the same window have the same plan; cross-attention has the one behind them.
@@ -291,7 +291,7 @@ void Decoder::embed() {
     add(backend_, hidden, positions);
   }
   if (spec_.embedding_norm) norm(hidden, hidden, weights_.embedding_norm);
-  normalise(backend_, hidden, span(norms_behind_embedding_));
+  backend_.normalise(hidden, span(norms_behind_embedding_));
 }
 
 // input -> qkv_
@@ -309,9 +309,11 @@ void Decoder::attend(int64_t index) {
     norm_heads({qkv.data + heads_.query_size(), num_rows_, heads_.kv_size(), qkv.stride}, layer.key_norm, key_columns_);
   }
   if (heads_.rope_dims > 0) {
-    backend_.rope(qkv, lists_.rows().positions, layer_cos_sin_[static_cast<size_t>(index)], heads_, spec_.rope_layout);
+    const auto& cos_sin = layer_cos_sin_[static_cast<size_t>(index)];
+    backend_.rope_and_write_kv(kv, qkv, lists_.rows().positions, cos_sin, lists_.slots(), heads_, spec_.rope_layout);
+  } else {
+    backend_.write_kv(kv, qkv, lists_.slots(), heads_);
   }
-  backend_.write_kv(kv, qkv, lists_.slots(), heads_);
   backend_.attention(first_rows(attention_, num_rows_), qkv, kv, with_plan(lists_.rows(), plans_[static_cast<size_t>(index)]), heads_,
                      rules_[static_cast<size_t>(index)]);
 }
@@ -339,7 +341,7 @@ void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input, 
   const auto hidden = first_rows(hidden_, num_rows_);
   if (collective_ == nullptr) {
     backend_.mix_experts(hidden, input, experts, shares, span(layer.experts), spec_.activation);
-    normalise(backend_, hidden, span(norms));
+    backend_.normalise(hidden, span(norms));
     return;
   }
   const auto own = part(spec_.hidden_size);
@@ -370,7 +372,7 @@ RowNorm Decoder::row_norm(Matrix<float> out, const NormWeights& weights) const {
 
 void Decoder::norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights) {
   const RowNorm norm = row_norm(out, weights);
-  normalise(backend_, x, {&norm, 1});
+  backend_.normalise(x, {&norm, 1});
 }
 
 // Queries or keys, in place. columns: of each rank, in a row of all of them.
@@ -402,7 +404,7 @@ void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const 
     const RowNorm own = row_norm(branch, output_norm);
     project(backend_, collective_, branch, part(spec_.hidden_size), x, out, Epilogue::store, {&own, 1});
     add(backend_, hidden, branch);
-    normalise(backend_, hidden, span(norms));
+    backend_.normalise(hidden, span(norms));
   } else {
     project(backend_, collective_, hidden, part(spec_.hidden_size), x, out, Epilogue::accumulate, span(norms));
   }

@@ -8,7 +8,6 @@
 #include "base/check.h"
 #include "base/spin.h"
 #include "ops/backend.h"
-#include "ops/row_norm.h"
 
 namespace parley {
 namespace {
@@ -99,7 +98,7 @@ class SharedCollective final : public Collective {
       backend_.sum(out, {parts.data(), static_cast<int64_t>(parts.size())}, summands[i].bias, i == 0 ? epilogue : Epilogue::accumulate);
     }
     meet();
-    normalise(backend_, out, norms);
+    backend_.normalise(out, norms);
   }
 
   void gather(Matrix<float> out, Matrix<const float> part, Span<const Range> columns, int64_t first_row) override {

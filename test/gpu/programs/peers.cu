@@ -10,7 +10,7 @@
 #include "cuda/cuda_backend.h"
 #include "cuda/meeting_place.h"
 #include "cuda/peer_collective.h"
-#include "ops/row_norm.h"
+#include "ops/backend.h"
 #include "weights.h"
 
 namespace {
@@ -128,7 +128,7 @@ void test_norms(Ranks& ranks, int64_t rows, int64_t cols, int64_t gap, Norm kind
     }
     sums.upload();
     const RowNorm norm = norm_to(r, expected.view());
-    normalise(*ranks.backends[r], sums.view(), {&norm, 1});
+    ranks.backends[r]->normalise(sums.view(), {&norm, 1});
     const std::vector<float> numbers = expected.download();
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t col = 0; col < cols; ++col) {
