@@ -6,6 +6,7 @@
 
 #include "base/arithmetic.h"
 #include "cuda/launch.h"
+#include "cuda/numbers.h"
 #include "cuda/sample_row.h"
 
 namespace parley {
@@ -24,14 +25,31 @@ struct Softmax {
 
 // NaN becomes -infinity, +infinity the largest float32. Returns the best of all columns.
 __device__ uint64_t clean(float* logits, int64_t n, SampleShared& shared) {
+  constexpr int kAhead = 8;  // loads under way
   uint64_t best = 0;
-  for (int64_t id = threadIdx.x; id < n; id += num_threads()) {
-    const float raw = logits[id];
+  const auto take = [&](float* at, float raw) {
     const float cleaned = raw == raw ? fminf(raw, kLargestFloat) : -infinity();
-    if (!(cleaned == raw)) logits[id] = cleaned;
-    const uint64_t mine = ranked(cleaned, id);
+    if (!(cleaned == raw)) *at = cleaned;
+    const uint64_t mine = ranked(cleaned, at - logits);
     best = mine > best ? mine : best;
+  };
+  const int64_t packs = reinterpret_cast<uintptr_t>(logits) % sizeof(Pack<float, 4>) == 0 ? n / 4 : 0;
+  for (int64_t first = threadIdx.x; first < packs; first += kAhead * num_threads()) {
+    Pack<float, 4> ahead[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int64_t pack = first + i * num_threads();
+      if (pack < packs) ahead[i] = load_pack<4>(logits + 4 * pack);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int64_t pack = first + i * num_threads();
+      if (pack >= packs) break;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) take(logits + 4 * pack + j, ahead[i].numbers[j]);
+    }
   }
+  for (int64_t id = 4 * packs + threadIdx.x; id < n; id += num_threads()) take(logits + id, logits[id]);
   return reduce_block(best, shared.scratch, uint64_t{0}, Largest());
 }
 
