@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/arithmetic.h"
+#include "cuda/numbers.h"
 
 namespace parley {
 namespace cuda {
@@ -19,7 +20,7 @@ int64_t partial_stride(int64_t head_dim) { return kPartialHeader + ceil_div(head
 
 // Blocks for each key/value head, for at most `tasks` tasks; a block takes several if there are more.
 int64_t num_blocks(int64_t tasks, int64_t num_kv_heads, int64_t multiprocessors) {
-  return std::min(tasks, ceil_div(kBlocksPerMultiprocessor * multiprocessors, num_kv_heads));
+  return std::min(tasks, ceil_div(kBlocksPerMultiprocessor * std::max<int64_t>(1, multiprocessors), num_kv_heads));
 }
 
 // What the plans of calls within the limits come to, at most.
@@ -30,7 +31,7 @@ struct Sizes {
 
   explicit Sizes(const ScratchLimits& limits) {
     const int64_t pairs = checked_mul(limits.rows, limits.num_heads);
-    const int64_t tiles = checked_add(limits.sequences, ceil_div(pairs, wide_pairs(limits.head_dim)));
+    const int64_t tiles = checked_add(limits.sequences, ceil_div(pairs, kWidePairs));
     const int64_t splits = ceil_div(limits.context, kSplitKeys) + 1;
     tasks = checked_add(tiles, std::min(checked_mul(tiles, splits), kMostSplitTasks));
     partials = std::min(kMostPartialNumbers, checked_mul(checked_mul(pairs, splits), partial_stride(limits.head_dim)));
@@ -101,7 +102,7 @@ void Attention::run(Matrix<float> out, Matrix<const float> qkv, const KvLayer& k
   call.num_kv_heads = static_cast<int32_t>(heads.num_kv_heads);
   call.heads_per_kv = static_cast<int32_t>(heads.num_heads / heads.num_kv_heads);
   call.head_dim = static_cast<int32_t>(heads.head_dim);
-  call.whole_pieces = heads.head_dim % 8 == 0;
+  call.whole_pieces = heads.head_dim % 8 == 0 && by_fours(qkv.data, qkv.stride, 4) && by_fours(out.data, out.stride, 4);
   call.scale = rule.scale;
   call.softcap = rule.softcap;
   call.bias = rule.bias;

@@ -25,7 +25,7 @@ struct AttentionCall {
   int32_t num_kv_heads;
   int32_t heads_per_kv;
   int32_t head_dim;
-  bool whole_pieces;  // keys and values start at multiples of 16 bytes
+  bool whole_pieces;  // 8 numbers of a head can be read and written at once, wherever they are
   float scale;
   float softcap;
   Matrix<const float> bias;

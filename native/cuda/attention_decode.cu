@@ -1,5 +1,6 @@
-// Attention of tiles of up to 16 query pairs: a decode step's rows, each with the query heads that share a key/value head. Four warps
-// share out a block's keys and then its dims, so that keys and values are read once; two blocks of keys and values are under way.
+// Attention of tiles of up to 16 query pairs: a decode step's rows, each with the query heads that share a key/value head. Eight warps
+// share out the keys of a step and then its dims, so that keys and values are read once. A step is long, for a lone tile waits for memory once
+// a step, but leaves room for two or three blocks on a multiprocessor of compute capability 9.0: each reads while others compute.
 #include "cuda/attention_tile.h"
 
 namespace parley {
@@ -8,11 +9,11 @@ namespace {
 
 template <class Number, int kHeadDim>
 void start(const AttentionCall& call, int64_t blocks, cudaStream_t stream) {
-  constexpr int kStages = 2;
-  using Tiles = Tile<Number, kHeadDim, 1, 4, kStages>;
+  using Tiles = Tile<Number, kHeadDim, 1, 8, kHeadDim <= 64 ? 4 : 2, 1>;
   static_assert(Tiles::kPairs == kNarrowPairs, "");
-  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(call.num_kv_heads));
-  launch(attend_tiles<Number, kHeadDim, 1, 4, kStages, 3>, grid, Tiles::kThreads, Tiles::kSharedBytes, stream, call, false);
+  const dim3 grid(static_cast<unsigned>(call.num_kv_heads), static_cast<unsigned>(blocks));
+  constexpr int kBlocks = kHeadDim > 64 && kHeadDim <= 128 ? 3 : 2;
+  launch(attend_tiles<Tiles, kBlocks>, grid, Tiles::kThreads, Tiles::kSharedBytes, stream, call, false);
 }
 
 }  // namespace

@@ -8,9 +8,16 @@ namespace parley {
 namespace cuda {
 namespace {
 
-// Blocks of a kernel that a multiprocessor runs side by side, about.
-constexpr int64_t kNarrowBlocks = 2;
-constexpr int64_t kWideBlocks = 1;
+// Which tiles of a kernel are cut into their splits: those of at least `least_splits` that alone would keep a block busy for more than
+// 1 / `parts` of the time that all of them need.
+struct Cutting {
+  int64_t blocks;  // that a multiprocessor runs side by side, about
+  int64_t parts;
+  int64_t least_splits;
+};
+constexpr Cutting kNarrow{3, 8, 2};
+// A prompt's tile leaves as many sums for each split as it has of its own, which are slow to merge.
+constexpr Cutting kWide{1, 1, 4};
 
 int64_t num_splits(const AttentionTask& tile) { return ceil_div(tile.last_key, kSplitKeys) - tile.first_key / kSplitKeys; }
 
@@ -19,9 +26,9 @@ class Planner {
   Planner(AttentionPlan& plan, const AttentionLimits& limits, int64_t num_kv_heads)
       : plan_(plan), limits_(limits), num_kv_heads_(num_kv_heads) {}
 
-  // Tiles in any order → tasks. A tile is cut into its splits if it alone would keep a block busy for more than half of the time that all
-  // of them need. Whole tiles, the long ones, come first: the short tasks fill up what they leave.
-  void add(std::vector<AttentionTask>& tiles, int64_t blocks) {
+  // Tiles in any order → tasks. Whole tiles, the long ones, come first: the short tasks fill up what they leave.
+  void add(std::vector<AttentionTask>& tiles, const Cutting& cutting) {
+    const int64_t blocks = cutting.blocks * limits_.multiprocessors;
     std::stable_sort(tiles.begin(), tiles.end(), [](const AttentionTask& a, const AttentionTask& b) {
       return a.last_key - a.first_key > b.last_key - b.first_key;
     });
@@ -32,7 +39,7 @@ class Planner {
       const int64_t splits = num_splits(tile);
       const int64_t split_tasks = split_tasks_ + splits;
       const int64_t partials = plan_.num_partials + splits * tile.num_pairs;
-      if (splits > 1 && 2 * splits * blocks > total && split_tasks <= limits_.split_tasks && partials <= limits_.partials) {
+      if (splits >= cutting.least_splits && cutting.parts * splits * blocks > total && split_tasks <= limits_.split_tasks && partials <= limits_.partials) {
         add_splits(tile, static_cast<int32_t>(splits), cut);
         split_tasks_ = split_tasks;
         plan_.num_partials = partials;
@@ -76,7 +83,7 @@ AttentionPlan plan_attention(const AttentionRows& rows, HeadLayout heads, const 
     while (last < num_rows && rows.host_sequences[last] == rows.host_sequences[first]) ++last;
     const int64_t pairs = (last - first) * sharing;
     for (int64_t pair = 0; pair < pairs;) {
-      const int64_t count = std::min(pairs - pair, wide_pairs(heads.head_dim));
+      const int64_t count = std::min(pairs - pair, kWidePairs);
       // Positions rise from row to row: the first row's window starts first, the last row sees farthest.
       const int64_t start = rows.host_positions[first + pair / sharing];
       const int64_t end = rows.host_positions[first + (pair + count - 1) / sharing];
@@ -94,16 +101,16 @@ AttentionPlan plan_attention(const AttentionRows& rows, HeadLayout heads, const 
     first = last;
   }
   Planner planner(plan, limits, heads.num_kv_heads);
-  planner.add(plan.narrow, kNarrowBlocks * limits.multiprocessors);
-  planner.add(plan.wide, kWideBlocks * limits.multiprocessors);
+  planner.add(plan.narrow, kNarrow);
+  planner.add(plan.wide, kWide);
   return plan;
 }
 
 RowTiles tiles_of_row(HeadLayout heads) {
   const int64_t pairs = heads.num_heads / heads.num_kv_heads;
-  const int64_t rest = pairs % wide_pairs(heads.head_dim);
+  const int64_t rest = pairs % kWidePairs;
   const int64_t narrow = rest > 0 && rest <= kNarrowPairs ? 1 : 0;
-  return {narrow, ceil_div(pairs, wide_pairs(heads.head_dim)) - narrow};
+  return {narrow, ceil_div(pairs, kWidePairs) - narrow};
 }
 
 }  // namespace cuda

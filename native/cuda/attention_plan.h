@@ -21,8 +21,8 @@ constexpr int64_t kSplitKeys = 256;
 constexpr int64_t kNarrowPairs = 16;
 constexpr int kMaxHeadDim = 256;
 
-// Most pairs of a tile of the prefill kernel; wider heads leave registers for fewer.
-constexpr int64_t wide_pairs(int64_t head_dim) { return head_dim <= 128 ? 128 : 64; }
+// Most pairs of a tile of the prefill kernel.
+constexpr int64_t kWidePairs = 64;
 
 // One tile, or one split of it, for every key/value head.
 struct AttentionTask {
@@ -47,7 +47,7 @@ struct AttentionPlan {
 
 // What a plan may use.
 struct AttentionLimits {
-  int64_t multiprocessors;
+  int64_t multiprocessors;  // 0: no tile is cut
   int64_t partials;     // AttentionPlan::num_partials at most
   int64_t split_tasks;  // of tiles of several splits
 };

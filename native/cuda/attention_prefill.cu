@@ -1,5 +1,5 @@
-// Attention of tiles of more than 16 query pairs: a prompt's rows. Eight warps; with heads of up to 128 dims each has 16 pairs of its own,
-// with wider ones, whose sums fill twice the registers, two warps share 16 pairs. One block of keys and one of values are under way.
+// Attention of tiles of more than 16 query pairs: a prompt's rows. A warp has 16 pairs of its own; with heads of more than 128 dims, whose sums
+// fill twice the registers, two warps share 16 pairs. Two blocks of keys and of values are under way where there is room.
 #include "cuda/attention_tile.h"
 
 namespace parley {
@@ -9,11 +9,10 @@ namespace {
 template <class Number, int kHeadDim>
 void start(const AttentionCall& call, int64_t blocks, cudaStream_t stream) {
   constexpr int kColumnWarps = kHeadDim <= 128 ? 1 : 2;
-  constexpr int kRowWarps = 8 / kColumnWarps;
-  using Tiles = Tile<Number, kHeadDim, kRowWarps, kColumnWarps, 1>;
-  static_assert(Tiles::kPairs == wide_pairs(kHeadDim), "");
-  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(call.num_kv_heads));
-  launch(attend_tiles<Number, kHeadDim, kRowWarps, kColumnWarps, 1, 1>, grid, Tiles::kThreads, Tiles::kSharedBytes, stream, call, true);
+  using Tiles = Tile<Number, kHeadDim, 4, kColumnWarps, 1, kHeadDim <= 192 ? 2 : 1>;
+  static_assert(Tiles::kPairs == kWidePairs, "");
+  const dim3 grid(static_cast<unsigned>(call.num_kv_heads), static_cast<unsigned>(blocks));
+  launch(attend_tiles<Tiles, 2 / kColumnWarps>, grid, Tiles::kThreads, Tiles::kSharedBytes, stream, call, true);
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 //
 // Flash attention (Dao, 2023, "FlashAttention-2", algorithm 1) over blocks of kKeys keys, with FlashDecoding's splits: within a split
 // the running largest exponent, sum and weighted values are rescaled from block to block; splits are merged in order (attention_merge.h).
+// A step of a thread block is one or several blocks of keys: with several, as the decode kernel has them, all warps multiply keys at once,
+// and wait for each other once a step.
 //
 // A pair's bits follow from its own query, keys and values alone, whatever tile it is in, whatever the tile's shape, and whether one
 // block has all splits or each split its own:
@@ -35,32 +37,43 @@ struct SharedRows {
   static constexpr int numbers(int rows) { return rows * kPitch * 8; }
 
   // Where piece `piece` of `row` starts, in numbers.
-  static __device__ __forceinline__ int at(int row, int piece) { return (row * kPitch + (kSwizzled ? piece ^ (row % 8) : piece)) * 8; }
+  static __device__ __forceinline__ int at(int row, int piece) { return (row * kPitch + (kSwizzled ? piece ^ (row & 7) : piece)) * 8; }
 };
 
-// Warps stand in kRowWarps x kColumnWarps: those of a row have the same 16 pairs, and share out the keys of their scores and then the
-// dims of their values. kHeadDim: a multiple of 16, at least the heads' own.
-template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStages>
+// The smallest power of two that is at least `count`.
+constexpr int power_of_two(int count) { return count <= 1 ? 1 : 2 * power_of_two((count + 1) / 2); }
+
+// Warps stand in kRowWarps x kColumnWarps: those of a row have the same 16 pairs, and share out the keys of a step for its scores and then
+// the dims of its values. kHeadDim: a multiple of 16, at least the heads' own. kStages: steps whose keys and values are under way.
+template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStepBlocks, int kStages>
 struct Tile {
   static constexpr int kThreads = 32 * kRowWarps * kColumnWarps;
   static constexpr int kPairs = 16 * kRowWarps;
   static constexpr int kKeys = kHeadDim <= 128 ? 64 : 32;  // of a block: the same in every tile of these heads
-  static constexpr int kWarpKeys = kKeys / kColumnWarps;
+  static constexpr int kStepKeys = kKeys * kStepBlocks;
+  static constexpr int kWarpKeys = kStepKeys / kColumnWarps;  // all of one block
+  static constexpr int kBlockWarps = kKeys / kWarpKeys;
   static constexpr int kKeyTiles = kWarpKeys / 8;
   static constexpr int kDimTiles = (kHeadDim / 16 + kColumnWarps - 1) / kColumnWarps;  // of 16 dims; the last may be one too many
-  static_assert(kSplitKeys % kKeys == 0 && kWarpKeys % 8 == 0, "a split is whole blocks, a warp has whole columns of tiles");
+  static_assert(kSplitKeys % kStepKeys == 0 && kKeys % kWarpKeys == 0 && kWarpKeys % 8 == 0, "a split is whole steps, a warp has whole tiles of a block");
 
   using Rows = SharedRows<kHeadDim>;
-  using WeightRows = SharedRows<kKeys>;
+  using WeightRows = SharedRows<kStepKeys>;
 
-  // Shared memory: queries, keys and values of kStages blocks, the row warps' weights and maxima if several warps need them, what each
+  // Shared memory: queries, keys and values of kStages steps, the row warps' weights and maxima if several warps need them, what each
   // pair sees.
   static constexpr int kQueryNumbers = Rows::numbers(kPairs);
-  static constexpr int kStageNumbers = Rows::numbers(kKeys);
+  static constexpr int kStageNumbers = Rows::numbers(kStepKeys);
   static constexpr int kWeightNumbers = kColumnWarps > 1 ? WeightRows::numbers(kPairs) : 0;
   static constexpr int kMaxima = kColumnWarps > 1 ? kPairs * kColumnWarps : 0;
   static constexpr int64_t kSharedBytes = 2 * (kQueryNumbers + 2 * kStages * kStageNumbers + kWeightNumbers) + 4 * kMaxima + 16 * (kPairs + 1);
   static_assert(kSharedBytes <= kMaxSharedBytes, "");
+
+  // Threads that copy a row of keys or values, a piece each if there is one; rounds until all rows of a step are copied.
+  static constexpr int kRowThreads = power_of_two(Rows::kPieces);
+  static constexpr int kRoundRows = kThreads / kRowThreads;
+  static constexpr int kRounds = kStepKeys / kRoundRows;
+  static_assert(kStepKeys % kRoundRows == 0 && kRoundRows % 8 == 0, "");
 
   // The keys that a pair sees, and where key 0 stands in its row of the bias table.
   struct Sight {
@@ -94,9 +107,12 @@ struct Tile {
   __device__ __forceinline__ Tile(const AttentionCall& call, const AttentionTask& task, int kv_head)
       : call(call), task(task), kv_head(kv_head) {}
 
-  // Makes the compiler compute anew what depends on the lane. It would keep all addresses of ldmatrix from block to block, and then has too
-  // few registers for the sums.
-  __device__ __forceinline__ void forget_lane() { asm volatile("" : "+r"(lane)); }
+  // Makes the compiler compute anew what depends on `index`, which is below `limit`, a power of two. It would keep all addresses from block to
+  // block, and then has too few registers for the sums.
+  static __device__ __forceinline__ void forget(int& index, int limit) {
+    asm volatile("" : "+r"(index));
+    index &= limit - 1;
+  }
 
   __device__ __forceinline__ int row_of(int pair) const { return task.row + (task.first_pair + pair) / call.heads_per_kv; }
   __device__ __forceinline__ int head_of(int pair) const {
@@ -105,15 +121,25 @@ struct Tile {
 
   // Pairs behind the last are zeros that see what the last one sees.
   __device__ __forceinline__ void load_queries() const {
-    for (int i = static_cast<int>(threadIdx.x); i < kPairs * Rows::kPieces; i += kThreads) {
+    int thread = static_cast<int>(threadIdx.x);
+    forget(thread, kThreads);
+    for (int i = thread; i < kPairs * Rows::kPieces; i += kThreads) {
       const int pair = i / Rows::kPieces, piece = i % Rows::kPieces;
       uint32_t packed[4] = {0, 0, 0, 0};
-      if (pair < task.num_pairs) {
-        const float* query = call.qkv.row(row_of(pair)) + static_cast<int64_t>(head_of(pair)) * call.head_dim;
+      if (pair < task.num_pairs && piece * 8 < call.head_dim) {
+        const float* query = call.qkv.row(row_of(pair)) + static_cast<int64_t>(head_of(pair)) * call.head_dim + piece * 8;
+        if (call.whole_pieces) {
+          const float4 low = *reinterpret_cast<const float4*>(query), high = *reinterpret_cast<const float4*>(query + 4);
+          packed[0] = pack_pair<Number>(low.x, low.y);
+          packed[1] = pack_pair<Number>(low.z, low.w);
+          packed[2] = pack_pair<Number>(high.x, high.y);
+          packed[3] = pack_pair<Number>(high.z, high.w);
+        } else {
+          const int rest = call.head_dim - piece * 8;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          const int dim = piece * 8 + 2 * j;
-          packed[j] = pack_pair<Number>(dim < call.head_dim ? query[dim] : 0.0f, dim + 1 < call.head_dim ? query[dim + 1] : 0.0f);
+          for (int j = 0; j < 4; ++j) {
+            packed[j] = pack_pair<Number>(2 * j < rest ? query[2 * j] : 0.0f, 2 * j + 1 < rest ? query[2 * j + 1] : 0.0f);
+          }
         }
       }
       *reinterpret_cast<uint4*>(queries + Rows::at(pair, piece)) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
@@ -131,30 +157,49 @@ struct Tile {
     }
   }
 
-  // The keys or values of the block that starts at `first`; zeros for those that the task does not see.
+  // The keys or values of the step that starts at `first`; zeros for those that the task does not see.
   __device__ __forceinline__ void request(Number* to, const void* from, int first) const {
-    const int32_t* pages = call.page_table.row(task.sequence);
-    const Number* numbers = static_cast<const Number*>(from);
-    constexpr int kAll = kKeys * Rows::kPieces;
+    int thread = static_cast<int>(threadIdx.x);
+    forget(thread, kThreads);
+    const int piece = thread % kRowThreads, first_row = thread / kRowThreads;
+    // The task and all page numbers before the copies, which keep later reads behind them. Below 0: the key is before the task's first.
+    const int key_of_task = first + first_row - task.first_key;
+    const int num_keys = piece * 8 < call.head_dim ? task.last_key - task.first_key : 0;
+    const int32_t* pages = call.page_table.row(task.sequence) + first / static_cast<int>(kPageSize);
+    const auto visible = [&](int round) {
+      return static_cast<unsigned>(key_of_task + round * kRoundRows) < static_cast<unsigned>(num_keys);
+    };
+    const auto page_of = [&](int round) {
+      return visible(round) ? pages[(first_row + round * kRoundRows) / static_cast<int>(kPageSize)] : 0;
+    };
+    if (piece >= Rows::kPieces) return;
+    const auto page_numbers = static_cast<int>(kv_index(1, 0, 0, 0, call.num_kv_heads, call.head_dim));
+    const Number* head = static_cast<const Number*>(from) + kv_index(0, kv_head, 0, piece * 8, call.num_kv_heads, call.head_dim);
+    const auto source_of = [&](int round, int page) {
+      return head + static_cast<int64_t>(page) * page_numbers + (first_row + round * kRoundRows) % static_cast<int>(kPageSize) * call.head_dim;
+    };
+    if (call.whole_pieces) {
+      constexpr int kAtOnce = kRounds < 4 ? kRounds : 4;
+#pragma unroll 1
+      for (int round = 0; round < kRounds; round += kAtOnce) {
+        int32_t page[kAtOnce];
 #pragma unroll
-    for (int i = 0; i < (kAll + kThreads - 1) / kThreads; ++i) {
-      const int index = i * kThreads + static_cast<int>(threadIdx.x);
-      if (kAll % kThreads != 0 && index >= kAll) break;
-      const int row = index / Rows::kPieces, piece = index % Rows::kPieces;
-      const int key = first + row;
-      const bool visible = key >= task.first_key && key < task.last_key && piece * 8 < call.head_dim;
-      const Number* source = numbers;
-      if (visible) {
-        source += kv_index(pages[key / kPageSize], kv_head, key % kPageSize, piece * 8, call.num_kv_heads, call.head_dim);
-      }
-      Number* target = to + Rows::at(row, piece);
-      if (call.whole_pieces) {
-        cp_async_16(target, source, visible);
-      } else {
-        for (int j = 0; j < 8; ++j) {
-          const bool exists = visible && piece * 8 + j < call.head_dim;
-          reinterpret_cast<uint16_t*>(target)[j] = exists ? reinterpret_cast<const uint16_t*>(source)[j] : 0;
+        for (int i = 0; i < kAtOnce; ++i) page[i] = page_of(round + i);
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+          cp_async_16(to + Rows::at(first_row + (round + i) * kRoundRows, piece), source_of(round + i, page[i]), visible(round + i));
         }
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int i = 0; i < kRounds; ++i) {
+      const Number* source = source_of(i, page_of(i));
+#pragma unroll 1
+      for (int j = 0; j < 8; ++j) {
+        const bool exists = visible(i) && piece * 8 + j < call.head_dim;
+        reinterpret_cast<uint16_t*>(to + Rows::at(first_row + i * kRoundRows, piece))[j] =
+            exists ? reinterpret_cast<const uint16_t*>(source)[j] : 0;
       }
     }
   }
@@ -191,7 +236,7 @@ struct Tile {
     }
   }
 
-  // Scores → exponents of 2, -inf where a pair does not see the key. first: the block's first key; masked: some pair does not see some key.
+  // Scores → exponents of 2, -inf where a pair does not see the key. first: the step's first key; masked: some pair does not see some key.
   __device__ __forceinline__ void apply_rule(float (&scores)[kKeyTiles][4], int first, bool masked) const {
     constexpr float kLog2e = 1.44269504f;
     const Sight* sight = sights + row_warp * 16 + lane / 4;  // and 8 behind it
@@ -235,7 +280,7 @@ struct Tile {
     }
   }
 
-  // The weights of keys 16 k .. 16 k + 15 of a block as A of mma. own: what the thread computed, if its warp has the weights of all keys.
+  // The weights of keys 16 k .. 16 k + 15 of a step as A of mma. own: what the thread computed, if its warp has the weights of all keys.
   __device__ __forceinline__ void load_weights(uint32_t (&a)[4], const uint32_t (&own)[kKeyTiles][2], int k) const {
     if constexpr (kColumnWarps == 1) {
       a[0] = own[2 * k][0];
@@ -247,9 +292,9 @@ struct Tile {
     }
   }
 
-  // Values of keys 16 k .. 16 k + 15 of a block as B of two mma: of the dims 0-7 and 8-15 of the warp's j-th tile.
-  __device__ __forceinline__ void load_values(uint32_t (&b)[4], const Number* block, int k, int j) const {
-    ldmatrix_x4_trans(b, block + Rows::at(k * 16 + lane % 16, 2 * (column_warp + j * kColumnWarps) + lane / 16));
+  // Values of keys 16 k .. 16 k + 15 of a step as B of two mma: of the dims 0-7 and 8-15 of the warp's j-th tile.
+  __device__ __forceinline__ void load_values(uint32_t (&b)[4], const Number* step, int k, int j) const {
+    ldmatrix_x4_trans(b, step + Rows::at(k * 16 + lane % 16, 2 * (column_warp + j * kColumnWarps) + lane / 16));
   }
 
   // Whether the warp has a j-th tile of dims.
@@ -257,13 +302,14 @@ struct Tile {
     return kHeadDim / 16 % kColumnWarps == 0 || column_warp + j * kColumnWarps < kHeadDim / 16;
   }
 
-  // sums += weights * values of a block.
-  __device__ __forceinline__ void multiply_values(Sums& sums, const uint32_t (&own)[kKeyTiles][2], const Number* block) const {
+  // sums += weights * values of a step's block.
+  __device__ __forceinline__ void multiply_values(Sums& sums, const uint32_t (&own)[kKeyTiles][2], const Number* step, int block) const {
     const uint32_t one = pack_pair<Number>(1, 1);
     const uint32_t ones[2] = {one, one};
     float total[4] = {sums.total[0], 0, sums.total[1], 0};
 #pragma unroll
-    for (int k = 0; k < kKeys / 16; ++k) {
+    for (int i = 0; i < kKeys / 16; ++i) {
+      const int k = block * (kKeys / 16) + i;
       uint32_t a[4];
       load_weights(a, own, k);
       mma_m16n8k16<Number>(total, a, ones);
@@ -271,7 +317,7 @@ struct Tile {
       for (int j = 0; j < kDimTiles; ++j) {
         if (!has_dims(j)) break;
         uint32_t b[4];
-        load_values(b, block, k, j);
+        load_values(b, step, k, j);
         const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
         mma_m16n8k16<Number>(sums.values[j][0], a, low);
         mma_m16n8k16<Number>(sums.values[j][1], a, high);
@@ -281,25 +327,27 @@ struct Tile {
     sums.total[1] = total[2];
   }
 
-  // Whether an infinity or NaN is among the warp's part of a block's values.
-  __device__ __forceinline__ bool has_special(const Number* block) const {
-    constexpr uint32_t kExponent = std::is_same<Number, __half>::value ? 0x7c00u : 0x7f80u;
-    bool found = false;
+  // Whether an infinity or NaN is among the warp's part of a block's values: a number whose exponent is all ones carries into its sign.
+  __device__ __forceinline__ bool has_special(const Number* step, int block) const {
+    constexpr bool kIsHalf = std::is_same<Number, __half>::value;
+    constexpr uint32_t kExponents = kIsHalf ? 0x7c007c00u : 0x7f807f80u, kLowest = kIsHalf ? 0x04000400u : 0x00800080u;
+    uint32_t carries = 0;
 #pragma unroll 1
-    for (int k = 0; k < kKeys / 16; ++k) {
-      for (int j = 0; j < kDimTiles && has_dims(j); ++j) {
-        uint32_t b[4];
-        load_values(b, block, k, j);
+    for (int j = 0; j < kDimTiles && has_dims(j); ++j) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) found = found || (b[i] & kExponent) == kExponent || (b[i] >> 16 & kExponent) == kExponent;
+      for (int i = 0; i < kKeys / 16; ++i) {
+        uint32_t b[4];
+        load_values(b, step, block * (kKeys / 16) + i, j);
+#pragma unroll
+        for (int r = 0; r < 4; ++r) carries |= (b[r] & kExponents) + kLowest;
       }
     }
-    return __any_sync(0xffffffffu, found);
+    return __any_sync(0xffffffffu, (carries & 0x80008000u) != 0);
   }
 
   // multiply_values for a block in which some pair does not see some key whose value is not finite: 0 * infinity is not 0. One mma a pair,
   // without the keys that it does not see, of which its row of D is kept. So rare that speed does not matter: the copies lie in memory.
-  __device__ __forceinline__ void multiply_seen_values(Sums& sums, const uint32_t (&own)[kKeyTiles][2], const Number* block,
+  __device__ __forceinline__ void multiply_seen_values(Sums& sums, const uint32_t (&own)[kKeyTiles][2], const Number* step, int block,
                                                        int first) const {
     const uint32_t one = pack_pair<Number>(1, 1);
     const uint32_t ones[2] = {one, one};
@@ -307,7 +355,7 @@ struct Tile {
     uint32_t a[kKeys / 16][4];
     float d[2 * kDimTiles][4];
 #pragma unroll
-    for (int k = 0; k < kKeys / 16; ++k) load_weights(a[k], own, k);
+    for (int k = 0; k < kKeys / 16; ++k) load_weights(a[k], own, block * (kKeys / 16) + k);
 #pragma unroll
     for (int n = 0; n < 2 * kDimTiles; ++n) {
 #pragma unroll
@@ -319,7 +367,7 @@ struct Tile {
 #pragma unroll 1
       for (int n = 0; n < 2 * kDimTiles && has_dims(n / 2); ++n) {
         uint32_t b[4];
-        load_values(b, block, k, n / 2);
+        load_values(b, step, block * (kKeys / 16) + k, n / 2);
         float result[4] = {d[n][0], d[n][1], d[n][2], d[n][3]};
 #pragma unroll 1
         for (int row = 0; row < 16; ++row) {
@@ -328,7 +376,7 @@ struct Tile {
             return (key >= sight.first_key && key < sight.last_key ? two & 0xffffu : 0) |
                    (key + 1 >= sight.first_key && key + 1 < sight.last_key ? two & 0xffff0000u : 0);
           };
-          const int key = first + k * 16 + 2 * (lane % 4);
+          const int key = first + (block * (kKeys / 16) + k) * 16 + 2 * (lane % 4);
           const uint32_t rest[2] = {seen(n % 2 == 0 ? b[0] : b[2], key), seen(n % 2 == 0 ? b[1] : b[3], key + 8)};
           float sum[4] = {d[n][0], d[n][1], d[n][2], d[n][3]};
           mma_m16n8k16<Number>(sum, a[k], rest);
@@ -410,9 +458,15 @@ struct Tile {
 #pragma unroll
       for (int j = 0; j < kDimTiles; ++j) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int dim = first + j * kColumnWarps * 16 + i / 2 * 8 + i % 2;
-          if (dim < call.head_dim) to[dim] = sums.values[j][i / 2][2 * r + i % 2] * factor;
+        for (int i = 0; i < 2; ++i) {
+          const int dim = first + j * kColumnWarps * 16 + i * 8;
+          const float low = sums.values[j][i][2 * r] * factor, high = sums.values[j][i][2 * r + 1] * factor;
+          if (call.whole_pieces) {
+            if (dim < call.head_dim) *reinterpret_cast<float2*>(to + dim) = make_float2(low, high);
+          } else {
+            if (dim < call.head_dim) to[dim] = low;
+            if (dim + 1 < call.head_dim) to[dim + 1] = high;
+          }
         }
       }
     }
@@ -430,61 +484,79 @@ struct Tile {
     __syncthreads();
     if (!*is_last) return;
     __threadfence();
-    for (int index = static_cast<int>(threadIdx.x); index < task.num_pairs * call.head_dim; index += kThreads) {
-      const int pair = index / call.head_dim, dim = index % call.head_dim;
-      float top = -INFINITY, total = 0, number = 0;
-#pragma unroll 4
+    const int fours = (call.head_dim + 3) / 4;
+    const int64_t split_numbers = static_cast<int64_t>(task.num_pairs) * call.num_kv_heads * call.partial_stride;
+    int thread = static_cast<int>(threadIdx.x);
+    forget(thread, kThreads);
+    for (int index = thread; index < task.num_pairs * fours; index += kThreads) {
+      const int pair = index / fours, first = index % fours * 4;
+      const float* from = partial(0, pair);
+      float top = -INFINITY, total = 0, numbers[4] = {0, 0, 0, 0};
+#pragma unroll 2
       for (int split = 0; split < task.num_splits; ++split) {
-        const float* from = partial(split, pair);  // other blocks wrote it: past the first-level cache
-        const MergeFactors factors(top, __ldcg(from));
+        const float4 header = __ldcg(reinterpret_cast<const float4*>(from));  // other blocks wrote it: past the first-level cache
+        const float4 part = __ldcg(reinterpret_cast<const float4*>(from + kPartialHeader + first));
+        from += split_numbers;
+        const MergeFactors factors(top, header.x);
         top = factors.top;
-        total = factors.merged(total, __ldcg(from + 1));
-        number = factors.merged(number, __ldcg(from + kPartialHeader + dim));
+        total = factors.merged(total, header.y);
+        numbers[0] = factors.merged(numbers[0], part.x);
+        numbers[1] = factors.merged(numbers[1], part.y);
+        numbers[2] = factors.merged(numbers[2], part.z);
+        numbers[3] = factors.merged(numbers[3], part.w);
       }
-      output(pair)[dim] = number * (1 / total);
+      float* to = output(pair);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (first + i < call.head_dim) to[first + i] = numbers[i] * (1 / total);
+      }
     }
   }
 
   __device__ __forceinline__ void run() {
-    load_queries();
-    const int first_block = task.first_key / kKeys;
-    const int last_block = (task.last_key + kKeys - 1) / kKeys;
-    // Copies come in one order: keys, values, keys, values, …; kStages blocks of keys and kStages - 1 of values before the first is used.
-    const auto request_keys = [&](int block) {
-      if (block < last_block) request(keys + block % kStages * kStageNumbers, call.keys, block * kKeys);
+    const int first_key = task.first_key, last_key = task.last_key;
+    const int first_step = first_key / kStepKeys;
+    const int last_step = (last_key + kStepKeys - 1) / kStepKeys;
+    // Copies come in one order: keys, values, keys, values, …
+    const auto request_keys = [&](int step) {
+      if (step < last_step) request(keys + step % kStages * kStageNumbers, call.keys, step * kStepKeys);
       cp_async_commit();
     };
-    const auto request_values = [&](int block) {
-      if (block < last_block) request(values + block % kStages * kStageNumbers, call.values, block * kKeys);
+    const auto request_values = [&](int step) {
+      if (step < last_step) request(values + step % kStages * kStageNumbers, call.values, step * kStepKeys);
       cp_async_commit();
     };
-    request_keys(first_block);
 #pragma unroll
-    for (int i = 1; i < kStages; ++i) {
-      request_values(first_block + i - 1);
-      request_keys(first_block + i);
+    for (int i = 0; i < kStages; ++i) {
+      request_keys(first_step + i);
+      request_values(first_step + i);
     }
+    load_queries();
 
     Sums all, split;
     clear(all);
     clear(split);
-    for (int block = first_block; block < last_block; ++block) {
-      forget_lane();
-      const int first = block * kKeys;
-      cp_async_wait<2 * kStages - 2>();
-      __syncthreads();  // the keys are there for all; all are done with the block before
-      request_values(block + kStages - 1);
+    for (int step = first_step; step < last_step; ++step) {
+      forget(lane, 32);
+      const int first = step * kStepKeys;
+      if (step > first_step) {
+        __syncthreads();  // all are done with the values of the step before
+        request_values(step - 1 + kStages);
+      }
+      cp_async_wait<2 * kStages - 1>();
+      __syncthreads();  // the keys are there for all
 
       // Of the warp's 16 pairs: pair 0 sees least of what lies ahead, pair 15 least of what lies behind.
       const Sight* lowest = sights + row_warp * 16;
       const Sight* highest = lowest + 15;
-      const bool active = row_warp * 16 < task.num_pairs && first < highest->last_key && first + kKeys > lowest->first_key;
-      const bool masked = first < highest->first_key || first + kKeys > lowest->last_key;
+      const bool active = row_warp * 16 < task.num_pairs && first < highest->last_key && first + kStepKeys > lowest->first_key;
+      const int warp_first = first + column_warp * kWarpKeys;
       float scores[kKeyTiles][4];
       float top[2] = {-INFINITY, -INFINITY};
-      if (active) {
-        multiply_keys(scores, keys + block % kStages * kStageNumbers);
-        apply_rule(scores, first, masked);
+      const bool has_keys = active && (kStepBlocks == 1 || (warp_first < last_key && warp_first + kWarpKeys > first_key));
+      if (has_keys) {
+        multiply_keys(scores, keys + step % kStages * kStageNumbers);
+        apply_rule(scores, first, warp_first < highest->first_key || warp_first + kWarpKeys > lowest->last_key);
 #pragma unroll
         for (int n = 0; n < kKeyTiles; ++n) {
 #pragma unroll
@@ -496,62 +568,83 @@ struct Tile {
           top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
         }
       }
+      const int pair = row_warp * 16 + lane / 4;
       if constexpr (kColumnWarps > 1) {
-        const int pair = row_warp * 16 + lane / 4;
-        if (active && lane % 4 == 0) {
+        if (lane % 4 == 0) {
           maxima[column_warp * kPairs + pair] = top[0];
           maxima[column_warp * kPairs + pair + 8] = top[1];
         }
         __syncthreads();
-        if (active) {
-#pragma unroll
-          for (int warp = 0; warp < kColumnWarps; ++warp) {
-            top[0] = fmaxf(top[0], maxima[warp * kPairs + pair]);
-            top[1] = fmaxf(top[1], maxima[warp * kPairs + pair + 8]);
-          }
-        }
       }
 
       uint32_t own[kKeyTiles][2];  // weights of rows lane / 4 and lane / 4 + 8, two keys each
+      float shrink[kStepBlocks][2];
       if (active) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-          const float before = split.top[r];
-          split.top[r] = fmaxf(before, top[r]);
-          const float base = split.top[r] == -INFINITY ? 0 : split.top[r];
-          const float shrink = exp2_approximate(before - base);
-          split.total[r] *= shrink;
+          float own_base = 0;
 #pragma unroll
-          for (int j = 0; j < kDimTiles; ++j) {
+          for (int block = 0; block < kStepBlocks; ++block) {
+            float block_top = top[r];
+            if constexpr (kColumnWarps > 1) {
+              block_top = maxima[block * kBlockWarps * kPairs + pair + 8 * r];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) split.values[j][i / 2][2 * r + i % 2] *= shrink;
+              for (int warp = 1; warp < kBlockWarps; ++warp) {
+                block_top = fmaxf(block_top, maxima[(block * kBlockWarps + warp) * kPairs + pair + 8 * r]);
+              }
+            }
+            const float before = split.top[r];
+            split.top[r] = fmaxf(before, block_top);
+            const float base = split.top[r] == -INFINITY ? 0 : split.top[r];
+            shrink[block][r] = exp2_approximate(before - base);
+            if (block == column_warp / kBlockWarps) own_base = base;
           }
 #pragma unroll
           for (int n = 0; n < kKeyTiles; ++n) {
-            own[n][r] = pack_pair<Number>(exp2_approximate(scores[n][2 * r] - base), exp2_approximate(scores[n][2 * r + 1] - base));
+            own[n][r] = has_keys ? pack_pair<Number>(exp2_approximate(scores[n][2 * r] - own_base),
+                                                     exp2_approximate(scores[n][2 * r + 1] - own_base))
+                                 : 0;
             if constexpr (kColumnWarps > 1) {
-              const int pair = row_warp * 16 + lane / 4 + 8 * r;
               const int piece = column_warp * kKeyTiles + n;
-              *reinterpret_cast<uint32_t*>(weights + WeightRows::at(pair, piece) + 2 * (lane % 4)) = own[n][r];
+              *reinterpret_cast<uint32_t*>(weights + WeightRows::at(pair + 8 * r, piece) + 2 * (lane % 4)) = own[n][r];
             }
           }
         }
       }
 
-      forget_lane();
+      forget(lane, 32);
       cp_async_wait<2 * kStages - 2>();
       __syncthreads();  // the values are there for all, and the weights; all are done with the keys
-      request_keys(block + kStages);
+      request_keys(step + kStages);
       if (active) {
-        const Number* block_values = values + block % kStages * kStageNumbers;
-        if (masked && has_special(block_values)) {
-          multiply_seen_values(split, own, block_values, first);
-        } else {
-          multiply_values(split, own, block_values);
+        const Number* step_values = values + step % kStages * kStageNumbers;
+#pragma unroll 1
+        for (int block = 0; block < kStepBlocks; ++block) {
+          const int block_first = first + block * kKeys;
+          if (kStepBlocks > 1 && block_first >= last_key) break;
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            float factor = shrink[0][r];
+#pragma unroll
+            for (int i = 1; i < kStepBlocks; ++i) factor = block == i ? shrink[i][r] : factor;
+            split.total[r] *= factor;
+#pragma unroll
+            for (int j = 0; j < kDimTiles; ++j) {
+#pragma unroll
+              for (int i = 0; i < 4; ++i) split.values[j][i / 2][2 * r + i % 2] *= factor;
+            }
+          }
+          // Values that some pair does not see and that are not zeros, as those are which the task does not see.
+          const bool unseen = max(block_first, first_key) < highest->first_key || min(block_first + kKeys, last_key) > lowest->last_key;
+          if (unseen && has_special(step_values, block)) {
+            multiply_seen_values(split, own, step_values, block, first);
+          } else {
+            multiply_values(split, own, step_values, block);
+          }
         }
       }
 
-      if ((first + kKeys) % kSplitKeys == 0 || block + 1 == last_block) {
+      if ((first + kStepKeys) % kSplitKeys == 0 || step + 1 == last_step) {
         merge(all, split);
         clear(split);
       }
@@ -563,15 +656,15 @@ struct Tile {
   }
 };
 
-template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStages, int kBlocks>
-__global__ void __launch_bounds__(32 * kRowWarps * kColumnWarps, kBlocks) attend_tiles(const AttentionCall call, bool wide) {
+// blockIdx.x: the key/value head; blockIdx.y: the first task. So the longest tasks of all heads start first.
+template <class Tiles, int kBlocks>
+__global__ void __launch_bounds__(Tiles::kThreads, kBlocks) attend_tiles(const AttentionCall call, bool wide) {
   wait_for_previous_kernel();
-  using Tiles = Tile<Number, kHeadDim, kRowWarps, kColumnWarps, kStages>;
   const PlanHeader plan = *call.plan;
   const AttentionTask* tasks = plan.tasks + (wide ? plan.num_narrow : 0);
   const int num_tasks = wide ? plan.num_wide : plan.num_narrow;
-  for (int task = static_cast<int>(blockIdx.x); task < num_tasks; task += static_cast<int>(gridDim.x)) {
-    Tiles(call, tasks[task], static_cast<int>(blockIdx.y)).run();
+  for (int task = static_cast<int>(blockIdx.y); task < num_tasks; task += static_cast<int>(gridDim.y)) {
+    Tiles(call, tasks[task], static_cast<int>(blockIdx.x)).run();
   }
 }
 

@@ -1,11 +1,11 @@
 // What one GPU can do, and how near linear comes to it.
 //
-//   kernels [--bytes N] [--size N] [--tokens 1,8,...] [--models N] [--rows DIVISOR]
+//   kernels [--bytes N] [--size N] [--tokens 1,8,...] [--models N] [--rows DIVISOR] [--only linear|attention]
 //
 // Prints the rate of reading N bytes (4 GiB) and of multiplying matrices of N x N (8192), then for the weights of five models the time of
 // linear and its fraction of the floor max(bytes of the weight / rate of reading, operations / rate of multiplying), both as measured. A
-// table for linear as --deterministic runs it, and one with cuBLASLt where it is. For a quick look: the first models, and a part of the
-// weights' rows.
+// table for linear as --deterministic runs it, and one with cuBLASLt where it is. And for the heads of these models the time of attention,
+// of decode steps and of prompts, with the bytes of the keys and values. For a quick look: the first models, and a part of the weights' rows.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -13,9 +13,12 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
+#include "cuda/attention.h"
 #include "cuda/launch.h"
 #include "cuda/linear.h"
 #include "cuda/memory.h"
@@ -121,12 +124,13 @@ struct Model {
   const char* name;
   int64_t hidden;
   int64_t vocab;
+  int64_t num_heads;
 };
-constexpr Model kModels[] = {{"Pythia-410M", 1024, 50304},
-                             {"Pythia-1.4B", 2048, 50304},
-                             {"Pythia-6.9B", 4096, 50432},
-                             {"GPT-J-6B", 4096, 50400},
-                             {"GPT-NeoX-20B", 6144, 50432}};
+constexpr Model kModels[] = {{"Pythia-410M", 1024, 50304, 16},
+                             {"Pythia-1.4B", 2048, 50304, 16},
+                             {"Pythia-6.9B", 4096, 50432, 32},
+                             {"GPT-J-6B", 4096, 50400, 16},
+                             {"GPT-NeoX-20B", 6144, 50432, 64}};
 
 struct Settings {
   int64_t bytes = int64_t{4} << 30;
@@ -134,6 +138,7 @@ struct Settings {
   int64_t models = static_cast<int64_t>(std::size(kModels));
   int64_t divisor = 1;
   std::vector<int64_t> tokens = {1, 8, 32, 64, 128, 512, 2048};
+  std::string only;  // empty: all
 };
 
 Settings read_settings(int argc, char** argv) {
@@ -141,6 +146,11 @@ Settings read_settings(int argc, char** argv) {
   for (int i = 1; i < argc; i += 2) {
     const std::string name = argv[i];
     check(i + 1 < argc, name, ": expected a value behind it");
+    if (name == "--only") {
+      settings.only = argv[i + 1];
+      check(settings.only == "linear" || settings.only == "attention", "--only: expected linear or attention, got ", settings.only);
+      continue;
+    }
     char* rest = argv[i + 1];
     std::vector<int64_t> numbers;
     do {
@@ -152,7 +162,7 @@ Settings read_settings(int argc, char** argv) {
     else if (name == "--models") settings.models = std::min(settings.models, numbers[0]);
     else if (name == "--rows") settings.divisor = numbers[0];
     else if (name == "--tokens") settings.tokens = numbers;
-    else fail(name, ": expected --bytes, --size, --tokens, --models or --rows");
+    else fail(name, ": expected --bytes, --size, --tokens, --models, --rows or --only");
   }
   return settings;
 }
@@ -214,6 +224,120 @@ void print_linear(const Timer& timer, const Settings& settings, Linear& linear, 
       std::printf("\n");
       std::fflush(stdout);
     }
+  }
+}
+
+// `rows` last rows of each of `sequences` sequences of `context` tokens, whose keys and values lie in pages in random order.
+class AttentionCase {
+ public:
+  AttentionCase(const Timer& timer, const Model& model, int64_t multiprocessors, int64_t sequences, int64_t rows, int64_t context)
+      : heads_{model.num_heads, model.num_heads, model.hidden / model.num_heads, 0}, attention_(timer.stream(), multiprocessors),
+        block_(timer.stream()), num_pages_(sequences * ceil_div(context, kPageSize)) {
+    const int64_t max_pages = ceil_div(context, kPageSize);
+    std::vector<int32_t> pages(static_cast<size_t>(num_pages_));
+    std::iota(pages.begin(), pages.end(), 0);
+    std::shuffle(pages.begin(), pages.end(), std::mt19937());
+    for (int64_t s = 0; s < sequences; ++s) {
+      for (int64_t i = 0; i < rows; ++i) {
+        host_positions_.push_back(static_cast<int32_t>(context - rows + i));
+        host_sequences_.push_back(static_cast<int32_t>(s));
+      }
+    }
+    const auto num_rows = static_cast<int64_t>(host_positions_.size());
+    rows_.positions = {upload(positions_, host_positions_), num_rows};
+    rows_.sequences = {upload(sequences_, host_sequences_), num_rows};
+    rows_.page_table = {upload(pages_, pages), sequences, max_pages};
+    rows_.host_positions = host_positions_.data();
+    rows_.host_sequences = host_sequences_.data();
+    ScratchLimits limits{};
+    limits.rows = num_rows;
+    limits.sequences = sequences;
+    limits.context = max_pages * kPageSize;
+    limits.num_heads = heads_.num_heads;
+    limits.head_dim = heads_.head_dim;
+    limits.plans = 1;
+    attention_.reserve(limits);
+    block_.reserve(attention_.block_bytes(limits));
+    block_.begin();
+    attention_.begin_block(block_);
+    rule_.scale = 0.1f;
+    attention_.plan(rows_, heads_, rule_, block_);
+    block_.send();
+    check(cudaStreamSynchronize(timer.stream()), "a plan");
+  }
+
+  // Of keys and values together.
+  int64_t layer_numbers() const { return 2 * num_pages_ * kPageSize * heads_.kv_size(); }
+  HeadLayout heads() const { return heads_; }
+
+  // kv: keys, then values, of all pages.
+  void run(float* out, const float* qkv, uint16_t* kv) {
+    const int64_t rows = rows_.positions.size;
+    attention_.run({out, rows, heads_.query_size()}, {qkv, rows, heads_.qkv_size()},
+                   {kv, kv + layer_numbers() / 2, DType::float16, num_pages_}, rows_, heads_, rule_);
+  }
+
+ private:
+  static int32_t* upload(DeviceScratch& memory, const std::vector<int32_t>& numbers) {
+    int32_t* device = memory.reserve<int32_t>(static_cast<int64_t>(numbers.size()));
+    check(cudaMemcpy(device, numbers.data(), numbers.size() * sizeof(int32_t), cudaMemcpyHostToDevice), "a list");
+    return device;
+  }
+
+  HeadLayout heads_;
+  Attention attention_;
+  StepBlock block_;
+  int64_t num_pages_;
+  std::vector<int32_t> host_positions_, host_sequences_;
+  DeviceScratch positions_, sequences_, pages_;
+  AttentionRows rows_;
+  AttentionRule rule_{};
+};
+
+// pool: where the keys and values are, of as many layers as have room, so that no cache holds them.
+void print_attention(const Timer& timer, const Settings& settings, int64_t multiprocessors, uint16_t* pool, int64_t pool_numbers,
+                     const Rates& rates) {
+  struct Shape {
+    int64_t sequences, rows, context;
+  };
+  const Shape shapes[] = {{1, 1, 256},   {8, 1, 256},    {32, 1, 256},    {128, 1, 256},   {1, 1, 1024},    {8, 1, 1024},
+                          {32, 1, 1024}, {128, 1, 1024}, {1, 512, 512}, {1, 2048, 2048}};
+  DeviceScratch qkv_memory, out_memory;
+  std::printf("\nattention, float16 pages: microseconds (fraction of the floor) by sequences x rows each of tokens\n%-13s %-9s", "", "");
+  for (const Shape& shape : shapes) {
+    char name[40];
+    std::snprintf(name, sizeof name, "%lld x %lld of %lld", static_cast<long long>(shape.sequences), static_cast<long long>(shape.rows),
+                  static_cast<long long>(shape.context));
+    std::printf(" %16s", name);
+  }
+  std::printf("\n");
+  for (int64_t m = 0; m < settings.models; ++m) {
+    const Model& model = kModels[m];
+    std::printf("%-13s %3lld x %-3lld", model.name, static_cast<long long>(model.num_heads),
+                static_cast<long long>(model.hidden / model.num_heads));
+    for (const Shape& shape : shapes) {
+      AttentionCase one(timer, model, multiprocessors, shape.sequences, shape.rows, shape.context);
+      const int64_t layers = pool_numbers / one.layer_numbers();
+      if (layers == 0) {
+        std::printf(" %16s", "no room");
+        continue;
+      }
+      const HeadLayout heads = one.heads();
+      const int64_t rows = shape.sequences * shape.rows, qkv_numbers = rows * heads.qkv_size();
+      float* qkv = qkv_memory.reserve<float>(qkv_numbers);
+      check(cudaMemsetAsync(qkv, 0, static_cast<size_t>(qkv_numbers) * sizeof(float), timer.stream()), "queries");
+      const int64_t random_numbers = std::min(qkv_numbers, pool_numbers);
+      launch(widen_kernel, blocks_for(random_numbers), dim3(kThreads), 0, timer.stream(), qkv, static_cast<const uint16_t*>(pool), random_numbers);
+      float* out = out_memory.reserve<float>(rows * heads.query_size());
+      const double keys = static_cast<double>(shape.context) - 0.5 * static_cast<double>(shape.rows - 1);  // that a row sees
+      const double operations = 4.0 * static_cast<double>(rows * model.hidden) * keys;
+      const double floor = std::max(2.0 * static_cast<double>(one.layer_numbers()) / rates.bytes, operations / rates.operations);
+      const int calls = static_cast<int>(std::clamp(1e-3 / floor, 1.0, 50.0));
+      const double seconds = timer.seconds(calls, [&](int call) { one.run(out, qkv, pool + call % layers * one.layer_numbers()); });
+      std::printf(" %9.1f (%3.0f%%)", seconds * 1e6, 100 * floor / seconds);
+    }
+    std::printf("\n");
+    std::fflush(stdout);
   }
 }
 
@@ -279,6 +403,14 @@ void run(const Settings& settings) {
   } else {
     std::printf("; no cuBLASLt here\n");
   }
+  if (settings.only != "linear") {
+    DeviceScratch pages;
+    const int64_t numbers = settings.bytes / 2;
+    uint16_t* kv = pages.reserve<uint16_t>(numbers);
+    launch(fill_kernel, blocks_for(numbers), dim3(kThreads), 0, timer.stream(), kv, numbers, DType::float16);
+    print_attention(timer, settings, properties.multiProcessorCount, kv, numbers, rates);
+  }
+  if (settings.only == "attention") return;
   print_linear(timer, settings, own, pool, x, out, rates, "own kernels (--deterministic)");
   if (fastest.has_library()) print_linear(timer, settings, fastest, pool, x, out, rates, "cuBLASLt above 64 tokens");
 }

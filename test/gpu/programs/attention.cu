@@ -262,10 +262,10 @@ void check_bits(const Case& c, const std::vector<float>& whole, const std::strin
   };
   for (int64_t first = 0; first < c.num_rows();) {
     const int64_t last = std::min(c.num_rows(), first + 1 + below(60));
-    expect_same(first, last, below(2) == 0 ? 1 : 1000);
+    expect_same(first, last, below(2) == 0 ? 0 : 1000);
     first = last;
   }
-  for (int64_t t = below(16); t < c.num_rows(); t += 1 + below(40)) expect_same(t, t + 1, below(2) == 0 ? 1 : 1000);
+  for (int64_t t = below(16); t < c.num_rows(); t += 1 + below(40)) expect_same(t, t + 1, below(2) == 0 ? 0 : 1000);
 }
 
 void test_shapes() {
@@ -286,20 +286,20 @@ void test_shapes() {
 // Several splits, cut and whole.
 void test_long() {
   for (const HeadLayout heads : {heads_of(2, 1, 64), heads_of(1, 1, 256), heads_of(18, 1, 32)}) {
-    const Case c(heads, DType::float16, {600, 3, 512});
+    const Case c(heads, DType::float16, {780, 3, 512});
     const auto alone = [&](int64_t t, int64_t multiprocessors) { return c.run({t}, multiprocessors); };
-    const std::vector<int64_t> rows = {599, 602, 1114};
+    const std::vector<int64_t> rows = {779, 782, 1294};
     const std::vector<float> decode = c.run(rows);
     for (size_t i = 0; i < rows.size(); ++i) {
       const float* row = c.row(decode, static_cast<int64_t>(i));
       expect(c.agrees(rows[i], row), "long, " + c.name());
-      expect(c.same_bits(alone(rows[i], 1).data(), row, 1), "long: whole tiles, " + c.name());
+      expect(c.same_bits(alone(rows[i], 0).data(), row, 1), "long: whole tiles, " + c.name());
       expect(c.same_bits(alone(rows[i], 1000).data(), row, 1), "long: cut tiles, " + c.name());
     }
-    const std::vector<float> chunk = c.run_range(540, 600);
+    const std::vector<float> chunk = c.run_range(720, 780);
     expect(c.same_bits(c.row(chunk, 59), c.row(decode, 0), 1), "long: prefill and decode, " + c.name());
-    expect(c.same_bits(c.run_range(550, 600, 1000).data(), c.row(chunk, 10), 50), "long: cut prefill tiles, " + c.name());
-    expect(c.agrees(555, c.row(chunk, 15)), "long: prefill, " + c.name());
+    expect(c.same_bits(c.run_range(730, 780, 1000).data(), c.row(chunk, 10), 50), "long: cut prefill tiles, " + c.name());
+    expect(c.agrees(735, c.row(chunk, 15)), "long: prefill, " + c.name());
   }
 }
 
