@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "cuda/elementwise.h"
+#include "cuda/hopper.h"
 
 namespace parley {
 namespace cuda {
@@ -39,17 +40,18 @@ int64_t rounded_bytes(int64_t rows, int64_t cols) { return packed_weight_bytes(r
 }  // namespace
 
 Linear::Linear(cudaStream_t stream, int64_t num_multiprocessors, bool deterministic)
-    : stream_(stream), num_multiprocessors_(num_multiprocessors), library_(deterministic ? nullptr : CublasLt::open()) {
-  const int64_t blocks = max_split_blocks(num_multiprocessors);
-  partials_.reserve<float>(blocks * kMaxTileNumbers);
-  check(cudaMemsetAsync(arrivals_.reserve<unsigned>(blocks), 0, static_cast<size_t>(blocks) * sizeof(unsigned), stream),
+    : stream_(stream), num_multiprocessors_(num_multiprocessors), hopper_(runs_hopper_kernels()), library_(deterministic ? nullptr : CublasLt::open()) {
+  const int64_t blocks = max_split_blocks(num_multiprocessors), arrivals = std::max(blocks, hopper_ ? kMostHopperArrivals : 0);
+  partials_.reserve<float>(std::max(blocks * kMaxTileNumbers, hopper_ ? hopper_part_numbers(num_multiprocessors) : 0));
+  check(cudaMemsetAsync(arrivals_.reserve<unsigned>(arrivals), 0, static_cast<size_t>(arrivals) * sizeof(unsigned), stream),
         "counters of linear");
   if (library_) library_workspace_.reserve<char>(CublasLt::kWorkspaceBytes);
 }
 
 int64_t Linear::scratch_bytes(const ScratchLimits& limits) const {
-  const int64_t rounded = std::max(rounded_bytes(limits.rows, limits.cols),
-                                   rounded_bytes(limits.expert_rows, std::max(limits.expert_hidden, limits.expert_size)));
+  int64_t rounded = std::max(rounded_bytes(limits.rows, limits.cols),
+                             rounded_bytes(limits.expert_rows, std::max(limits.expert_hidden, limits.expert_size)));
+  if (hopper_) rounded = std::max(rounded, rounded_bytes(std::min(limits.rows, kMostHopperTokens), limits.pass_cols));
   return checked_add(rounded, partials_.bytes() + arrivals_.bytes() + library_workspace_.bytes());
 }
 
@@ -76,7 +78,7 @@ void Linear::run(Span<const Product> products) {
     call.x_stride = x.stride;
     if (weight.dtype == DType::float32) {
       linear_float32(stream_, call, OneWeight(), ceil_div(x.rows, kFloat32Tokens));
-    } else if (x.rows <= kFewTokens) {
+    } else if (hopper_ ? !library_ || x.rows < kFewestLibraryTokens : x.rows <= kFewTokens) {
       calls[num_calls++] = call;
     } else {
       if (x.data != last_x.data || x.cols != last_x.cols) last_rounded = rounded(x, weight.dtype);
@@ -85,7 +87,60 @@ void Linear::run(Span<const Product> products) {
       run_many(product, call);
     }
   }
-  if (num_calls > 0) linear_few(stream_, {calls, num_calls}, num_multiprocessors_);
+  if (num_calls == 0) return;
+  if (hopper_) {
+    run_hopper({calls, num_calls});
+  } else {
+    linear_few(stream_, {calls, num_calls}, num_multiprocessors_);
+  }
+}
+
+// x of the calls is float32.
+void Linear::run_hopper(Span<const LinearCall> calls) {
+  const HopperScratch scratch{partials_.reserve<float4>(0), partials_.bytes() / static_cast<int64_t>(sizeof(float)), arrivals_.reserve<unsigned>(0)};
+  for (int64_t begin = 0, end; begin < calls.size; begin = end) {
+    const LinearCall& first = calls[begin];
+    end = begin + 1;
+    while (end < calls.size && calls[end].dtype == first.dtype && calls[end].tokens == first.tokens) ++end;
+    for (int32_t token = 0; token < first.tokens; token += kMostHopperTokens) {
+      LinearCall pass[kMaxProducts];
+      for (int64_t i = begin; i < end; ++i) {
+        LinearCall& call = pass[i - begin] = calls[i];
+        call.tokens = std::min(first.tokens - token, static_cast<int32_t>(kMostHopperTokens));
+        call.x = static_cast<const float*>(call.x) + token * call.x_stride;
+        call.out += token * call.out_stride;
+      }
+      if (pass[0].tokens >= kFewestRoundedTokens) round_inputs({pass, end - begin});
+      linear_hopper_few(stream_, {pass, end - begin}, scratch, num_multiprocessors_);
+    }
+  }
+}
+
+// Each x once.
+void Linear::round_inputs(Span<LinearCall> calls) {
+  const void* inputs[kMaxProducts] = {};
+  int64_t bytes = 0;
+  const auto place = [&](int64_t i) {
+    int64_t first = 0;
+    while (inputs[first] != inputs[i] || calls[first].cols != calls[i].cols) ++first;
+    return first;
+  };
+  for (int64_t i = 0; i < calls.size; ++i) {
+    inputs[i] = calls[i].x;
+    if (place(i) == i) bytes += rounded_bytes(calls[i].tokens, calls[i].cols);
+  }
+  char* next = rounded_.reserve<char>(bytes);
+  for (int64_t i = 0; i < calls.size; ++i) {
+    LinearCall& call = calls[i];
+    const int64_t first = place(i);
+    if (first == i) {
+      round_rows(stream_, next, call.dtype, {static_cast<const float*>(call.x), call.tokens, call.cols, call.x_stride});
+      call.x = next;
+      next += rounded_bytes(call.tokens, call.cols);
+    } else {
+      call.x = calls[first].x;
+    }
+  }
 }
 
 // x of the call is rounded.

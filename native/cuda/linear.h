@@ -38,14 +38,17 @@ class Linear {
 
  private:
   const void* rounded(Matrix<const float> x, DType dtype);
+  void run_hopper(Span<const LinearCall> calls);
+  void round_inputs(Span<LinearCall> calls);
   void run_many(const Product& product, const LinearCall& call);
 
   cudaStream_t stream_;
   int64_t num_multiprocessors_;
+  bool hopper_;  // dense 16-bit weights: linear_hopper_few
   std::unique_ptr<CublasLt> library_;  // null: not used
   DeviceScratch rounded_;               // x in the weights' type
   DeviceScratch partials_;              // sums that blocks share
-  DeviceScratch arrivals_;              // [max_split_blocks] zeros between calls
+  DeviceScratch arrivals_;              // zeros between calls
   DeviceScratch library_workspace_;
 };
 

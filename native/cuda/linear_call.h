@@ -139,6 +139,16 @@ void round_rows(cudaStream_t stream, void* out, DType dtype, Matrix<const float>
 void linear_few(cudaStream_t stream, Span<const LinearCall> calls, int64_t num_multiprocessors);
 void linear_few(cudaStream_t stream, const LinearCall& call, const ExpertWeightList& source, int64_t max_tiles, int64_t num_multiprocessors);
 
+// 16-bit weights, at most kMostHopperTokens tokens, on compute capability 9.0: linear_hopper_few.cu. x is float32 of fewer than
+// kFewestRoundedTokens tokens, rounded of more. The calls of a pass, at most kMaxProducts of one type and with the same number of tokens, are one
+// kernel where the scratch has room for what its blocks leave each other. `arrivals` are zero, and are zero again afterwards.
+struct HopperScratch {
+  float4* parts;
+  int64_t part_numbers;  // at least hopper_part_numbers()
+  unsigned* arrivals;    // [kMostHopperArrivals]
+};
+void linear_hopper_few(cudaStream_t stream, Span<const LinearCall> calls, const HopperScratch& scratch, int64_t num_multiprocessors);
+
 // 16-bit weights: linear_tile.cu. x is rounded. With tile.splits > 1, `partials` has room for max_split_blocks() tiles of
 // kMaxTileNumbers, and `arrivals` as many counters that are zero, and are zero again afterwards.
 template <class Source>

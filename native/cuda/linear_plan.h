@@ -59,5 +59,48 @@ inline int64_t max_split_blocks(int64_t num_multiprocessors) { return num_multip
 // Numbers of the largest tile.
 constexpr int64_t kMaxTileNumbers = 128 * 128;
 
+// How `items` are dealt out to blocks, each a run of neighbours: all have `few`, and those that are left go one by one to the blocks from
+// first_extra on, around. So what is dealt out next can begin with the blocks that have less.
+struct Shares {
+  int32_t few;
+  int32_t first_extra;
+  int32_t at_start;  // blocks 0 .. that have one more, and
+  int32_t behind;    // those from first_extra on
+
+  static Shares of(int64_t items, int64_t blocks, int64_t first_extra) {
+    const int64_t extras = items % blocks, at_start = std::max<int64_t>(0, first_extra + extras - blocks);
+    return {static_cast<int32_t>(items / blocks), static_cast<int32_t>(first_extra), static_cast<int32_t>(at_start),
+            static_cast<int32_t>(extras - at_start)};
+  }
+  // First item of a block; that of the block behind the last is the number of items.
+  constexpr int32_t begin(int32_t block) const {
+    const int32_t later = block > first_extra ? block - first_extra : 0;
+    return block * few + (block < at_start ? block : at_start) + (later < behind ? later : behind);
+  }
+  // Whose an item is.
+  constexpr int32_t block_of(int32_t item) const {
+    int32_t before = at_start * (few + 1);
+    if (item < before) return item / (few + 1);
+    item -= before;
+    before = (first_extra - at_start) * few;
+    if (item < before) return at_start + item / few;
+    item -= before;
+    before = behind * (few + 1);
+    return first_extra + (item < before ? item / (few + 1) : behind + (item - before) / few);
+  }
+};
+
+// Of the kernel for compute capability 9.0: most tokens; the fewest that it wants rounded.
+constexpr int64_t kMostHopperTokens = 64;
+constexpr int64_t kFewestRoundedTokens = 9;
+inline int64_t hopper_tile_tokens(int64_t tokens) { return tokens <= 8 ? 8 : tile_tokens(tokens); }
+
+// Where its blocks leave sums for each other: numbers that two products need at most, regions of a pass, and counters, one a warp of 16 rows.
+inline int64_t hopper_part_numbers(int64_t num_multiprocessors) { return num_multiprocessors * kNumSlices * 128 * kMostHopperTokens * 2; }
+// What it costs when blocks share tiles, in bytes of weights that a multiprocessor could have read meanwhile: measured on an H200.
+inline int64_t sharing_bytes(int64_t tile_tokens) { return (128 + 8 * tile_tokens) * 1024; }
+constexpr int64_t kMostHopperRegions = 2048;
+constexpr int64_t kMostHopperArrivals = kMostHopperRegions * (128 / 16);
+
 }  // namespace cuda
 }  // namespace parley
