@@ -31,6 +31,22 @@ __device__ inline float activate(float x, Activation activation) {
   }
 }
 
+// y = activation(y), all numbers side by side; y itself of other epilogues
+template <int n>
+__device__ inline void activate_all(float (&y)[n], Epilogue epilogue) {
+  const auto each = [&](auto function) {
+#pragma unroll
+    for (float& number : y) number = function(number);
+  };
+  switch (epilogue) {
+    case Epilogue::gelu: return each([](float x) { return gelu(x); });
+    case Epilogue::gelu_tanh: return each([](float x) { return gelu_tanh(x); });
+    case Epilogue::relu: return each([](float x) { return relu(x); });
+    case Epilogue::silu: return each([](float x) { return silu(x); });
+    default: return;
+  }
+}
+
 // *out = y, activation(y) or *out + y
 __device__ inline void finish(float* out, float y, Epilogue epilogue) {
   switch (epilogue) {

@@ -111,7 +111,7 @@ struct Finish {
   template <int kWidth>
   __device__ void at(int64_t row, int64_t col) const {
     Pack<float, kWidth> pack = load_pack<kWidth>(x.row(row) + col);
-    for (int i = 0; i < kWidth; ++i) finish(&pack.numbers[i], pack.numbers[i], epilogue);
+    activate_all(pack.numbers, epilogue);
     store_pack<kWidth>(x.row(row) + col, pack);
   }
 };

@@ -11,7 +11,7 @@ namespace parley {
 namespace cuda {
 namespace {
 
-// Of fewer tokens the weights' traffic is what counts, and linear_tile reads them at the memory's speed.
+// Of fewer tokens the weights' traffic is what counts, and our own kernels read them at the memory's speed.
 constexpr int64_t kFewestLibraryTokens = 65;
 
 // Kernels count rows, columns and 16-byte pieces of a matrix in 32 bits.
@@ -78,7 +78,7 @@ void Linear::run(Span<const Product> products) {
     call.x_stride = x.stride;
     if (weight.dtype == DType::float32) {
       linear_float32(stream_, call, OneWeight(), ceil_div(x.rows, kFloat32Tokens));
-    } else if (hopper_ ? !library_ || x.rows < kFewestLibraryTokens : x.rows <= kFewTokens) {
+    } else if (x.rows <= (hopper_ ? kMostHopperTokens : kFewTokens)) {
       calls[num_calls++] = call;
     } else {
       if (x.data != last_x.data || x.cols != last_x.cols) last_rounded = rounded(x, weight.dtype);
@@ -96,23 +96,15 @@ void Linear::run(Span<const Product> products) {
 }
 
 // x of the calls is float32.
-void Linear::run_hopper(Span<const LinearCall> calls) {
+void Linear::run_hopper(Span<LinearCall> calls) {
   const HopperScratch scratch{partials_.reserve<float4>(0), partials_.bytes() / static_cast<int64_t>(sizeof(float)), arrivals_.reserve<unsigned>(0)};
   for (int64_t begin = 0, end; begin < calls.size; begin = end) {
     const LinearCall& first = calls[begin];
     end = begin + 1;
     while (end < calls.size && calls[end].dtype == first.dtype && calls[end].tokens == first.tokens) ++end;
-    for (int32_t token = 0; token < first.tokens; token += kMostHopperTokens) {
-      LinearCall pass[kMaxProducts];
-      for (int64_t i = begin; i < end; ++i) {
-        LinearCall& call = pass[i - begin] = calls[i];
-        call.tokens = std::min(first.tokens - token, static_cast<int32_t>(kMostHopperTokens));
-        call.x = static_cast<const float*>(call.x) + token * call.x_stride;
-        call.out += token * call.out_stride;
-      }
-      if (pass[0].tokens >= kFewestRoundedTokens) round_inputs({pass, end - begin});
-      linear_hopper_few(stream_, {pass, end - begin}, scratch, num_multiprocessors_);
-    }
+    const Span<LinearCall> pass{calls.data + begin, end - begin};
+    if (first.tokens >= kFewestRoundedTokens) round_inputs(pass);
+    linear_hopper_few(stream_, pass, scratch, num_multiprocessors_);
   }
 }
 
@@ -152,6 +144,7 @@ void Linear::run_many(const Product& product, const LinearCall& call) {
     finish(stream_, out, epilogue);
     return;
   }
+  if (hopper_) return linear_hopper_many(stream_, call, partials_.reserve<float4>(0), num_multiprocessors_);
   const LinearTile tile = plan_linear(weight.rows, x.rows, call.num_slices, num_multiprocessors_);
   linear_tile(stream_, call, OneWeight(), ceil_div(x.rows, tile.tokens), tile, partials_.reserve<float4>(0), arrivals_.reserve<unsigned>(0));
 }

@@ -38,7 +38,7 @@ class Linear {
 
  private:
   const void* rounded(Matrix<const float> x, DType dtype);
-  void run_hopper(Span<const LinearCall> calls);
+  void run_hopper(Span<LinearCall> calls);
   void round_inputs(Span<LinearCall> calls);
   void run_many(const Product& product, const LinearCall& call);
 

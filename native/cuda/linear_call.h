@@ -155,6 +155,10 @@ template <class Source>
 void linear_tile(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles, const LinearTile& tile,
                  float4* partials, unsigned* arrivals);
 
+// 16-bit weights, one weight and any number of tokens, where runs_hopper_kernels(): linear_hopper_many.cu. x is rounded; `partials` has room for
+// num_multiprocessors tiles of kMaxTileNumbers.
+void linear_hopper_many(cudaStream_t stream, const LinearCall& call, float4* partials, int64_t num_multiprocessors);
+
 // float32 weights, kFloat32Tokens tokens a tile: linear_float32.cu. x is float32.
 constexpr int64_t kFloat32Tokens = 32;
 template <class Source>

@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(256, 1) multiply(const __grid_constant__ CUten
     barrier_init_fence();
   }
   __syncthreads();
+  wait_for_previous_kernel();
   if (thread >= 128) {
     give_up_registers<24>();
     if (thread > 128) return;
@@ -73,6 +74,7 @@ template <class Number>
 __global__ void multiply_by_mma(const Number* a, const Number* b, float* d, int rows, int cols, int units) {
   const int warp = static_cast<int>(threadIdx.x) / 32, g = static_cast<int>(threadIdx.x) % 32 / 4, t = static_cast<int>(threadIdx.x) % 4;
   const int pitch = units * kUnit;
+  wait_for_previous_kernel();
   const auto pair = [&](const Number* matrix, int count, int row, int k) {
     return row < count ? *reinterpret_cast<const uint32_t*>(matrix + row * pitch + k) : 0u;
   };

@@ -103,7 +103,7 @@ void test_values(Linear& linear) {
 void test_bits() {
   for (const DType dtype : dtypes()) {
     const Weight weight(70, 1100, dtype);  // 18 units: slices of 2 and 3
-    const int64_t most = emulates_hopper ? 70 : 150;
+    const int64_t most = emulates_hopper ? 130 : 150;
     const Both<float> x(normals(most * weight.cols));
     Linear one(nullptr, 1, true);
     const std::vector<float> all = run(one, weight, x, 0, most, Epilogue::gelu);
