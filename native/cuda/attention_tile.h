@@ -38,6 +38,11 @@ struct SharedRows {
 
   // Where piece `piece` of `row` starts, in numbers.
   static __device__ __forceinline__ int at(int row, int piece) { return (row * kPitch + (kSwizzled ? piece ^ (row & 7) : piece)) * 8; }
+
+  // For ldmatrix: piece `piece + pieces` of `row + rows` starts flip(pieces) and offset(rows, pieces) from at(row, piece), for multiples of 8
+  // rows and for pieces that have no bit in common with `piece`. What holds the rows is aligned to 128 bytes.
+  static constexpr int flip(int pieces) { return kSwizzled ? pieces % 8 * 16 : 0; }
+  static constexpr int offset(int rows, int pieces) { return (rows * kPitch + (kSwizzled ? pieces / 8 * 8 : pieces)) * 16; }
 };
 
 // The smallest power of two that is at least `count`.
@@ -123,26 +128,38 @@ struct Tile {
   __device__ __forceinline__ void load_queries() const {
     int thread = static_cast<int>(threadIdx.x);
     forget(thread, kThreads);
-    for (int i = thread; i < kPairs * Rows::kPieces; i += kThreads) {
-      const int pair = i / Rows::kPieces, piece = i % Rows::kPieces;
-      uint32_t packed[4] = {0, 0, 0, 0};
-      if (pair < task.num_pairs && piece * 8 < call.head_dim) {
-        const float* query = call.qkv.row(row_of(pair)) + static_cast<int64_t>(head_of(pair)) * call.head_dim + piece * 8;
-        if (call.whole_pieces) {
-          const float4 low = *reinterpret_cast<const float4*>(query), high = *reinterpret_cast<const float4*>(query + 4);
-          packed[0] = pack_pair<Number>(low.x, low.y);
-          packed[1] = pack_pair<Number>(low.z, low.w);
-          packed[2] = pack_pair<Number>(high.x, high.y);
-          packed[3] = pack_pair<Number>(high.z, high.w);
-        } else {
-          const int rest = call.head_dim - piece * 8;
+    constexpr int kAll = kPairs * Rows::kPieces, kAtOnce = kAll < 4 * kThreads ? (kAll + kThreads - 1) / kThreads : 4;
+#pragma unroll 1
+    for (int first = thread; first < kAll; first += kAtOnce * kThreads) {
+      float numbers[kAtOnce][8];  // several pieces' at once: memory is slow
 #pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            packed[j] = pack_pair<Number>(2 * j < rest ? query[2 * j] : 0.0f, 2 * j + 1 < rest ? query[2 * j + 1] : 0.0f);
-          }
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int pair = (first + i * kThreads) / Rows::kPieces, dim = (first + i * kThreads) % Rows::kPieces * 8;
+        const int dims = pair < task.num_pairs ? call.head_dim - dim : 0;
+        const float* query = call.qkv.row(0);
+        if (dims > 0) query = call.qkv.row(row_of(pair)) + static_cast<int64_t>(head_of(pair)) * call.head_dim + dim;
+        if (call.whole_pieces) {
+          const float4 zeros = make_float4(0, 0, 0, 0);
+          const float4 low = dims > 0 ? *reinterpret_cast<const float4*>(query) : zeros;
+          const float4 high = dims > 0 ? *reinterpret_cast<const float4*>(query + 4) : zeros;
+          numbers[i][0] = low.x, numbers[i][1] = low.y, numbers[i][2] = low.z, numbers[i][3] = low.w;
+          numbers[i][4] = high.x, numbers[i][5] = high.y, numbers[i][6] = high.z, numbers[i][7] = high.w;
+        } else {
+#pragma unroll
+          for (int j = 0; j < 8; ++j) numbers[i][j] = j < dims ? query[j] : 0.0f;
         }
       }
-      *reinterpret_cast<uint4*>(queries + Rows::at(pair, piece)) = make_uint4(packed[0], packed[1], packed[2], packed[3]);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int index = first + i * kThreads;
+        if (kAll % (kAtOnce * kThreads) != 0 && index >= kAll) break;
+        uint4 packed;
+        packed.x = pack_pair<Number>(numbers[i][0], numbers[i][1]);
+        packed.y = pack_pair<Number>(numbers[i][2], numbers[i][3]);
+        packed.z = pack_pair<Number>(numbers[i][4], numbers[i][5]);
+        packed.w = pack_pair<Number>(numbers[i][6], numbers[i][7]);
+        *reinterpret_cast<uint4*>(queries + Rows::at(index / Rows::kPieces, index % Rows::kPieces)) = packed;
+      }
     }
     for (int pair = static_cast<int>(threadIdx.x); pair < kPairs; pair += kThreads) {
       const int known = min(pair, task.num_pairs - 1);
@@ -157,7 +174,7 @@ struct Tile {
     }
   }
 
-  // The keys or values of the step that starts at `first`; zeros for those that the task does not see.
+  // The keys or values of the step that starts at `first`; zeros for those that the task does not see. Nothing of blocks behind its last.
   __device__ __forceinline__ void request(Number* to, const void* from, int first) const {
     int thread = static_cast<int>(threadIdx.x);
     forget(thread, kThreads);
@@ -165,41 +182,42 @@ struct Tile {
     // The task and all page numbers before the copies, which keep later reads behind them. Below 0: the key is before the task's first.
     const int key_of_task = first + first_row - task.first_key;
     const int num_keys = piece * 8 < call.head_dim ? task.last_key - task.first_key : 0;
-    const int32_t* pages = call.page_table.row(task.sequence) + first / static_cast<int>(kPageSize);
+    constexpr int kPage = kPageSize;
+    const int32_t* pages = call.page_table.row(task.sequence) + (first + first_row) / kPage;
     const auto visible = [&](int round) {
       return static_cast<unsigned>(key_of_task + round * kRoundRows) < static_cast<unsigned>(num_keys);
     };
-    const auto page_of = [&](int round) {
-      return visible(round) ? pages[(first_row + round * kRoundRows) / static_cast<int>(kPageSize)] : 0;
-    };
+    const auto page_of = [&](int round) { return visible(round) ? pages[round * kRoundRows / kPage] : 0; };
     if (piece >= Rows::kPieces) return;
+    // A round's rows stand where the first's do in their pages, or half a page behind.
+    static_assert(kRoundRows % kPage == 0 || 2 * kRoundRows == kPage, "");
     const auto page_numbers = static_cast<int>(kv_index(1, 0, 0, 0, call.num_kv_heads, call.head_dim));
-    const Number* head = static_cast<const Number*>(from) + kv_index(0, kv_head, 0, piece * 8, call.num_kv_heads, call.head_dim);
+    const Number* start = static_cast<const Number*>(from) +
+                          kv_index(0, kv_head, first_row % kPage, piece * 8, call.num_kv_heads, call.head_dim);
     const auto source_of = [&](int round, int page) {
-      return head + static_cast<int64_t>(page) * page_numbers + (first_row + round * kRoundRows) % static_cast<int>(kPageSize) * call.head_dim;
+      return start + static_cast<int64_t>(page) * page_numbers + round * kRoundRows % kPage * call.head_dim;
     };
+    const int rows = (task.last_key + kKeys - 1) / kKeys * kKeys - first;
+    Number* target = to + Rows::at(first_row, piece);
+    const auto target_of = [&](int round) { return target + Rows::offset(round * kRoundRows, 0) / 2; };
     if (call.whole_pieces) {
       constexpr int kAtOnce = kRounds < 4 ? kRounds : 4;
 #pragma unroll 1
-      for (int round = 0; round < kRounds; round += kAtOnce) {
+      for (int round = 0; round < kRounds && round * kRoundRows < rows; round += kAtOnce) {
         int32_t page[kAtOnce];
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) page[i] = page_of(round + i);
 #pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) {
-          cp_async_16(to + Rows::at(first_row + (round + i) * kRoundRows, piece), source_of(round + i, page[i]), visible(round + i));
-        }
+        for (int i = 0; i < kAtOnce; ++i) cp_async_16(target_of(round + i), source_of(round + i, page[i]), visible(round + i));
       }
       return;
     }
 #pragma unroll 1
-    for (int i = 0; i < kRounds; ++i) {
-      const Number* source = source_of(i, page_of(i));
+    for (int i = 0; i < kRounds && i * kRoundRows < rows; ++i) {
+      const auto* source = reinterpret_cast<const uint16_t*>(source_of(i, page_of(i)));
 #pragma unroll 1
       for (int j = 0; j < 8; ++j) {
-        const bool exists = visible(i) && piece * 8 + j < call.head_dim;
-        reinterpret_cast<uint16_t*>(to + Rows::at(first_row + i * kRoundRows, piece))[j] =
-            exists ? reinterpret_cast<const uint16_t*>(source)[j] : 0;
+        reinterpret_cast<uint16_t*>(target_of(i))[j] = visible(i) && piece * 8 + j < call.head_dim ? source[j] : 0;
       }
     }
   }
@@ -211,25 +229,33 @@ struct Tile {
 #pragma unroll
       for (int r = 0; r < 4; ++r) scores[n][r] = 0;
     }
+    const Number* query_rows = queries + Rows::at(row_warp * 16 + lane % 16, lane / 16);
     const int first = column_warp * kWarpKeys;
+    if constexpr (kKeyTiles % 2 == 0) {
+      const Number* rows = block + Rows::at(first + lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll
-    for (int k = 0; k < kHeadDim / 16; ++k) {
-      uint32_t a[4];
-      ldmatrix_x4(a, queries + Rows::at(row_warp * 16 + lane % 16, 2 * k + lane / 16));
-      if constexpr (kKeyTiles % 2 == 0) {
+      for (int k = 0; k < kHeadDim / 16; ++k) {
+        uint32_t a[4];
+        ldmatrix_x4(a, query_rows, Rows::flip(2 * k), Rows::offset(0, 2 * k));
 #pragma unroll
         for (int n = 0; n < kKeyTiles; n += 2) {
           uint32_t b[4];
-          ldmatrix_x4(b, block + Rows::at(first + n * 8 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+          ldmatrix_x4(b, rows, Rows::flip(2 * k), Rows::offset(n * 8, 2 * k));
           const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
           mma_m16n8k16<Number>(scores[n], a, low);
           mma_m16n8k16<Number>(scores[n + 1], a, high);
         }
-      } else {
+      }
+    } else {
+      const Number* rows = block + Rows::at(first + lane % 8, lane / 8 % 2);
+#pragma unroll
+      for (int k = 0; k < kHeadDim / 16; ++k) {
+        uint32_t a[4];
+        ldmatrix_x4(a, query_rows, Rows::flip(2 * k), Rows::offset(0, 2 * k));
 #pragma unroll
         for (int n = 0; n < kKeyTiles; ++n) {
           uint32_t b[2];
-          ldmatrix_x2(b, block + Rows::at(first + n * 8 + lane % 8, 2 * k + lane / 8 % 2));
+          ldmatrix_x2(b, rows, Rows::flip(2 * k), Rows::offset(n * 8, 2 * k));
           mma_m16n8k16<Number>(scores[n], a, b);
         }
       }
@@ -280,21 +306,29 @@ struct Tile {
     }
   }
 
-  // The weights of keys 16 k .. 16 k + 15 of a step as A of mma. own: what the thread computed, if its warp has the weights of all keys.
-  __device__ __forceinline__ void load_weights(uint32_t (&a)[4], const uint32_t (&own)[kKeyTiles][2], int k) const {
+  // Where the weights and the values of a step's block start, for the two functions below.
+  __device__ __forceinline__ const Number* weights_of(int block) const {
+    return weights + WeightRows::at(row_warp * 16 + lane % 16, block * (kKeys / 8) + lane / 16);
+  }
+  __device__ __forceinline__ const Number* values_of(const Number* step, int block) const {
+    return step + Rows::at(block * kKeys + lane % 16, 2 * column_warp + lane / 16);
+  }
+
+  // The weights of keys 16 k .. 16 k + 15 of a block as A of mma. own: what the thread computed, if its warp has the weights of all keys.
+  __device__ __forceinline__ void load_weights(uint32_t (&a)[4], const uint32_t (&own)[kKeyTiles][2], const Number* block, int k) const {
     if constexpr (kColumnWarps == 1) {
       a[0] = own[2 * k][0];
       a[1] = own[2 * k][1];
       a[2] = own[2 * k + 1][0];
       a[3] = own[2 * k + 1][1];
     } else {
-      ldmatrix_x4(a, weights + WeightRows::at(row_warp * 16 + lane % 16, 2 * k + lane / 16));
+      ldmatrix_x4(a, block, WeightRows::flip(2 * k), WeightRows::offset(0, 2 * k));
     }
   }
 
-  // Values of keys 16 k .. 16 k + 15 of a step as B of two mma: of the dims 0-7 and 8-15 of the warp's j-th tile.
-  __device__ __forceinline__ void load_values(uint32_t (&b)[4], const Number* step, int k, int j) const {
-    ldmatrix_x4_trans(b, step + Rows::at(k * 16 + lane % 16, 2 * (column_warp + j * kColumnWarps) + lane / 16));
+  // Values of keys 16 k .. 16 k + 15 of a block as B of two mma: of the dims 0-7 and 8-15 of the warp's j-th tile.
+  __device__ __forceinline__ void load_values(uint32_t (&b)[4], const Number* block, int k, int j) const {
+    ldmatrix_x4_trans(b, block, Rows::flip(2 * j * kColumnWarps), Rows::offset(k * 16, 2 * j * kColumnWarps));
   }
 
   // Whether the warp has a j-th tile of dims.
@@ -306,18 +340,19 @@ struct Tile {
   __device__ __forceinline__ void multiply_values(Sums& sums, const uint32_t (&own)[kKeyTiles][2], const Number* step, int block) const {
     const uint32_t one = pack_pair<Number>(1, 1);
     const uint32_t ones[2] = {one, one};
+    const Number* block_weights = weights_of(block);
+    const Number* block_values = values_of(step, block);
     float total[4] = {sums.total[0], 0, sums.total[1], 0};
 #pragma unroll
-    for (int i = 0; i < kKeys / 16; ++i) {
-      const int k = block * (kKeys / 16) + i;
+    for (int k = 0; k < kKeys / 16; ++k) {
       uint32_t a[4];
-      load_weights(a, own, k);
+      load_weights(a, own, block_weights, k);
       mma_m16n8k16<Number>(total, a, ones);
 #pragma unroll
       for (int j = 0; j < kDimTiles; ++j) {
         if (!has_dims(j)) break;
         uint32_t b[4];
-        load_values(b, step, k, j);
+        load_values(b, block_values, k, j);
         const uint32_t low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
         mma_m16n8k16<Number>(sums.values[j][0], a, low);
         mma_m16n8k16<Number>(sums.values[j][1], a, high);
@@ -331,13 +366,14 @@ struct Tile {
   __device__ __forceinline__ bool has_special(const Number* step, int block) const {
     constexpr bool kIsHalf = std::is_same<Number, __half>::value;
     constexpr uint32_t kExponents = kIsHalf ? 0x7c007c00u : 0x7f807f80u, kLowest = kIsHalf ? 0x04000400u : 0x00800080u;
+    const Number* block_values = values_of(step, block);
     uint32_t carries = 0;
 #pragma unroll 1
     for (int j = 0; j < kDimTiles && has_dims(j); ++j) {
 #pragma unroll
       for (int i = 0; i < kKeys / 16; ++i) {
         uint32_t b[4];
-        load_values(b, step, block * (kKeys / 16) + i, j);
+        load_values(b, block_values, i, j);
 #pragma unroll
         for (int r = 0; r < 4; ++r) carries |= (b[r] & kExponents) + kLowest;
       }
@@ -351,11 +387,13 @@ struct Tile {
                                                        int first) const {
     const uint32_t one = pack_pair<Number>(1, 1);
     const uint32_t ones[2] = {one, one};
+    const Number* block_weights = weights_of(block);
+    const Number* block_values = values_of(step, block);
     float total[4] = {sums.total[0], 0, sums.total[1], 0};
     uint32_t a[kKeys / 16][4];
     float d[2 * kDimTiles][4];
 #pragma unroll
-    for (int k = 0; k < kKeys / 16; ++k) load_weights(a[k], own, block * (kKeys / 16) + k);
+    for (int k = 0; k < kKeys / 16; ++k) load_weights(a[k], own, block_weights, k);
 #pragma unroll
     for (int n = 0; n < 2 * kDimTiles; ++n) {
 #pragma unroll
@@ -367,7 +405,7 @@ struct Tile {
 #pragma unroll 1
       for (int n = 0; n < 2 * kDimTiles && has_dims(n / 2); ++n) {
         uint32_t b[4];
-        load_values(b, step, block * (kKeys / 16) + k, n / 2);
+        load_values(b, block_values, k, n / 2);
         float result[4] = {d[n][0], d[n][1], d[n][2], d[n][3]};
 #pragma unroll 1
         for (int row = 0; row < 16; ++row) {
@@ -455,18 +493,18 @@ struct Tile {
       }
       const float factor = whole ? 1 / sums.total[r] : 1;
       const int first = column_warp * 16 + 2 * (lane % 4);
+      if (call.whole_pieces) {
 #pragma unroll
-      for (int j = 0; j < kDimTiles; ++j) {
+        for (int j = 0; j < 2 * kDimTiles; ++j) {
+          const int dim = first + j / 2 * kColumnWarps * 16 + j % 2 * 8;
+          const float* two = sums.values[j / 2][j % 2] + 2 * r;
+          if (dim < call.head_dim) *reinterpret_cast<float2*>(to + dim) = make_float2(two[0] * factor, two[1] * factor);
+        }
+      } else {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int dim = first + j * kColumnWarps * 16 + i * 8;
-          const float low = sums.values[j][i][2 * r] * factor, high = sums.values[j][i][2 * r + 1] * factor;
-          if (call.whole_pieces) {
-            if (dim < call.head_dim) *reinterpret_cast<float2*>(to + dim) = make_float2(low, high);
-          } else {
-            if (dim < call.head_dim) to[dim] = low;
-            if (dim + 1 < call.head_dim) to[dim + 1] = high;
-          }
+        for (int j = 0; j < 4 * kDimTiles; ++j) {
+          const int dim = first + j / 4 * kColumnWarps * 16 + j / 2 % 2 * 8 + j % 2;
+          if (dim < call.head_dim) to[dim] = sums.values[j / 4][j / 2 % 2][2 * r + j % 2] * factor;
         }
       }
     }
@@ -659,8 +697,8 @@ struct Tile {
 // blockIdx.x: the key/value head; blockIdx.y: the first task. So the longest tasks of all heads start first.
 template <class Tiles, int kBlocks>
 __global__ void __launch_bounds__(Tiles::kThreads, kBlocks) attend_tiles(const AttentionCall call, bool wide) {
+  const PlanHeader plan = *call.plan;  // of the step's block, which no kernel writes
   wait_for_previous_kernel();
-  const PlanHeader plan = *call.plan;
   const AttentionTask* tasks = plan.tasks + (wide ? plan.num_narrow : 0);
   const int num_tasks = wide ? plan.num_wide : plan.num_narrow;
   for (int task = static_cast<int>(blockIdx.y); task < num_tasks; task += static_cast<int>(gridDim.y)) {

@@ -42,10 +42,11 @@ __device__ __forceinline__ uint32_t pack_pair<__nv_bfloat16>(float low, float hi
 //
 // So with matrices (rows 0-7, k 0-7), (rows 8-15, k 0-7), (rows 0-7, k 8-15), (rows 8-15, k 8-15) of a row-major A, r is mma's a; with
 // (cols 0-7, k 0-7), (cols 0-7, k 8-15) of a B stored [cols, k], r[0], r[1] are mma's b; of one stored [k, cols] they are so transposed.
-__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row);
-__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row);
+// The rows start at (row ^ flip) + offset, in bytes: where both are constants, the addresses of a loop over them cost next to nothing.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row, int flip = 0, int offset = 0);
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, int flip = 0, int offset = 0);
 // The same of two matrices; the addresses of lanes 0-15 count.
-__device__ __forceinline__ void ldmatrix_x2(uint32_t (&r)[2], const void* row);
+__device__ __forceinline__ void ldmatrix_x2(uint32_t (&r)[2], const void* row, int flip = 0, int offset = 0);
 __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row);
 
 // Starts copying 16 bytes, both ends aligned to 16; zeros instead if not `valid` (then nothing is read). They are there for this thread
@@ -66,9 +67,18 @@ template <class Number>
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   emulator::mma_m16n8k16<Number>(d, a, b);
 }
-inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) { emulator::ldmatrix<4, false>(r, row); }
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) { emulator::ldmatrix<4, true>(r, row); }
-inline void ldmatrix_x2(uint32_t (&r)[2], const void* row) { emulator::ldmatrix<2, false>(r, row); }
+inline const void* shared_address(const void* row, int flip, int offset) {
+  return reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(row) ^ static_cast<uintptr_t>(flip)) + offset;
+}
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, int flip, int offset) {
+  emulator::ldmatrix<4, false>(r, shared_address(row, flip, offset));
+}
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, int flip, int offset) {
+  emulator::ldmatrix<4, true>(r, shared_address(row, flip, offset));
+}
+inline void ldmatrix_x2(uint32_t (&r)[2], const void* row, int flip, int offset) {
+  emulator::ldmatrix<2, false>(r, shared_address(row, flip, offset));
+}
 inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row) { emulator::ldmatrix<2, true>(r, row); }
 inline void cp_async_16(void* shared, const void* global, bool valid) { emulator::copy_async(shared, global, 16, valid ? 16 : 0); }
 inline void cp_async_commit() { emulator::commit_copies(); }
@@ -101,22 +111,26 @@ __device__ __forceinline__ void mma_m16n8k16<__nv_bfloat16>(float (&d)[4], const
 
 __device__ __forceinline__ uint32_t shared_address(const void* shared) { return static_cast<uint32_t>(__cvta_generic_to_shared(shared)); }
 
-__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+__device__ __forceinline__ uint32_t shared_address(const void* row, int flip, int offset) {
+  return (shared_address(row) ^ static_cast<uint32_t>(flip)) + static_cast<uint32_t>(offset);
+}
+
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row, int flip, int offset) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(shared_address(row, flip, offset))
                : "memory");
 }
-__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, int flip, int offset) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(shared_address(row, flip, offset))
                : "memory");
 }
-__device__ __forceinline__ void ldmatrix_x2(uint32_t (&r)[2], const void* row) {
+__device__ __forceinline__ void ldmatrix_x2(uint32_t (&r)[2], const void* row, int flip, int offset) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];\n"
                : "=r"(r[0]), "=r"(r[1])
-               : "r"(shared_address(row))
+               : "r"(shared_address(row, flip, offset))
                : "memory");
 }
 __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row) {
