@@ -22,6 +22,13 @@ test.each(programs)('%s', async (program) => {
   expect(stdout).toContain(`${program}: ok`)
 })
 
+// The emulated GPU is one of 8.6 elsewhere.
+test.each(['linear', 'experts'])('%s, with the kernels of compute capability 9.0', async (program) => {
+  const env = { ...process.env, PARLEY_EMULATED_CAPABILITY: '90' }
+  const { stdout } = await run(join(folder, '../../build/emulated', program), { env })
+  expect(stdout).toContain(`${program}: ok`)
+})
+
 test('the benchmark of kernels', async () => {
   const quick = ['--bytes', '100000', '--size', '64', '--tokens', '1,16', '--models', '1', '--rows', '65536']
   const { stdout } = await run(join(folder, '../../build/emulated/bench/kernels'), quick)
