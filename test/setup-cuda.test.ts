@@ -17,14 +17,14 @@ import { expect, onTestFinished, test } from 'vitest'
 // @ts-expect-error plain JavaScript: it also runs before TypeScript is installed
 import { buildCuda } from '../src/setup-cuda.mjs'
 
-const makefile = fileURLToPath(new URL('../native/cuda/Makefile', import.meta.url))
+const kernels = fileURLToPath(new URL('../native/cuda', import.meta.url))
 
 /** A repository with one kernel and the host's part, and set-up in it. */
 function repository(gpus: string) {
   const root = mkdtempSync(join(tmpdir(), 'parley-setup-'))
   onTestFinished(() => rmSync(root, { recursive: true }))
   for (const folder of ['bin', 'native/cuda', 'native/ops']) mkdirSync(join(root, folder), { recursive: true })
-  copyFileSync(makefile, join(root, 'native/cuda/Makefile'))
+  for (const file of ['Makefile', 'gencode.mk']) copyFileSync(join(kernels, file), join(root, 'native/cuda', file))
   for (const source of ['cuda/a.cu', 'cuda/b.cc', 'ops/shared_collective.cc'])
     writeFileSync(join(root, 'native', source), '')
   const program = (name: string, script: string) =>
@@ -54,7 +54,7 @@ test('for the GPUs that are there, once, and again when a source or the GPUs ask
   expect(first.built).toBe(true)
   expect(first.calls).toHaveLength(4) // three sources, and the library
   expect(first.calls[0]).toContain(
-    '-gencode arch=compute_86,code=sm_86 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90',
+    '-gencode arch=compute_86,code=sm_86 -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_90,code=compute_90',
   )
   expect(first.lines[0]).toBe(
     'building the CUDA library for compute capability 86, 90 (2 files, a minute or more each time)',
