@@ -88,16 +88,28 @@ async function buildAddon() {
   )
 }
 
-async function compileTypeScript() {
+/**
+ * What is loaded at a time becomes one file, packages included: Node finds and reads those of a server in 0.1 s, and in 0.35 s the 200
+ * that they are made of.
+ */
+async function bundleTypeScript() {
   const stamp = at('dist/.compiled')
-  if (newest([stamp]) > newest([at('src'), at('tsconfig.json')])) return
+  if (newest([stamp]) > newest([at('src'), at('tsconfig.json'), at('package-lock.json')])) return
   say('3/3 compiling the TypeScript')
-  const { bin } = JSON.parse(readFileSync(at('node_modules/typescript/package.json'), 'utf8'))
-  await run('compiling the TypeScript', process.execPath, [
-    at('node_modules/typescript', bin.tsc),
-    '-p',
-    at('tsconfig.json'),
-  ])
+  const { build } = await import('rolldown')
+  await build({
+    cwd: root,
+    input: {
+      main: 'src/main.ts',
+      // What else has a path of its own: threads, and what tests and benchmarks import into other processes.
+      'generation/encode_thread': 'src/generation/encode_thread.ts',
+      'generation/render_thread': 'src/generation/render_thread.ts',
+      'engine/addon': 'src/engine/addon.ts',
+      'models/load': 'src/models/load.ts',
+    },
+    platform: 'node',
+    output: { dir: 'dist', cleanDir: true },
+  })
   writeFileSync(stamp, '')
 }
 
@@ -108,4 +120,4 @@ await buildCuda(root, say).catch((error) => {
   say(error.message)
   process.exit(1)
 })
-await compileTypeScript()
+await bundleTypeScript()

@@ -36,6 +36,7 @@ const libraries: Record<string, string[]> = {
   '@fastify/busboy': ['http'],
   'prom-client': ['metrics'],
   commander: ['main'],
+  rolldown: ['main'],
 }
 
 /** src/http/chat.ts → http; src/log.ts → log; every other file beside them wires the rooms. */
@@ -73,7 +74,10 @@ function typescriptViolations(sources: Sources): string[] {
         if (!rooms.includes(from)) found.push(`${path} (${from}) uses the library ${name}`)
       }
     }
-    if (/(?:require|import|createRequire\([^)]*\))\s*\(\s*['"][^'"]*\.node['"]/.test(code) && from !== 'engine')
+    if (
+      /(?:require|import|createRequire\([^)]*\))\s*\(\s*['"](?:#addon|[^'"]*\.node)['"]/.test(code) &&
+      from !== 'engine'
+    )
       found.push(`${path} (${from}) loads native code`)
   }
   return found
@@ -160,6 +164,7 @@ test('the readers of imports see what they should', () => {
     ['src/generation/a.ts', "import { Hono } from 'hono'", 1],
     ['src/http/a.ts', "import x from 'left-pad'", 1],
     ['src/http/a.ts', "createRequire(import.meta.url)('../../build/Release/parley.node')", 1],
+    ['src/http/a.ts', "createRequire(import.meta.url)('#addon')", 1],
     ['src/engine/a.ts', "// import { x } from '../http/x.js'\nimport { readFileSync } from 'node:fs'", 0],
   ]
   for (const [path, text, violations] of typescript)

@@ -92,7 +92,7 @@ const addon = loadAddon()
 
 function loadAddon(): Addon {
   try {
-    return createRequire(import.meta.url)('../../build/Release/parley.node')
+    return createRequire(import.meta.url)('#addon')
   } catch (error) {
     throw new Error(`the native addon cannot be loaded; run \`npm run setup\` to build it. ${(error as Error).message}`)
   }
