@@ -113,6 +113,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   )
   const { templateProblem, hasTemplate } = generation.prompts
   if (templateProblem !== null) state.log('warn', 'chat_template', { warning: templateProblem })
+  // The first rendering takes the longest, for its code is new: now it holds nobody up.
+  await state.metrics.render(null)
   if (state.phase.name !== 'loading') {
     // A signal came while the model was loading.
     await engine.close()

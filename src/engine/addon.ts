@@ -255,7 +255,7 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   #numUnacknowledged = 0
   #ended = false
   #failure: Error | undefined
-  #wake: (() => void) | undefined
+  #reader: { resolve(result: IteratorResult<TokenEvent>): void; reject(error: Error): void } | undefined
 
   constructor({ prompt, sampling }: EngineRequest, maxUnread: number) {
     this.#acknowledgeAfter = Math.ceil(maxUnread / 2) // early enough that the engine need not pause for a reader who keeps up
@@ -286,25 +286,34 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
   /** Takes a `token` event. */
   push(words: Int32Array, start: number, end: number): void {
     this.#tokens.push(words, start, end)
-    this.#wake?.()
+    this.#serve()
   }
 
   end(failure?: Error): void {
     this.#ended = true
     this.#failure = failure
     this.onEnd()
-    this.#wake?.()
+    this.#serve()
   }
 
-  async next(): Promise<IteratorResult<TokenEvent>> {
-    while (this.#tokens.empty) {
-      if (this.#failure) throw this.#failure
-      if (this.#ended) return { done: true, value: undefined }
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-      })
-      this.#wake = undefined
-    }
+  next(): Promise<IteratorResult<TokenEvent>> {
+    return new Promise((resolve, reject) => {
+      this.#reader = { resolve, reject }
+      this.#serve()
+    })
+  }
+
+  /** Gives the reader that waits what there is. */
+  #serve(): void {
+    const reader = this.#reader
+    if (!reader || (this.#tokens.empty && !this.#ended)) return
+    this.#reader = undefined
+    if (!this.#tokens.empty) reader.resolve({ done: false, value: this.#take() })
+    else if (this.#failure) reader.reject(this.#failure)
+    else reader.resolve({ done: true, value: undefined })
+  }
+
+  #take(): TokenEvent {
     const value = this.#tokens.shift()
     if (++this.#numUnacknowledged === this.#acknowledgeAfter && !this.#ended) {
       this.onRead(this.#numUnacknowledged)
@@ -315,7 +324,7 @@ class EventQueue implements AsyncIterable<TokenEvent>, AsyncIterator<TokenEvent>
     if (this.pooled) value.pooled = this.pooled
     if (this.cachedTokens) value.cached_tokens = this.cachedTokens
     this.#prompt = this.pooled = this.cachedTokens = undefined
-    return { done: false, value }
+    return value
   }
 
   async return(): Promise<IteratorResult<TokenEvent>> {

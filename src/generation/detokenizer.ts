@@ -9,6 +9,8 @@ export class Detokenizer {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
   readonly #tokenizer: Pick<Tokenizer, 'tokenBytes' | 'firstTokenBytes' | 'isSpecial'>
   #atStart: boolean
+  /** the decoder holds no part of a character */
+  #between = true
 
   /** @param prompt what the completion continues; none for the answer of an encoder-decoder, which begins a text */
   constructor(
@@ -30,13 +32,32 @@ export class Detokenizer {
     if (bytes.length === 0) return ''
     const first = this.#atStart
     this.#atStart = false
-    return this.#decoder.decode(first ? this.#tokenizer.firstTokenBytes(id) : bytes, { stream: true })
+    return this.#decode(first ? this.#tokenizer.firstTokenBytes(id) : bytes)
+  }
+
+  #decode(bytes: Uint8Array): string {
+    // Most tokens are ASCII, and a decoder takes longer to call than to do that.
+    const ascii = this.#between ? asciiText(bytes) : null
+    if (ascii !== null) return ascii
+    const last = bytes[bytes.length - 1]
+    if (last !== undefined) this.#between = last < 0x80
+    return this.#decoder.decode(bytes, { stream: true })
   }
 
   /** What is left at the end: U+FFFD where a character was cut off. */
   end(): string {
     return this.#decoder.decode()
   }
+}
+
+/** @returns null where a byte is not ASCII */
+function asciiText(bytes: Uint8Array): string | null {
+  let text = ''
+  for (const byte of bytes) {
+    if (byte >= 0x80) return null
+    text += String.fromCharCode(byte)
+  }
+  return text
 }
 
 /** The length that Python and OpenAI count: characters beyond U+FFFF are one. */

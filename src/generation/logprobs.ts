@@ -61,6 +61,7 @@ export class ShownTokens {
 
   /** Tokens that begin before `length`, the UTF-16 units given out so far. */
   take(length: number): ShownChoice[] {
+    if (this.#waiting.length === 0) return []
     const rest = this.#waiting.findIndex(({ start }) => start >= length)
     const taken = rest === -1 ? this.#waiting : this.#waiting.slice(0, rest)
     this.#waiting = rest === -1 ? [] : this.#waiting.slice(rest)

@@ -5,6 +5,7 @@ import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { setAnswerHeaders } from './answer_headers.js'
 import type { Ctx } from './context.js'
 import { tell } from './record.js'
+import { atEndOfTurn } from './turn.js'
 
 /**
  * Answers with one event per value and what the wire sends at the end. The events go straight to node's response: a web stream in
@@ -51,6 +52,7 @@ const maxHeld = 16 * 1024
 /** Writes the texts of a response's body. What comes in one turn of the event loop leaves in one piece and one system call. */
 class BodyWriter {
   readonly #outgoing: ServerResponse
+  readonly #flush = () => this.#send()
   #held = ''
   #begun = false
 
@@ -61,9 +63,9 @@ class BodyWriter {
 
   /** @returns false where the reader is behind */
   write(text: string): boolean {
-    if (this.#held === '') process.nextTick(() => this.#flush())
+    if (this.#held === '') atEndOfTurn(this.#flush)
     this.#held += text
-    if (this.#held.length >= maxHeld) this.#flush()
+    if (this.#held.length >= maxHeld) this.#send()
     return !(this.#outgoing.socket ?? this.#outgoing).writableNeedDrain
   }
 
@@ -73,7 +75,7 @@ class BodyWriter {
     this.#outgoing.end(last)
   }
 
-  #flush(): void {
+  #send(): void {
     const text = this.#held
     if (text === '') return
     this.#held = ''

@@ -1,5 +1,5 @@
-// `npm run bench -- --http`: what the front end costs. 128 streams at once against the engine alone, CPU for each streamed token, idle
-// WebSockets, event streams that wait, and the memory of one very long stream. The engine of the bundled model, which makes many thousand
+// `npm run bench -- --http`: what the front end costs. 128 streams at once against the engine alone, CPU for each streamed token, beside what
+// writing alone costs, idle WebSockets, event streams that wait, and the memory of one very long stream. The engine of the bundled model, which makes many thousand
 // tokens a second, has one core less than there are, for the front end and the client; that of larger shapes has all, as a server's has.
 
 import { fork, spawn } from 'node:child_process'
@@ -22,8 +22,10 @@ const waitingMs = 15_000
 const longTokens = 100_000
 const kvCacheBytes = 1024 * 1024 * 1024
 
-/** Tokens of each stream before the first round, so that JavaScript is compiled. */
-const numWarm = 16
+/** Tokens of each stream of the short runs: the first ones compile JavaScript, the others tell a request's cost from its tokens'. */
+const numFew = 16
+/** Bytes of an event that tells of one token, its chunk's frame included. */
+const eventBytes = 190
 
 /** @param part one of them, or all */
 export async function benchHttp(
@@ -71,17 +73,31 @@ async function benchStreams(
   const besideBusy: number[] = []
   const rates = { sse: [] as number[], ws: [] as number[] }
   const costs = { sse: [] as number[], ws: [] as number[] }
+  const shortCosts = { sse: [] as number[], ws: [] as number[] }
+  const bare: number[] = []
   const slept = { sse: [] as number[], ws: [] as number[] }
   const waited = { sse: [] as number[], ws: [] as number[] }
   try {
     await server.answers('/health/ready')
     const client = new Companion('http_client.mjs', String(server.port))
-    await engineRun(engine, numWarm)
-    for (const over of ['sse', 'ws']) await client.ask({ streams: numStreams, tokens: numWarm, over })
+    const writer = new Companion('bare_writer.mjs')
+    const { port } = await writer.ask<{ port: number }>({})
+    const reader = new Companion('http_client.mjs', String(port))
+    await reader.ask({ waiting: numStreams, tokens: 1 })
+    await engineRun(engine, numFew)
+    for (const over of ['sse', 'ws']) await client.ask({ streams: numStreams, tokens: numFew, over })
     for (let round = 0; round < rounds; round++) {
       alone.push(await engineRun(engine, tokens))
       if (threads < cores) besideBusy.push(await besideBusyCore(() => engineRun(engine, tokens)))
+      const every = (numStreams * 1000) / median(alone)
+      const steps = Math.ceil(tokens / 3) // the engine has begun before the first and ends behind the last
+      const running = engineRun(engine, tokens)
+      bare.push((await writer.ask<{ us: number }>({ bytes: eventBytes, every, steps })).us)
+      await running
       for (const over of ['sse', 'ws'] as const) {
+        const beforeFew = server.frontEndSeconds
+        await client.ask({ streams: numStreams, tokens: numFew, over })
+        shortCosts[over].push(((server.frontEndSeconds - beforeFew) * 1e6) / numStreams)
         const before = server.frontEndSeconds
         const engineBefore = server.engineSeconds
         const asked = { streams: numStreams, tokens, over }
@@ -94,7 +110,7 @@ async function benchStreams(
         waited[over].push(queued / seconds)
       }
     }
-    client.end()
+    for (const companion of [client, writer, reader]) companion.end()
   } finally {
     await server.stop()
     await engine.close()
@@ -108,6 +124,7 @@ async function benchStreams(
       `  engine beside a program that only counts: ${rate.toFixed(0)} tokens/s, ${((rate / best) * 100).toFixed(1)}% of it`,
     )
   }
+  console.log(`  a process that only writes as much to as many sockets: ${median(bare).toFixed(1)} us of CPU a write`)
   for (const [over, way] of [
     ['sse', `${numStreams} event streams`],
     ['ws', 'one WebSocket'],
@@ -117,6 +134,10 @@ async function benchStreams(
     console.log(
       `  ${way}: ${rate.toFixed(0)} tokens/s, ${((rate / best) * 100).toFixed(1)}% of it (mark 95%);` +
         ` ${cost.toFixed(1)} us of CPU a token in the front end (mark 20)`,
+    )
+    const each = (cost * tokens - median(shortCosts[over])) / (tokens - numFew)
+    console.log(
+      `    a request ${(median(shortCosts[over]) - numFew * each).toFixed(0)} us, and each of its tokens ${each.toFixed(1)} us`,
     )
     console.log(
       `    at the engine's rate that would be ${((cost * best) / 1e4 / cores).toFixed(1)}% of all cores; the engine's thread slept ${(median(slept[over]) * 100).toFixed(1)}% of the time, and stood in line for a core` +
@@ -147,7 +168,7 @@ async function besideBusyCore(measure: () => Promise<number>): Promise<number> {
 }
 
 async function benchIdle(model: string): Promise<void> {
-  const server = new ServerProcess(['--model', model, '--log-level', 'warn'])
+  const server = new ServerProcess(['--model', model, '--log-level', 'warn'], true)
   const control = new Companion('idle_loop.mjs')
   try {
     await server.answers('/health/ready')
@@ -157,30 +178,26 @@ async function benchIdle(model: string): Promise<void> {
     const before = server.residentBytes
     await client.ask({ idle: numIdle })
     const bytes = (server.residentBytes - before) / (numIdle - 100)
-    const connecting = await lag(server)
+    const connecting = await server.longestStallMs()
     await control.ask({})
     await pause(idleMs)
-    const stall = await lag(server)
+    const stall = await server.longestStallMs()
     const without = await control.ask<number>({})
+    await metric(server, 'parley_websockets_open')
+    await pause(100)
+    const scrape = await server.longestStallMs()
     const { open } = await client.ask<{ open: number }>({ idle: 0 })
     client.end()
     console.log(`\n${open} idle WebSockets`)
     console.log(`  ${(bytes / 1024).toFixed(1)} KiB each (mark 8)`)
     console.log(`  longest stall of the event loop in ${idleMs / 1000} s: ${stall.toFixed(1)} ms (mark 10)`)
     console.log(`    of a process beside it that does nothing: ${without.toFixed(1)} ms`)
+    console.log(`  when somebody looked at /metrics for the first time: ${scrape.toFixed(1)} ms`)
     console.log(`  longest while they connected: ${connecting.toFixed(1)} ms`)
   } finally {
     control.end()
     await server.stop()
   }
-}
-
-/** Between two looks of node at its event loop, which are what it measures when nothing delays them. */
-const lagResolutionMs = 10
-
-/** The longest delay of the server's event loop since it was last asked, in ms. */
-async function lag(server: ServerProcess): Promise<number> {
-  return (await metric(server, 'nodejs_eventloop_lag_max_seconds')) * 1000 - lagResolutionMs
 }
 
 /** The first value of a series of /metrics. */
@@ -202,7 +219,7 @@ function writeLongModel(folder: string, tokenizer: string): void {
 async function benchWaiting(folder: string, tokenizer: string): Promise<void> {
   writeLongModel(folder, tokenizer)
   const limits = ['--max-num-seqs', '1', '--max-queue', String(2 * numWaiting)]
-  const server = new ServerProcess(['--model', folder, ...limits, '--log-level', 'warn'])
+  const server = new ServerProcess(['--model', folder, ...limits, '--log-level', 'warn'], true)
   try {
     await server.answers('/health/ready')
     const client = new Companion('http_client.mjs', String(server.port))
@@ -214,9 +231,9 @@ async function benchWaiting(folder: string, tokenizer: string): Promise<void> {
     const before = server.residentBytes
     await wait(numWaiting)
     const bytes = (server.residentBytes - before) / (numWaiting - 100)
-    await lag(server) // of the connecting
+    await server.longestStallMs() // of the connecting
     await pause(waitingMs)
-    const stall = await lag(server)
+    const stall = await server.longestStallMs()
     const left = await metric(server, 'vllm:num_requests_waiting')
     client.end()
     console.log(`\n${left} event streams that wait, beside one that runs`)

@@ -1,5 +1,5 @@
-// A process that does nothing, beside a server: what its event loop is delayed by is the machine's doing. Asked by any message of its
-// parent, it answers with the longest delay since it was last asked, in ms.
+// Watches the event loop of the process that it is loaded into: a server, or one of its own that does nothing, which only the machine delays.
+// Asked by any message of the parent, it answers with the longest delay since it was last asked, in ms.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
 const resolutionMs = 10

@@ -7,18 +7,22 @@ import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-/** Of Linux's clock in /proc: 100 a second wherever Node runs. */
-const ticksPerSecond = 100
+const watch = fileURLToPath(new URL('idle_loop.mjs', import.meta.url))
 
 export class ServerProcess {
   readonly port = 20000 + Math.floor(Math.random() * 20000)
   readonly url = `http://127.0.0.1:${this.port}`
   readonly #process: ChildProcess
 
-  /** @param options of `parley serve` */
-  constructor(options: string[]) {
+  /**
+   * @param options of `parley serve`
+   * @param watched its event loop is looked at a hundred times a second, for longestStallMs
+   */
+  constructor(options: string[], watched = false) {
     const args = [join(root, 'dist/main.js'), 'serve', '--device', 'cpu', '--port', String(this.port), ...options]
-    this.#process = spawn(process.execPath, args, { stdio: 'ignore' })
+    this.#process = watched
+      ? spawn(process.execPath, ['--import', watch, ...args], { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] })
+      : spawn(process.execPath, args, { stdio: 'ignore' })
   }
 
   /** The time at which `path` first answers 200. @throws Error when the server ends before */
@@ -41,8 +45,15 @@ export class ServerProcess {
 
   /** Seconds of CPU that JavaScript's thread has used: requests, text and sockets, but not the engine. NaN but on Linux. */
   get frontEndSeconds(): number {
-    const fields = this.#read(`task/${this.#process.pid}/stat`).split(') ')[1]?.split(' ') ?? []
-    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
+    return Number.parseFloat(this.#read(`task/${this.#process.pid}/schedstat`)) / 1e9
+  }
+
+  /** The longest delay of its event loop since it was last asked, in ms. It must be watched. */
+  longestStallMs(): Promise<number> {
+    return new Promise((resolve) => {
+      this.#process.once('message', (ms) => resolve(ms as number))
+      this.#process.send({})
+    })
   }
 
   /**

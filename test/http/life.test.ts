@@ -1,7 +1,8 @@
 // A server's life: loading, ready, clients that go, many at once, draining; and what is counted and logged meanwhile.
 
-import { connect } from 'node:net'
-import { expect, test } from 'vitest'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { connect, type Socket } from 'node:net'
+import { expect, onTestFinished, test } from 'vitest'
 import { EOS, word } from '../generation/fake_model.js'
 import { json, startFakeServer, until } from './fake_server.js'
 
@@ -141,6 +142,47 @@ test('a reader that stops reading stops the answer, not the server', async () =>
   expect(last).toBeLessThan(100_000)
   expect((await fetch(`${url}/health`)).status).toBe(200)
   socket.destroy()
+  await engine.until(({ seen }) => seen[0]?.state === 'cancelled')
+})
+
+test('of a reader that stops reading no more waits than the event that is being written and 256 KiB', async () => {
+  const { port, engine } = await startFakeServer({
+    script: function* () {
+      // An event that is larger than what a system takes for a connection.
+      yield { token: 97, logprob: -1, top: Array.from({ length: 200_000 }, () => ({ token: 98, logprob: -2 })) }
+      for (;;) yield 97
+    },
+  })
+  Object.assign(engine.info, { max_model_len: 1_000_000 })
+  const connections: Socket[] = []
+  const note = (message: unknown) => connections.push((message as { socket: Socket }).socket)
+  subscribe('http.server.request.start', note)
+  onTestFinished(() => {
+    unsubscribe('http.server.request.start', note)
+  })
+  const json = JSON.stringify({ messages, stream: true, logprobs: true, top_logprobs: 20, max_tokens: 500_000 })
+  const socket = connect(port, '127.0.0.1')
+  socket.pause()
+  socket.write(
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${json.length}\r\n\r\n${json}`,
+  )
+  await until(() => (connections[0]?.writableLength ?? 0) > 0)
+  let made = -1
+  while (engine.seen[0]?.num_generated !== made) {
+    made = engine.seen[0]?.num_generated ?? 0
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  const waiting = connections[0]?.writableLength ?? 0
+  // The event that begins the answer, which is small, and the large one.
+  let events = 0
+  let bytes = 0
+  for await (const data of socket) {
+    bytes += data.length
+    events += data.toString('latin1').split('\n\n').length - 1
+    if (events >= 2) break
+  }
+  expect(bytes).toBeGreaterThan(8_000_000)
+  expect(waiting).toBeLessThan(bytes + 256 * 1024)
   await engine.until(({ seen }) => seen[0]?.state === 'cancelled')
 })
 

@@ -8,6 +8,7 @@ import type { Call } from '../call.js'
 import type { ServerState } from '../context.js'
 import { toJson } from '../json.js'
 import { beginRequest, tell } from '../record.js'
+import { atEndOfTurn } from '../turn.js'
 import { describe } from '../validate.js'
 import type { Message, Session } from './session.js'
 
@@ -159,7 +160,7 @@ export class Socket {
     if (!this.#corked) {
       this.#corked = true
       this.#connection.cork()
-      process.nextTick(() => {
+      atEndOfTurn(() => {
         this.#corked = false
         this.#connection.uncork()
       })
