@@ -1,28 +1,26 @@
-// `parley serve`: listens first, then loads the model, then answers; and goes in good order.
+// `parley serve`: listens first, then loads the model, then answers.
 
 import { existsSync } from 'node:fs'
-import type { Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { basename, resolve } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { type ServeOptions, version } from './config.js'
-import type { ServerState } from './http/context.js'
-import { RateLimits } from './http/rate_limits.js'
-import { createHttpServer } from './http/server.js'
-import { newState } from './http/state.js'
+import { chooseDevice, engineFingerprint, kernelsText, meetingTexts } from './device.js'
+import { startEngine } from './engine/addon.js'
+import { Encoder } from './generation/encoder.js'
+import { Generation } from './generation/generate.js'
+import { checkedDevice } from './gpu-check.js'
 import { createLog } from './log.js'
-import { Metrics } from './metrics.js'
 import { parseHubId } from './models/hub-id.js'
-
-/** Running requests may take this long to finish after a signal to stop. */
-const drainMs = 5000
+import { loadModel } from './models/load.js'
+import { readOutline } from './models/outline.js'
+import { engineDtype } from './sizing.js'
+import { modelLines, sizeHere } from './start-size.js'
 
 /**
  * Serves until a signal comes.
  * @throws Error with a message for the person at the terminal, before the server is ready
  */
 export async function serve(options: ServeOptions): Promise<void> {
-  const started = performance.now()
   // Some seconds into a quiet time V8 would collect and compact the whole heap at once, to give memory back: with 10,000 idle connections
   // that stopped the event loop for 124 ms.
   setFlagsFromString('--no-memory-reducer')
@@ -35,28 +33,16 @@ export async function serve(options: ServeOptions): Promise<void> {
       : await (await import('./template_option.js')).readTemplateOption(options.chat_template)
   const hubId = existsSync(options.model) ? null : parseHubId(options.model)
   const modelName = options.served_model_name ?? hubId?.text ?? basename(resolve(options.model))
-  const state = newState(
-    {
-      modelName,
-      apiKey: options.api_key,
-      rateLimits: rateLimits(options),
-      allowedOrigins: options.allowed_origins,
-      metrics: new Metrics(modelName),
-      log: createLog(options.log_level),
-    },
-    options.files_dir === null ? null : { folder: resolve(options.files_dir), limit: options.files_limit },
-  )
-  const server = createHttpServer(state)
-  const address = await listen(server, options)
-  stopOnSignals(server, state)
+  const startEncoder = (folder: string) => {
+    const starting = Encoder.read(folder, new URL('./generation/encode_thread.js', import.meta.url))
+    starting.catch(() => {}) // loadModel tells what is wrong with a folder, in its order
+    return starting
+  }
+  // One of 50,000 tokens takes 0.3 s: a thread reads it, while this one is busy with HTTP's modules.
+  const early = hubId === null ? startEncoder(options.model) : null
+  const { listen } = await import('./listen.js')
+  const { state, address } = await listen(options, modelName, createLog(options.log_level))
 
-  // Modules and files of the model only now: the port answers meanwhile.
-  const { chooseDevice, engineFingerprint, kernelsText, meetingTexts } = await import('./device.js')
-  const { checkedDevice } = await import('./gpu-check.js')
-  const { engineDtype } = await import('./sizing.js')
-  const { modelLines, sizeHere } = await import('./start-size.js')
-  const { loadModel } = await import('./models/load.js')
-  const { readOutline } = await import('./models/outline.js')
   const chosen = await chooseDevice(options)
   let folder = options.model
   if (hubId !== null) {
@@ -76,7 +62,8 @@ export async function serve(options: ServeOptions): Promise<void> {
     folder = await pull(hubId, process.env, output, onFraction, check)
     if (state.phase.name === 'loading') Object.assign(state.phase, { progress: 0, downloading: false })
   }
-  const model = await loadModel(folder)
+  const encoder = early ?? startEncoder(folder)
+  const model = await loadModel(folder, async () => (await encoder).tokenizer)
   if (template !== null) model.chatTemplate = template(model.tokenizer)
   say(`parley ${version} listens on ${address} and loads ${modelName}`)
   for (const warning of model.warnings) state.log('warn', 'model', { warning })
@@ -89,7 +76,6 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
   const sized = await sizeHere(model, options, device, modelName)
   for (const line of modelLines(model, sized)) say(line)
-  const { startEngine } = await import('./engine/addon.js')
   const engineOptions = {
     ...sized.options,
     prefix_caching: options.enable_prefix_caching,
@@ -99,14 +85,11 @@ export async function serve(options: ServeOptions): Promise<void> {
   const engine = await startEngine(model, engineOptions, (fraction) => {
     if (state.phase.name === 'loading') state.phase.progress = fraction
   })
-  const { Generation } = await import('./generation/generate.js')
-  const { Encoder } = await import('./generation/encoder.js')
-  const encoder = new Encoder(model.tokenizer, new URL('./generation/encode_thread.js', import.meta.url))
   const renderThread = new URL('./generation/render_thread.js', import.meta.url)
   const generation = new Generation(
     model,
     engine,
-    encoder,
+    await encoder,
     state.metrics,
     renderThread,
     options.trust_request_chat_template,
@@ -137,60 +120,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   say(`  engine   ${kernels}${device.kind === 'cpu' ? threads : ''}${ranks}`)
   const meeting = meetingTexts[info.rank_meeting]
   if (meeting !== null) say(`  ranks    ${meeting}`)
-  say(`ready after ${((performance.now() - started) / 1000).toFixed(2)} s. Try:`)
+  say(`ready after ${(performance.now() / 1000).toFixed(2)} s. Try:`) // since the process began
   say(`  ${example(address, options, hasTemplate)}`)
-}
-
-function rateLimits({ rate_limit_requests: requests, rate_limit_tokens: tokens }: ServeOptions): RateLimits | null {
-  return requests === null && tokens === null ? null : new RateLimits({ requests, tokens })
-}
-
-/** @returns the URL of the server's root */
-async function listen(server: Server, { host, port }: ServeOptions): Promise<string> {
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const reasons: Record<string, string> = {
-        EADDRINUSE: `port ${port} of ${host} is in use; choose another with --port, or stop the program that has it`,
-        EACCES: `port ${port} of ${host} is not allowed for this user; choose one above 1023 with --port`,
-        EADDRNOTAVAIL: `--host ${host} is no address of this machine`,
-        ENOTFOUND: `--host ${host} is not known`,
-      }
-      reject(new Error(reasons[error.code ?? ''] ?? `cannot listen on ${host}, port ${port}: ${error.message}`))
-    })
-    server.listen(port, host, resolve)
-  })
-  const bound = server.address() as AddressInfo
-  return `http://${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`
-}
-
-function stopOnSignals(server: Server, state: ServerState): void {
-  let stopping = false
-  const stop = async () => {
-    if (stopping) process.exit(0)
-    stopping = true
-    const engine = state.phase.name === 'ready' ? state.phase.engine : null
-    state.phase = { name: 'draining', engine }
-    state.batches?.stop()
-    server.close()
-    server.closeIdleConnections()
-    state.sockets.drain()
-    await idle(state, drainMs)
-    // What still runs now is told that the server goes, and gets a moment to hear it.
-    await engine?.close()
-    await idle(state, 500)
-    process.exit(0)
-  }
-  process.on('SIGINT', stop)
-  process.on('SIGTERM', stop)
-}
-
-/** Resolves when every request is answered, or after `ms`. */
-async function idle(state: ServerState, ms: number): Promise<void> {
-  if (state.inFlight === 0) return
-  await new Promise<void>((resolve) => {
-    state.onIdle = resolve
-    setTimeout(resolve, ms)
-  })
 }
 
 /** A command that works as it stands. */

@@ -2,8 +2,8 @@
 
 import { parentPort, workerData } from 'node:worker_threads'
 import { TimeLimitError, withinTime } from '../models/tokenizer/time-limit.js'
-import { makeTokenizer, type TokenizerData } from '../models/tokenizer.js'
-import type { EncodeMessage, EncodeReply } from './encoder.js'
+import { loadTokenizer, makeTokenizer, type SteppingTokenizer } from '../models/tokenizer.js'
+import type { EncodeMessage, EncodeReply, EncodeThreadData } from './encoder.js'
 
 /** Milliseconds of a turn; a step of the tokenizer that takes longer is not cut. */
 const TURN_MS = 5
@@ -20,7 +20,7 @@ interface Job {
   limitMs: number
 }
 
-const tokenizer = makeTokenizer(workerData as TokenizerData)
+const tokenizer = await tokenizerOf(workerData as EncodeThreadData)
 /** The first is the next to have a turn. */
 const jobs = new Map<number, Job>()
 let turning = false
@@ -37,6 +37,13 @@ parentPort?.on('message', (message: EncodeMessage) => {
   })
   if (!turning) turn()
 })
+
+async function tokenizerOf(given: EncodeThreadData): Promise<SteppingTokenizer> {
+  if ('tokenizer' in given) return makeTokenizer(given.tokenizer)
+  const tokenizer = await loadTokenizer(given.folder)
+  parentPort?.postMessage(tokenizer.data)
+  return tokenizer
+}
 
 /** Gives the first job its turn, and the others theirs when messages have been read. */
 function turn(): void {

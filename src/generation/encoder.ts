@@ -3,7 +3,10 @@
 import { Worker } from 'node:worker_threads'
 import { onAbort } from '../engine/on_abort.js'
 import { ApiError } from '../errors.js'
-import type { EncodeOptions, Tokenizer } from '../models/tokenizer.js'
+import { type EncodeOptions, makeTokenizer, type Tokenizer, type TokenizerData } from '../models/tokenizer.js'
+
+/** What encode_thread.ts begins with: a tokenizer, or the folder of one, which it reads and gives back as its first message. */
+export type EncodeThreadData = { tokenizer: TokenizerData } | { folder: string }
 
 /** What encode_thread.ts is told: a text to encode, or that nobody waits for one any more. */
 export type EncodeMessage = { id: number; text: string; options: EncodeOptions } | { cancelled: number }
@@ -17,17 +20,35 @@ interface Waiting {
 }
 
 export class Encoder {
-  readonly #tokenizer: Tokenizer
+  readonly tokenizer: Tokenizer
   readonly #threadFile: URL | null
   #worker: Worker | null = null
   #nextId = 0
   readonly #waiting = new Map<number, Waiting>()
 
-  /** @param threadFile compiled encode_thread.js, or null to encode in this thread */
-  constructor(tokenizer: Tokenizer, threadFile: URL | null) {
-    this.#tokenizer = tokenizer
+  /**
+   * Reads a folder's tokenizer in the thread that will encode with it.
+   * @param threadFile compiled encode_thread.js
+   * @throws Error with the text of the ModelError that loadTokenizer throws
+   */
+  static async read(folder: string, threadFile: URL): Promise<Encoder> {
+    const worker = startThread(threadFile, { folder })
+    const data = await new Promise<TokenizerData>((resolve, reject) => {
+      worker.once('message', resolve)
+      worker.once('error', reject)
+    })
+    return new Encoder(makeTokenizer(data), threadFile, worker)
+  }
+
+  /**
+   * @param threadFile compiled encode_thread.js, or null to encode in this thread
+   * @param worker the thread, where it runs already
+   */
+  constructor(tokenizer: Tokenizer, threadFile: URL | null, worker: Worker | null = null) {
+    this.tokenizer = tokenizer
     this.#threadFile = threadFile
-    if (threadFile !== null) this.#worker = this.#start(threadFile)
+    if (worker !== null) this.#worker = this.#listenTo(worker)
+    else if (threadFile !== null) this.#worker = this.#start(threadFile)
   }
 
   /**
@@ -36,7 +57,7 @@ export class Encoder {
    */
   async encode(text: string, options: EncodeOptions, signal?: AbortSignal): Promise<Int32Array> {
     signal?.throwIfAborted()
-    if (this.#threadFile === null) return Int32Array.from(this.#tokenizer.encode(text, options))
+    if (this.#threadFile === null) return Int32Array.from(this.tokenizer.encode(text, options))
     this.#worker ??= this.#start(this.#threadFile)
     const worker = this.#worker
     const id = this.#nextId++
@@ -61,7 +82,12 @@ export class Encoder {
   }
 
   #start(file: URL): Worker {
-    const worker = new Worker(file, { workerData: this.#tokenizer.data })
+    const { data } = this.tokenizer
+    if (data === undefined) throw new Error('this tokenizer encodes in no other thread')
+    return this.#listenTo(startThread(file, { tokenizer: data }))
+  }
+
+  #listenTo(worker: Worker): Worker {
     worker.unref()
     worker.on('message', (reply: EncodeReply) => {
       const waiting = this.#waiting.get(reply.id)
@@ -77,4 +103,8 @@ export class Encoder {
     worker.on('exit', () => lost(new Error('the encoding thread ended')))
     return worker
   }
+}
+
+function startThread(file: URL, data: EncodeThreadData): Worker {
+  return new Worker(file, { workerData: data })
 }

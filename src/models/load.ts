@@ -10,15 +10,19 @@ import { generationDefaults, stopTokenIds } from './generation-config.js'
 import type { Model } from './model.js'
 import { countParameters, outlineOf } from './outline.js'
 import { findSources } from './sources.js'
-import { loadTokenizer } from './tokenizer.js'
+import { loadTokenizer, type Tokenizer } from './tokenizer.js'
 
 export { ModelError } from './model-error.js'
 
 /**
  * Reads everything of a model folder but the weights' numbers.
+ * @param readTokenizer reads its tokenizer
  * @throws ModelError, one line, for every folder that cannot be served
  */
-export async function loadModel(path: string): Promise<Model> {
+export async function loadModel(
+  path: string,
+  readTokenizer: (folder: string) => Promise<Tokenizer> = loadTokenizer,
+): Promise<Model> {
   await checkFolder(path)
   const folder = resolve(path)
   const config = await requireJson(join(folder, 'config.json'), 'a Hugging Face model config')
@@ -26,9 +30,9 @@ export async function loadModel(path: string): Promise<Model> {
   const outline = outlineOf(config)
   const { row } = architectureOf(config)
   const wanted = outline.spec
-  const tokenizer = await loadTokenizer(folder)
-  const num_sampled_ids = Math.min(tokenizer.size, wanted.vocab_size)
   const checkpoint = await readCheckpoint(folder)
+  const tokenizer = await readTokenizer(folder)
+  const num_sampled_ids = Math.min(tokenizer.size, wanted.vocab_size)
   const { spec, tensors, files, dtype, warnings } = await findSources(
     row,
     config,

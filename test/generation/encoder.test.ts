@@ -43,6 +43,19 @@ describe.skipIf(!existsSync(threadFile))('the thread', () => {
     })
   })
 
+  test('reads the tokenizer of a folder, or says why not', async () => {
+    const encoder = await Encoder.read(folder, threadFile)
+    try {
+      expect([...(await encoder.encode(story, {}))]).toEqual(tales.encode(story))
+      expect(encoder.tokenizer.encode(story)).toEqual(tales.encode(story))
+    } finally {
+      await encoder.close()
+    }
+    await expect(Encoder.read('/nowhere', threadFile)).rejects.toThrow(
+      'tokenizer.json: expected a tokenizer, found no such file',
+    )
+  })
+
   test('encodes a short text before the end of a long one that came first', async () => {
     await withEncoder(tales, async (encoder) => {
       const order: string[] = []
