@@ -1,7 +1,7 @@
 // What `parley fit` shows to a person.
 
 import { styleText } from 'node:util'
-import { memoryText } from './config.js'
+import { grouped, memoryText } from './config.js'
 import { ampleContext, type Fit, type Place } from './fit-plan.js'
 
 /** How to write: characters in a line, and whether colours are shown. */
@@ -187,11 +187,6 @@ function parametersText(count: number): string {
 /** 131072 → 128K, 45312 → 44K, 512 → 512 */
 function tokensText(tokens: number): string {
   return tokens < 1024 ? String(tokens) : `${Math.floor(tokens / 1024)}K`
-}
-
-/** 131072 → 131,072 */
-function grouped(count: number): string {
-  return count.toLocaleString('en-US')
 }
 
 function styler({ colours }: Screen): (style: Style, text: string) => string {

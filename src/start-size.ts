@@ -1,6 +1,6 @@
 // How a model that is to be served shares out the memory of this machine or of its GPU, and how that is told.
 
-import { fitOptions, flagOf, memoryText, readTable, type ServeOptions } from './config.js'
+import { fitOptions, flagOf, grouped, memoryText, readTable, type ServeOptions } from './config.js'
 import type { ChosenDevice } from './device.js'
 import type { CudaDevice } from './engine/addon.js'
 import type { Place } from './fit-plan.js'
@@ -132,11 +132,6 @@ export function modelLines(model: Model, { memory, options, total, others, left 
     ),
     ...(left === null ? [] : [part(left, 'left')]),
   ]
-}
-
-/** 131072 → 131,072 */
-function grouped(count: number): string {
-  return count.toLocaleString('en-US')
 }
 
 function short(count: number): string {

@@ -1,7 +1,8 @@
 // SentencePiece's table of replacements ("precompiled charsmap"): a double-array trie (Darts) over UTF-8, whose values are places in a
 // list of texts that end with a zero byte. T5 and mT5 normalize with it.
 
-const segmenter = new Intl.Segmenter('und', { granularity: 'grapheme' })
+/** Made when it is needed, which is seldom: ICU takes 20 ms to begin. */
+let segmenter: Intl.Segmenter | null = null
 
 /** Bytes of the trie, which come first; NaN where there cannot be one. */
 function trieBytesOf(charsmap: Uint8Array): number {
@@ -119,6 +120,7 @@ const WINDOW = 128
 
 /** Borders of graphemes do not depend on what lies before a border, so a window may begin at any. */
 function* graphemes(text: string): Generator<string> {
+  segmenter ??= new Intl.Segmenter('und', { granularity: 'grapheme' })
   let start = 0
   for (let size = WINDOW; start < text.length; ) {
     const window = text.slice(start, start + size)
