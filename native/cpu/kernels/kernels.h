@@ -18,11 +18,8 @@ constexpr int64_t kPanelRows = 32;
 // Numbers in the kernels' vector type, on every instruction set.
 constexpr int64_t kLanes = 16;
 
-// Most groups in a block of tokens in `linear`, and most panels that are walked at once: one run of memory after the other keeps too few
-// reads in flight. With more than kStreamGroups groups the arithmetic takes longer than the memory, and a panel goes alone.
-constexpr int64_t kBlockGroups = 16;
+// Most panels that `linear` walks at once: one run of memory after the other keeps too few reads in flight.
 constexpr int64_t kStreamPanels = 4;
-constexpr int64_t kStreamGroups = kBlockGroups / kStreamPanels;
 
 // Tokens in a KV page as the kernels see it; cpu_backend.cc checks that it is kPageSize.
 constexpr int64_t kPageTokens = 16;
@@ -30,7 +27,7 @@ constexpr int64_t kPageTokens = 16;
 // How `linear` takes its tokens.
 struct LinearPlan {
   int64_t num_groups;    // of at most as many tokens as a register tile is high
-  int64_t num_blocks;    // of at most kBlockGroups groups, worked on one after the other
+  int64_t num_blocks;    // of groups, worked on one after the other
   int64_t packed_bytes;  // of the tokens laid out; 0: they are read as they are
 };
 

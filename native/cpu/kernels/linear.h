@@ -5,7 +5,7 @@
 #pragma once
 
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/linear_fma.h"
+#include "cpu/kernels/linear_float32.h"
 #if PARLEY_LEVEL == 3
 #include "cpu/kernels/linear_amx.h"
 #endif
@@ -16,9 +16,9 @@ namespace {
 
 #if PARLEY_LEVEL == 3
 PARLEY_INLINE bool uses_tiles(NumberType dtype) { return dtype != NumberType::float32; }
-constexpr int64_t kLinearScratch = kAmxScratch > kFmaScratch ? kAmxScratch : kFmaScratch;
+constexpr int64_t kLinearScratch = kAmxScratch > kFloat32Scratch ? kAmxScratch : kFloat32Scratch;
 #else
-constexpr int64_t kLinearScratch = kFmaScratch;
+constexpr int64_t kLinearScratch = kFloat32Scratch;
 #endif
 
 LinearPlan plan_linear(NumberType dtype, int64_t num_tokens, int64_t cols) {
@@ -26,14 +26,14 @@ LinearPlan plan_linear(NumberType dtype, int64_t num_tokens, int64_t cols) {
   if (uses_tiles(dtype)) return plan_amx(num_tokens, cols);
 #endif
   (void)dtype;
-  return plan_fma(num_tokens, cols);
+  return plan_float32(num_tokens, cols);
 }
 
 int64_t packed_tokens_bytes(int64_t num_tokens, int64_t cols) {
 #if PARLEY_LEVEL == 3
   return packed_bytes_amx(num_tokens, cols);
 #else
-  return packed_bytes_fma(num_tokens, cols);
+  return packed_bytes_float32(num_tokens, cols);
 #endif
 }
 
@@ -45,7 +45,7 @@ void pack_tokens(void* packed, NumberType dtype, const float* x, int64_t x_strid
   }
 #endif
   (void)dtype;
-  pack_tokens_fma(static_cast<float*>(packed), x, x_stride, num_tokens, num_groups, cols, first_col, last_col);
+  pack_tokens_float32(static_cast<float*>(packed), x, x_stride, num_tokens, num_groups, cols, first_col, last_col);
 }
 
 void linear(const LinearCall& call, int64_t first_task, int64_t last_task, float* scratch) {
@@ -63,7 +63,7 @@ void linear(const LinearCall& call, int64_t first_task, int64_t last_task, float
     } else
 #endif
     {
-      linear_fma(call, first_panel, last_panel, first_group, last_group, scratch);
+      linear_float32(call, first_panel, last_panel, first_group, last_group, scratch);
     }
     task = stop;
   }

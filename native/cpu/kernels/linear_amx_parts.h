@@ -13,6 +13,10 @@ constexpr int64_t kAmxCols = 32;      // columns of a row of bfloat16
 constexpr int64_t kAmxNumbers = 512;  // of a tile
 constexpr int64_t kTokenTerms = 3;
 
+// Most groups in a block of tokens. With more than kStreamGroups the arithmetic takes longer than the memory, and a panel goes alone.
+constexpr int64_t kBlockGroups = 16;
+constexpr int64_t kStreamGroups = kBlockGroups / kStreamPanels;
+
 constexpr int64_t weight_terms(const Fp16*) { return 2; }
 constexpr int64_t weight_terms(const Bf16*) { return 1; }
 

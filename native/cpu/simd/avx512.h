@@ -9,13 +9,14 @@ namespace parley {
 namespace PARLEY_ISA {
 namespace {
 
-// 24 accumulators (12 tokens x 2 registers) + 2 weights leave room for broadcasts in 32 registers.
-constexpr int kTileTokens = 12;
-constexpr int kWideTokens = 12;
+// 32 registers: 24 accumulators leave room for four weights and broadcasts. 12 tokens x 32 outputs along whole panels, else 6 x 64.
+constexpr int kStreamTokens = 12;
 constexpr int kStreamSums = 24;
+constexpr int kGroupTokens = 6;
+constexpr int kManyTokens = 13;
+constexpr int kBlockedVecs = 4;
 constexpr int kAttentionRows = 8;
 constexpr int kAttentionSums = 16;
-constexpr int kWidenGroups = 3;
 constexpr int kFmaAccumulators = 24;
 
 struct Vec {

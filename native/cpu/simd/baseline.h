@@ -9,12 +9,13 @@ namespace PARLEY_ISA {
 namespace {
 
 // 8 to 12 accumulators in SSE2's 16 registers: 3 tokens x 16 outputs.
-constexpr int kTileTokens = 3;
-constexpr int kWideTokens = 1;
+constexpr int kStreamTokens = 1;
 constexpr int kStreamSums = 2;
+constexpr int kGroupTokens = 3;
+constexpr int kManyTokens = 4;
+constexpr int kBlockedVecs = 1;
 constexpr int kAttentionRows = 2;
 constexpr int kAttentionSums = 2;
-constexpr int kWidenGroups = 2;
 constexpr int kFmaAccumulators = 3;
 
 typedef float Quad __attribute__((vector_size(16)));

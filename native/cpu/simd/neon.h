@@ -10,12 +10,13 @@ namespace PARLEY_ISA {
 namespace {
 
 // 24 accumulators in 32 registers: 6 tokens x 16 outputs; or 16 and eight weights: 2 tokens x 32.
-constexpr int kTileTokens = 6;
-constexpr int kWideTokens = 2;
+constexpr int kStreamTokens = 2;
 constexpr int kStreamSums = 4;
+constexpr int kGroupTokens = 6;
+constexpr int kManyTokens = 13;
+constexpr int kBlockedVecs = 1;
 constexpr int kAttentionRows = 4;
 constexpr int kAttentionSums = 4;
-constexpr int kWidenGroups = 3;
 constexpr int kFmaAccumulators = 6;
 
 struct Vec {

@@ -7,9 +7,9 @@
 //   less(a, b) less_equal(a, b) equal(a, b) -> Mask   select(mask, a, b): a where true   bits(mask): one bit a lane
 //   sum(v), largest(v): over the lanes, in a fixed tree
 // and how kernels fill the registers:
-//   kTileTokens: most tokens in a tile of `linear`; up to kWideTokens of them a tile is 32 outputs wide, beyond it 16
-//   kStreamSums: vectors of sums of a tile that goes along whole panels
-//   kWidenGroups: token groups from which on widening a 16-bit chunk once is cheaper than in every group
+//   kStreamTokens: up to so many tokens `linear` goes along whole panels, with kStreamSums vectors of sums
+//   kManyTokens: from so many on it widens a chunk of 16-bit weights once for all of them; its tiles are kBlockedVecs vectors of outputs wide
+//   kGroupTokens: tokens of a tile, if they are more than kStreamTokens
 //   kAttentionRows: most queries that share loads of keys and values   kAttentionSums: most vectors of scores that they sum at once
 //   kFmaAccumulators: of the calibration
 #pragma once
