@@ -13,7 +13,7 @@ const maxNames = 2048
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
-/** @throws ApiError when it is too large, not declared as JSON, or not JSON */
+/** @throws ApiError when it is too large, not declared as JSON, compressed, or not JSON */
 export async function readJson(c: Ctx): Promise<unknown> {
   const contentType = c.req.header('content-type') ?? ''
   if (!/^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(contentType)) {
@@ -21,6 +21,13 @@ export async function readJson(c: Ctx): Promise<unknown> {
     throw new ApiError(
       'unsupported_media_type',
       `The content-type must be application/json, but got ${got}. With curl: -H 'content-type: application/json'.`,
+    )
+  }
+  const encoding = c.req.header('content-encoding') ?? 'identity'
+  if (encoding.toLowerCase() !== 'identity') {
+    throw new ApiError(
+      'unsupported_media_type',
+      `The body must not be compressed, but its content-encoding is ${JSON.stringify(encoding.slice(0, 60))}.`,
     )
   }
   let text: string

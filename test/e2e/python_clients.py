@@ -1,12 +1,14 @@
 """The README's Python, as it stands there, against the bundled model; and the openai package's WebSocket clients.
 
-    pip install 'openai[realtime]'
+    pip install 'openai[realtime]' anthropic
     python test/e2e/python_clients.py
 
-Run it from the repository's root, when `npm start` or `npm test` has built the server. It skips itself where openai is not installed.
+Run it from the repository's root, when `npm start` or `npm test` has built the server. It skips itself where openai is not installed, and
+an example of another package where that is not.
 Exit code 1: something failed.
 """
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -68,6 +70,10 @@ def main():
     failed = 0
     try:
         for code in [*examples, REALTIME, RESPONSES]:
+            package = re.search(r"^from (\w+) import", code, re.MULTILINE)[1]
+            if importlib.util.find_spec(package) is None:
+                print(f"skipped: {package} is not installed")
+                continue
             run = subprocess.run([sys.executable, "-c", code.replace(":8000", f":{port}")], capture_output=True, text=True)
             good = run.returncode == 0 and len(run.stdout) >= 20
             print("ok" if good else f"FAILED\n{code}\n{run.stdout}\n{run.stderr}")

@@ -862,6 +862,11 @@ test('bodies that are no JSON, too large or of another type', async () => {
       'unsupported_media_type',
     ])
   }
+  const compressed = { 'content-type': 'application/json', 'content-encoding': 'gzip' }
+  expect(await error(await post(path, { prompt: 'x' }, { headers: compressed }))).toEqual([
+    415,
+    'unsupported_media_type',
+  ])
   for (const type of ['application/json; charset=utf-8', 'Application/JSON', 'application/vnd.api+json']) {
     expect((await post(path, { prompt: 'x' }, { headers: { 'content-type': type } })).status).toBe(200)
   }
