@@ -5,7 +5,7 @@ import { basename, resolve } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { type ServeOptions, version } from './config.js'
 import { chooseDevice, engineFingerprint, kernelsText, meetingTexts } from './device.js'
-import { startEngine } from './engine/addon.js'
+import { startEngine, stopLoading } from './engine/addon.js'
 import { Encoder } from './generation/encoder.js'
 import { Generation } from './generation/generate.js'
 import { checkedDevice } from './gpu-check.js'
@@ -82,6 +82,8 @@ export async function serve(options: ServeOptions): Promise<void> {
     max_queue: options.max_queue,
     max_queue_ms: options.max_queue_seconds * 1000,
   }
+  // What listen.ts does at a signal ends the process, but Node would wait for the load first.
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, stopLoading)
   const engine = await startEngine(model, engineOptions, (fraction) => {
     if (state.phase.name === 'loading') state.phase.progress = fraction
   })

@@ -1,4 +1,4 @@
-// The addon's door. Exports: loadEngine, planMemory and forwardLogits (engine_object.cc), testOps and calibrate (test_ops.cc), testPace
+// The addon's door. Exports: loadEngine, stopLoading, planMemory and forwardLogits (engine_object.cc), testOps and calibrate (test_ops.cc), testPace
 // (test_pace.cc), testShards and testRanks (test_ranks.cc), cudaDevices (gpus.cc), tryLockFile (file_lock.cc).
 #include <napi.h>
 

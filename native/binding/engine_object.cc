@@ -1,6 +1,7 @@
 #include "binding/engine_object.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -182,6 +183,9 @@ struct AddonData {
   std::unique_ptr<Napi::FunctionReference> engine_type;
 };
 
+// The process goes away: loads end at their next part. Node waits for what runs on its threads, so a signal would have to wait too.
+std::atomic<bool> loading_stopped{false};
+
 // Loads the weights away from the JavaScript thread; reports fractions on the way.
 class LoadTask : public Napi::AsyncProgressWorker<double> {
  public:
@@ -195,7 +199,10 @@ class LoadTask : public Napi::AsyncProgressWorker<double> {
 
   void Execute(const ExecutionProgress& progress) override {
     try {
-      auto ranks = std::make_unique<RankGroup>(source_, options_, [&](double fraction) { progress.Send(&fraction, 1); });
+      auto ranks = std::make_unique<RankGroup>(source_, options_, [&](double fraction) {
+        check(!loading_stopped, "the load was stopped");
+        progress.Send(&fraction, 1);
+      });
       engine_ = std::make_unique<Engine>(std::move(ranks), options_, [on_events = on_events_](PackedEvents&& events, std::string&& failure) mutable {
         auto* delivery = new Delivery{std::move(events), std::move(failure)};
         if (on_events.NonBlockingCall(delivery) != napi_ok) delete delivery;  // JavaScript is going away
@@ -244,6 +251,9 @@ Napi::Value load_engine(const Napi::CallbackInfo& info) {
     return promise;
   });
 }
+
+// stopLoading()
+void stop_loading(const Napi::CallbackInfo&) { loading_stopped = true; }
 
 // planMemory(spec, options): MemoryPlan
 Napi::Value plan_memory_of(const Napi::CallbackInfo& info) {
@@ -308,6 +318,7 @@ void register_engine(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData{std::unique_ptr<Napi::FunctionReference>(EngineObject::define(env))};
   env.SetInstanceData(data);
   exports.Set("loadEngine", Napi::Function::New(env, load_engine, "loadEngine"));
+  exports.Set("stopLoading", Napi::Function::New(env, stop_loading, "stopLoading"));
   exports.Set("planMemory", Napi::Function::New(env, plan_memory_of, "planMemory"));
   exports.Set("forwardLogits", Napi::Function::New(env, forward_logits, "forwardLogits"));
 }

@@ -54,6 +54,7 @@ interface Addon {
     onProgress: (fraction: number) => void,
     onEvents: (events: ArrayBuffer, failure: string) => void,
   ): Promise<NativeEngine>
+  stopLoading(): void
   planMemory(spec: ModelSpec, options: StartOptions): MemoryPlan
   forwardLogits(
     spec: ModelSource['spec'],
@@ -118,6 +119,11 @@ export async function startEngine(
     (events, failure) => distribute(events, failure, requests),
   )
   return new NativeBackedEngine(native, requests)
+}
+
+/** Ends every load of this process, now and later, within some MB of weights: for a process that goes away. */
+export function stopLoading(): void {
+  addon.stopLoading()
 }
 
 /**

@@ -1,13 +1,18 @@
 // The program as a user starts it: a process, the bundled model, real sockets, the openai package.
 
+import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import OpenAI from 'openai'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { SocketClient } from '../http/socket_client.js'
 import { Server } from './server.js'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
 
 describe('the bundled model', () => {
   let server: Server
@@ -151,6 +156,20 @@ test('SIGTERM ends the server with exit code 0, and its WebSockets with 1001', a
   const socket = await SocketClient.connect(await server.ready(), '/v1/stream')
   expect(await server.stop()).toBe(0)
   expect((await socket.closed).code).toBe(1001)
+})
+
+test('a load ends when it is told to, so that no signal has to wait for it', async () => {
+  const script = `
+    import { startEngine, stopLoading } from './dist/engine/addon.js'
+    import { loadModel } from './dist/models/load.js'
+    const model = await loadModel('models/tales')
+    const options = { dtype: 'float32', num_threads: 1, max_model_len: 64, kv_cache_bytes: 1 << 24 }
+    await (await startEngine(model, options)).close()
+    stopLoading()
+    await startEngine(model, options).catch((error) => console.log(error.message))`
+  const run = promisify(execFile)
+  const { stdout } = await run(process.execPath, ['--input-type=module', '-e', script], { cwd: root })
+  expect(stdout).toBe('the load was stopped\n')
 })
 
 describe('what cannot be served ends with exit code 1, a reason, and no stack trace', () => {
