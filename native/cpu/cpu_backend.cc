@@ -14,6 +14,7 @@
 #include "cpu/number_type.h"
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
+#include "cpu/thread_shares.h"
 
 namespace parley {
 namespace {
@@ -34,7 +35,7 @@ constexpr int64_t kPackTaskBytes = 4 << 20;
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(Isa isa, int num_threads) : kernels_(kernels_for(isa)), pool_(num_threads) {}
+  CpuBackend(Isa isa, int num_threads) : kernels_(kernels_for(isa)), pool_(num_threads), shares_(num_threads) {}
 
   void* allocate(int64_t bytes) override { return map_huge_pages(bytes); }
   void release(void* memory, int64_t bytes) noexcept override { unmap_huge_pages(memory, bytes); }
@@ -182,8 +183,11 @@ class CpuBackend final : public Backend {
     const int64_t threads = pass.multiplications() < kSmallMultiplications ? 1 : pool_.num_threads();
     const int64_t scratch_numbers = kernels_.linear_scratch;
     float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
+    shares_.share_out(pass.multiplications(), threads);
     share_threads(threads, threads == 1, [&](int thread, int64_t, int64_t) {
-      pass.multiply(thread, threads, scratch + thread * scratch_numbers);
+      shares_.each_piece(thread, pass.piece(), [&](int64_t first, int64_t last) {
+        pass.multiply(first, last, scratch + thread * scratch_numbers);
+      });
     });
   }
 
@@ -448,7 +452,7 @@ class CpuBackend final : public Backend {
       const LinearPlan plan = kernels_.plan_linear(number_type(product.weight.dtype), count, x.cols);
       expert_calls_.push_back(linear_call(product, plan, packed + packed_bytes));
       packed_bytes += plan.packed_bytes;
-      num_tasks += num_linear_tasks(expert_calls_.back());
+      num_tasks += ceil_div(num_linear_tasks(expert_calls_.back()), kPieceTasks);
       expert_tasks_.push_back(num_tasks);
     }
     share(static_cast<int64_t>(expert_calls_.size()), x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
@@ -463,10 +467,10 @@ class CpuBackend final : public Backend {
     const int64_t scratch_numbers = kernels_.linear_scratch;
     float* scratch = thread_scratch_.reserve<float>(scratch_numbers * pool_.num_threads());
     share_tasks(num_tasks, x.rows * x.cols * out.cols < kSmallMultiplications, [&](int thread, int64_t task) {
-      const auto call = std::upper_bound(expert_tasks_.begin(), expert_tasks_.end(), task) - expert_tasks_.begin();
-      const int64_t first_task = call == 0 ? 0 : expert_tasks_[static_cast<size_t>(call - 1)];
-      kernels_.linear(expert_calls_[static_cast<size_t>(call)], task - first_task, task - first_task + 1,
-                      scratch + thread * scratch_numbers);
+      const auto i = std::upper_bound(expert_tasks_.begin(), expert_tasks_.end(), task) - expert_tasks_.begin();
+      const LinearCall& call = expert_calls_[static_cast<size_t>(i)];
+      const int64_t first = (task - (i == 0 ? 0 : expert_tasks_[static_cast<size_t>(i - 1)])) * kPieceTasks;
+      kernels_.linear(call, first, std::min(first + kPieceTasks, num_linear_tasks(call)), scratch + thread * scratch_numbers);
     });
   }
 
@@ -492,6 +496,7 @@ class CpuBackend final : public Backend {
 
   const Kernels& kernels_;
   ThreadPool pool_;
+  ThreadShares shares_;        // linear: the multiplications of a pass
   Scratch packed_tokens_;      // linear: those of one pass, shared
   Scratch thread_scratch_;     // a part for each thread
   Scratch thread_candidates_;  // sample: the same
@@ -501,7 +506,7 @@ class CpuBackend final : public Backend {
   Scratch expert_outer_;                  // of each row the token, then what its expert makes of it
   Scratch expert_inner_;                  // of each row gate and up, then the hidden layer
   std::vector<LinearCall> expert_calls_;  // of the experts that have rows
-  std::vector<int64_t> expert_tasks_;     // how many these calls and all before them have
+  std::vector<int64_t> expert_tasks_;     // in how many pieces these calls and all before them are cut
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// How a pass of `linear` is shared out between threads: the inputs, which are laid out first, then the tasks of all products.
+// A pass of `linear` as threads share it: the inputs, which are laid out first, then the tasks of all products.
 #pragma once
 
 #include <algorithm>
@@ -27,6 +27,9 @@ inline LinearCall linear_call(const Product& product, const LinearPlan& plan, co
           product.out.stride,
           static_cast<int32_t>(product.epilogue)};
 }
+
+// Tasks that a thread takes at a time: as many panels as kernels walk at once.
+constexpr int64_t kPieceTasks = kStreamPanels;
 
 inline int64_t num_linear_tasks(const LinearCall& call) { return call.num_blocks * ceil_div(call.rows, kPanelRows); }
 
@@ -84,11 +87,16 @@ class LinearPass {
 
   int64_t multiplications() const { return multiplications_; }
 
-  // A thread's even share of the multiplications, in the order of the products. Those with one `out` are cut in the same places, so that
-  // what each adds to is there.
-  void multiply(int64_t thread, int64_t num_threads, float* thread_scratch) const {
-    int64_t first = multiplications_ * thread / num_threads;
-    int64_t last = multiplications_ * (thread + 1) / num_threads;
+  // How many a thread does before it looks for more.
+  int64_t piece() const {
+    int64_t largest = 0;
+    for (const Stack* stack = stacks_; stack < stacks_ + num_stacks_; ++stack) largest = std::max(largest, stack->task_multiplications());
+    return kPieceTasks * largest;
+  }
+
+  // The multiplications [first, last), in the order of the products. Those with one `out` are cut in the same places, so that what each
+  // adds to is there.
+  void multiply(int64_t first, int64_t last, float* thread_scratch) const {
     for (const Stack* stack = stacks_; stack < stacks_ + num_stacks_; ++stack) {
       const int64_t first_task = stack->task_at(first), last_task = stack->task_at(last);
       for (int64_t i = 0; first_task < last_task && i < stack->num_calls; ++i) {
