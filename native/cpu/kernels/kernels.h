@@ -29,6 +29,7 @@ struct LinearPlan {
   int64_t num_groups;    // of at most as many tokens as a register tile is high
   int64_t num_blocks;    // of groups, worked on one after the other
   int64_t packed_bytes;  // of the tokens laid out; 0: they are read as they are
+  int64_t piece_tasks;   // what a thread takes at a time: a multiple of the panels that are walked at once
 };
 
 // One call of `linear`, shared by all threads. The work is cut into tasks [token block][panel].

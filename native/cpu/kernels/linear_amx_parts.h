@@ -50,7 +50,8 @@ int64_t packed_bytes_amx(int64_t num_tokens, int64_t cols) {
 LinearPlan plan_amx(int64_t num_tokens, int64_t cols) {
   const int64_t num_groups = (num_tokens + kAmxTokens - 1) / kAmxTokens;
   return {num_groups, (num_groups + kBlockGroups - 1) / kBlockGroups,
-          num_groups * amx_blocks(cols) * block_numbers(amx_rows(num_tokens, num_groups)) * static_cast<int64_t>(sizeof(Bf16))};
+          num_groups * amx_blocks(cols) * block_numbers(amx_rows(num_tokens, num_groups)) * static_cast<int64_t>(sizeof(Bf16)),
+          kStreamPanels};
 }
 
 void pack_tokens_amx(Bf16* packed, const float* x, int64_t x_stride, int64_t num_tokens, int64_t num_groups, int64_t cols,

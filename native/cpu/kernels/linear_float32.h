@@ -20,13 +20,15 @@ constexpr int kMostGroupTokens = kStreamTokens > kGroupTokens ? kStreamTokens : 
 int64_t packed_bytes_float32(int64_t num_tokens, int64_t cols) { return num_tokens * cols * static_cast<int64_t>(sizeof(float)); }
 
 LinearPlan plan_float32(int64_t num_tokens, int64_t cols) {
-  if (num_tokens == 1) return {1, 1, 0};
-  const int64_t packed_bytes = packed_bytes_float32(num_tokens, cols);
-  if (num_tokens <= kStreamTokens) return {1, 1, packed_bytes};
+  const int64_t packed_bytes = num_tokens == 1 ? 0 : packed_bytes_float32(num_tokens, cols);
+  if (num_tokens <= kStreamTokens) {
+    const int64_t panels = stream_panels(static_cast<int>(num_tokens));
+    return {1, 1, packed_bytes, kStreamPanels / panels * panels};
+  }
   const int64_t num_groups = (num_tokens + kGroupTokens - 1) / kGroupTokens;
-  if (num_tokens < kManyTokens) return {num_groups, 1, packed_bytes};
+  if (num_tokens < kManyTokens) return {num_groups, 1, packed_bytes, kStreamPanels};
   const int64_t block_groups = blocked_groups(cols);
-  return {num_groups, (num_groups + block_groups - 1) / block_groups, packed_bytes};
+  return {num_groups, (num_groups + block_groups - 1) / block_groups, packed_bytes, kStreamPanels};
 }
 
 // target [cols][tokens] = source, `tokens` rows of cols numbers that are stride apart, turned.

@@ -87,7 +87,7 @@ constexpr Stream kStreams[kStreamTokens] = {
 };
 
 template <class Number>
-void stream_panels(const LinearCall& call, int64_t first_panel, int64_t last_panel, float* y) {
+void linear_stream_of(const LinearCall& call, int64_t first_panel, int64_t last_panel, float* y) {
   const int64_t tokens = call.num_tokens;
   const float* x = static_cast<const float*>(call.tokens);
   const int64_t at_once = stream_panels(static_cast<int>(tokens));
@@ -103,9 +103,9 @@ void stream_panels(const LinearCall& call, int64_t first_panel, int64_t last_pan
 
 // The panels [first_panel, last_panel). y: scratch.
 void linear_stream(const LinearCall& call, int64_t first_panel, int64_t last_panel, float* y) {
-  if (call.dtype == NumberType::float32) return stream_panels<float>(call, first_panel, last_panel, y);
-  if (call.dtype == NumberType::float16) return stream_panels<Fp16>(call, first_panel, last_panel, y);
-  stream_panels<Bf16>(call, first_panel, last_panel, y);
+  if (call.dtype == NumberType::float32) return linear_stream_of<float>(call, first_panel, last_panel, y);
+  if (call.dtype == NumberType::float16) return linear_stream_of<Fp16>(call, first_panel, last_panel, y);
+  linear_stream_of<Bf16>(call, first_panel, last_panel, y);
 }
 
 }  // namespace
