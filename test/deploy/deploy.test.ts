@@ -299,7 +299,7 @@ describe('chart', () => {
   })
 
   test('leaves the server the time it takes to stop', () => {
-    const drainMs = Number(/const drainMs = (\d+)/.exec(read('src/serve.ts'))?.[1])
+    const drainMs = Number(/const drainMs = (\d+)/.exec(read('src/listen.ts'))?.[1])
     expect(template('deployment.yaml')).toContain('(add .Values.preStopSleepSeconds 6)')
     expect(drainMs + 500).toBeLessThanOrEqual(6000)
     const grace = Number(values.terminationGracePeriodSeconds)
