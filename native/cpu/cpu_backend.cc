@@ -452,7 +452,7 @@ class CpuBackend final : public Backend {
       const LinearPlan plan = kernels_.plan_linear(number_type(product.weight.dtype), count, x.cols);
       expert_calls_.push_back(linear_call(product, plan, packed + packed_bytes));
       packed_bytes += plan.packed_bytes;
-      num_tasks += ceil_div(num_linear_tasks(expert_calls_.back()), kStreamPanels);
+      num_tasks += ceil_div(num_linear_tasks(expert_calls_.back()), plan.piece_tasks);
       expert_tasks_.push_back(num_tasks);
     }
     share(static_cast<int64_t>(expert_calls_.size()), x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
@@ -469,8 +469,8 @@ class CpuBackend final : public Backend {
     share_tasks(num_tasks, x.rows * x.cols * out.cols < kSmallMultiplications, [&](int thread, int64_t task) {
       const auto i = std::upper_bound(expert_tasks_.begin(), expert_tasks_.end(), task) - expert_tasks_.begin();
       const LinearCall& call = expert_calls_[static_cast<size_t>(i)];
-      const int64_t first = (task - (i == 0 ? 0 : expert_tasks_[static_cast<size_t>(i - 1)])) * kStreamPanels;
-      kernels_.linear(call, first, std::min(first + kStreamPanels, num_linear_tasks(call)), scratch + thread * scratch_numbers);
+      const int64_t first = (task - (i == 0 ? 0 : expert_tasks_[static_cast<size_t>(i - 1)])) * call.piece_tasks;
+      kernels_.linear(call, first, std::min(first + call.piece_tasks, num_linear_tasks(call)), scratch + thread * scratch_numbers);
     });
   }
 

@@ -22,6 +22,7 @@ inline LinearCall linear_call(const Product& product, const LinearPlan& plan, co
           product.x.rows,
           plan.num_groups,
           plan.num_blocks,
+          plan.piece_tasks,
           product.bias.data,
           product.out.data,
           product.out.stride,
@@ -41,7 +42,6 @@ class LinearPass {
     for (int64_t i = 0; i < products.size; ++i) {
       const Matrix<const float>& x = products[i].x;
       plans[i] = kernels.plan_linear(dtype, x.rows, x.cols);
-      piece_tasks_ = plans[i].piece_tasks;  // the same for all, as the number of tokens is
       const auto is_this = [&](const Input& input) { return input.x.data == x.data && input.x.cols == x.cols; };
       Input* input = std::find_if(inputs_, inputs_ + num_inputs_, is_this);
       if (input == inputs_ + num_inputs_ && plans[i].packed_bytes > 0) {
@@ -89,7 +89,7 @@ class LinearPass {
   int64_t piece() const {
     int64_t largest = 0;
     for (const Stack* stack = stacks_; stack < stacks_ + num_stacks_; ++stack) largest = std::max(largest, stack->task_multiplications());
-    return piece_tasks_ * largest;
+    return calls_[0].piece_tasks * largest;  // the same for all, as the number of tokens is
   }
 
   // The multiplications [first, last), in the order of the products. Those with one `out` are cut in the same places, so that what each
@@ -140,7 +140,6 @@ class LinearPass {
   int64_t num_runs_ = 0;
   int64_t num_stacks_ = 0;
   int64_t multiplications_ = 0;
-  int64_t piece_tasks_ = 1;
 };
 
 }  // namespace parley

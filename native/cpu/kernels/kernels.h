@@ -42,6 +42,7 @@ struct LinearCall {
   int64_t num_tokens;
   int64_t num_groups;     // token group g has the tokens num_tokens * g / num_groups up to those of g + 1
   int64_t num_blocks;     // block b has the groups num_groups * b / num_blocks up to those of b + 1
+  int64_t piece_tasks;    // LinearPlan's
   const float* bias;      // [rows] or null
   float* out;
   int64_t out_stride;
