@@ -1,20 +1,31 @@
 // Web pages: which may ask from a browser, and the headers that tell the browser so (CORS).
 
+import { isIP } from 'node:net'
 import { ApiError } from '../errors.js'
 import type { Ctx, ServerState } from './context.js'
 
 const loopback = new Set(['localhost', '127.0.0.1', '[::1]'])
 
+/** An IP address, as URLs write it. */
+function isAddress(hostname: string): boolean {
+  return isIP(hostname.replace(/^\[|\]$/g, '')) !== 0
+}
+
 /**
- * May a page of this origin ask? Its own server's pages always may.
+ * May a page of this origin ask? This server's own pages may. Where a name alone says that they are its own, they need its key: anybody can
+ * let the name of his pages point here (DNS rebinding), but has neither a certificate nor an address for that.
  * @param origin the header, such as https://example.org
  * @param host the header of the same request
  */
-export function originAllowed({ allowedOrigins }: ServerState, origin: string, host: string | undefined): boolean {
+export function originAllowed(
+  { allowedOrigins, apiKey }: ServerState,
+  origin: string,
+  host: string | undefined,
+): boolean {
   if (allowedOrigins.includes('*') || allowedOrigins.includes(origin)) return true
   if (!URL.canParse(origin)) return false // 'null': a file, or a page in a sandbox
   const url = new URL(origin)
-  if (url.host === host) return true
+  if (url.host === host && (apiKey !== null || url.protocol === 'https:' || isAddress(url.hostname))) return true
   return allowedOrigins.includes('localhost') && (loopback.has(url.hostname) || url.hostname.endsWith('.localhost'))
 }
 

@@ -44,6 +44,10 @@ test('which pages may ask', async () => {
     [['localhost'], 'nonsense', 'x', false],
     // Its own pages, such as /docs.
     [['localhost'], 'https://models.example.org', 'models.example.org', true],
+    [['localhost'], 'http://192.168.0.7:8000', '192.168.0.7:8000', true],
+    [['localhost'], 'http://[fd00::7]:8000', '[fd00::7]:8000', true],
+    // A page of anybody, whose name he lets point at this server.
+    [['localhost'], 'http://models.example.org:8000', 'models.example.org:8000', false],
     [['localhost'], 'https://models.example.org', 'models.example.org:8000', false],
     [['https://example.org'], 'https://example.org', 'x', true],
     [['https://example.org'], 'http://example.org', 'x', false],
@@ -57,6 +61,8 @@ test('which pages may ask', async () => {
       origin,
       ok,
     ])
+  const locked = { ...state, apiKey: 'secret' }
+  expect(originAllowed(locked, 'http://models.example.org:8000', 'models.example.org:8000')).toBe(true)
 })
 
 test('a browser asks first, without a key, and is told what it may send', async () => {
