@@ -3,7 +3,7 @@
 import { createReadStream, existsSync } from 'node:fs'
 import { truncate } from 'node:fs/promises'
 import type { ApiError, ErrorBody } from '../errors.js'
-import { maxBodyBytes, parseJson } from './body.js'
+import { jsonText, maxBodyBytes, parseJson } from './body.js'
 
 /** Lines of one batch, at most: OpenAI's number. */
 const maxLines = 50_000
@@ -33,7 +33,7 @@ export interface AnswerLine {
 
 interface Line {
   /** null: longer than any line that is good */
-  text: string | null
+  bytes: Buffer | null
   /** bytes of the file up to here, the newline among them; null where the file ends without one */
   end: number | null
 }
@@ -51,8 +51,8 @@ async function* rawLines(path: string, most = Number.POSITIVE_INFINITY): AsyncGe
     if (length <= most) parts.push(part)
     else parts = []
   }
-  const text = () => {
-    const whole = length <= most ? Buffer.concat(parts).toString() : null
+  const line = () => {
+    const whole = length <= most ? Buffer.concat(parts) : null
     parts = []
     length = 0
     return whole
@@ -61,18 +61,22 @@ async function* rawLines(path: string, most = Number.POSITIVE_INFINITY): AsyncGe
     let start = 0
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
       take(chunk.subarray(start, end))
-      yield { text: text(), end: before + end + 1 }
+      yield { bytes: line(), end: before + end + 1 }
       start = end + 1
     }
     if (start < chunk.length) take(chunk.subarray(start))
     before += chunk.length
   }
-  if (length > 0) yield { text: text(), end: null }
+  if (length > 0) yield { bytes: line(), end: null }
 }
 
 /** The requests of a file that checkLines has found good. */
 export async function* readLines(path: string): AsyncGenerator<BatchLine> {
-  for await (const { text } of rawLines(path)) if (text?.trim()) yield JSON.parse(text)
+  for await (const { bytes } of rawLines(path)) if (bytes && !isBlank(bytes)) yield JSON.parse(jsonText(bytes))
+}
+
+function isBlank(line: Buffer): boolean {
+  return line.every((byte) => byte === 0x20 || byte === 0x09 || byte === 0x0d)
 }
 
 /** Reads a whole input file. @returns how many requests it has, and what is wrong with which line */
@@ -81,11 +85,11 @@ export async function checkLines(path: string, endpoint: string): Promise<{ tota
   const ids = new Set<string>()
   let number = 0
   let total = 0
-  for await (const { text: line } of rawLines(path, maxBodyBytes)) {
+  for await (const { bytes } of rawLines(path, maxBodyBytes)) {
     number++
-    if (line?.trim() === '') continue
+    if (bytes && isBlank(bytes)) continue
     total++
-    const wrong = total > maxLines ? tooMany : checkLine(line, endpoint, ids)
+    const wrong = total > maxLines ? tooMany : checkLine(bytes, endpoint, ids)
     if (wrong === null) continue
     errors.push({ ...wrong, line: number })
     if (errors.length === maxErrors || total > maxLines) break
@@ -100,12 +104,12 @@ type Wrong = Omit<LineError, 'line'> | null
 
 const tooMany: Wrong = { code: 'too_many_requests', message: `A batch has at most ${maxLines} requests.`, param: null }
 
-function checkLine(text: string | null, endpoint: string, ids: Set<string>): Wrong {
+function checkLine(bytes: Buffer | null, endpoint: string, ids: Set<string>): Wrong {
   const noLine = (message: string): Wrong => ({ code: 'invalid_json_line', message, param: null })
-  if (text === null) return noLine(`A line must be at most ${maxBodyBytes} bytes.`)
+  if (bytes === null) return noLine(`A line must be at most ${maxBodyBytes} bytes.`)
   let line: unknown
   try {
-    line = parseJson(text, 'line')
+    line = parseJson(jsonText(bytes, 'line'), 'line')
   } catch (error) {
     return noLine((error as ApiError).message)
   }
@@ -134,9 +138,9 @@ export async function answeredIds(path: string): Promise<string[]> {
   const ids: string[] = []
   if (!existsSync(path)) return ids
   let whole = 0
-  for await (const { text, end } of rawLines(path)) {
+  for await (const { bytes, end } of rawLines(path)) {
     if (end === null) await truncate(path, whole)
-    else if (text !== null) ids.push((JSON.parse(text) as AnswerLine).custom_id)
+    else if (bytes !== null) ids.push((JSON.parse(bytes.toString()) as AnswerLine).custom_id)
     whole = end ?? whole
   }
   return ids

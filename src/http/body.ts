@@ -30,14 +30,27 @@ export async function readJson(c: Ctx): Promise<unknown> {
       `The body must not be compressed, but its content-encoding is ${JSON.stringify(encoding.slice(0, 60))}.`,
     )
   }
-  let text: string
+  let bytes: ArrayBuffer | Uint8Array
   try {
-    text = utf8.decode(await readBytes(c))
+    bytes = await readBytes(c)
   } catch (error) {
     if (error instanceof ApiError) throw error
-    throw notJson(error instanceof TypeError ? 'it is not UTF-8' : 'it ended early')
+    throw notJson('it ended early')
   }
-  return parseJson(text)
+  return parseJson(jsonText(bytes))
+}
+
+/**
+ * The text of JSON's bytes, without the byte order mark that some editors write before it.
+ * @param what the client sent, for the message
+ * @throws ApiError
+ */
+export function jsonText(bytes: ArrayBuffer | Uint8Array, what = 'body'): string {
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    throw notJson('it is not UTF-8', what)
+  }
 }
 
 /**

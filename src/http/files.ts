@@ -105,11 +105,15 @@ function makeForm(contentType: string, fail: (error: unknown) => void): BusboyIn
   }
 }
 
+/** Files of one page, at most and unless told: OpenAI's number. */
+const maxListed = 10_000
+
 /** GET /v1/files */
 export function listFiles(c: Ctx): Response {
   const purpose = c.req.query('purpose')
   const files = needFiles(c.get('state')).list()
-  return json(c, page(c, purpose === undefined ? files : files.filter((file) => file.purpose === purpose)))
+  const wanted = purpose === undefined ? files : files.filter((file) => file.purpose === purpose)
+  return json(c, page(c, wanted, maxListed, maxListed))
 }
 
 function find(c: Ctx): StoredFile {

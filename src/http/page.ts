@@ -4,16 +4,16 @@ import { ApiError } from '../errors.js'
 import type { Ctx } from './context.js'
 
 /**
- * Reads the query's `order` (desc unless told), `after` (an id) and `limit` (1 to `most`, 20 unless told).
+ * Reads the query's `order` (desc unless told), `after` (an id) and `limit` (1 to `most`, `usual` unless told).
  * @param ascending all items, the oldest first
  * @throws ApiError when the query asks for something else
  */
-export function page<T extends { id: string }>(c: Ctx, ascending: readonly T[], most = 100) {
+export function page<T extends { id: string }>(c: Ctx, ascending: readonly T[], most = 100, usual = 20) {
   const order = c.req.query('order') ?? 'desc'
   if (order !== 'asc' && order !== 'desc') {
     throw new ApiError('invalid_value', `'order' must be "asc" or "desc".`, 'order')
   }
-  const limit = Number(c.req.query('limit') ?? 20)
+  const limit = Number(c.req.query('limit') ?? usual)
   if (!Number.isInteger(limit) || limit < 1 || limit > most) {
     throw new ApiError('invalid_value', `'limit' must be an integer from 1 to ${most}.`, 'limit')
   }

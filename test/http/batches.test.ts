@@ -22,7 +22,7 @@ function line(custom_id: string, body: object, more: object = {}): string {
   return JSON.stringify({ custom_id, method: 'POST', url: '/v1/completions', body, ...more })
 }
 
-const upload = async (client: OpenAI, text: string) =>
+const upload = async (client: OpenAI, text: string | Buffer) =>
   client.files.create({ purpose: 'batch', file: await toFile(Buffer.from(text), 'in.jsonl') })
 
 async function finished(client: OpenAI, id: string) {
@@ -128,8 +128,8 @@ test('chats, responses and embeddings are batches too', async () => {
 
 test('a file that is no batch fails as a whole, with its lines', async () => {
   const { client, engine } = await startFakeServer({ storage: { folder: folderOfTest(), limit: 1e7 } })
-  const run = async (...lines: string[]) => {
-    const file = await upload(client, lines.join('\n'))
+  const run = async (...lines: (string | Buffer)[]) => {
+    const file = await upload(client, lines.length === 1 && lines[0] ? lines[0] : lines.join('\n'))
     const endpoint = '/v1/completions'
     const { id } = await client.batches.create({ input_file_id: file.id, endpoint, completion_window: '24h' })
     const { status, errors } = await finished(client, id)
@@ -161,7 +161,15 @@ test('a file that is no batch fails as a whole, with its lines', async () => {
       ['invalid_json_line', 3, null],
     ],
   ])
-  expect(await run('\n\n')).toEqual(['failed', [['empty_file', 1, 'input_file_id']]])
+  const latin1 = Buffer.from(line('a', { prompt: 'é' }), 'latin1')
+  expect(await run(Buffer.concat([latin1, Buffer.from('\n{}')]))).toEqual([
+    'failed',
+    [
+      ['invalid_json_line', 1, null],
+      ['invalid_request', 2, 'custom_id'],
+    ],
+  ])
+  expect(await run(' \t\r\n\n')).toEqual(['failed', [['empty_file', 1, 'input_file_id']]])
   expect(await run(...Array(150).fill('x'))).toMatchObject(['failed', { length: 100 }])
   expect(engine.seen).toEqual([])
 })
@@ -256,6 +264,7 @@ test('what is wrong with an upload or a batch is told', async () => {
   expect(await create({ input_file_id: '../../etc/passwd' })).toEqual([404, 'file_not_found', 'input_file_id'])
   expect(await create({ endpoint: '/v1/moderations' })).toEqual([400, 'unsupported_value', 'endpoint'])
   expect(await create({ completion_window: '1h' })).toEqual([400, 'invalid_value', 'completion_window'])
+  expect(await create({ completion_window: null })).toEqual([400, 'missing_required_parameter', 'completion_window'])
   expect(await create({ output_expires_after: {} })).toEqual([400, 'unsupported_parameter', 'output_expires_after'])
   expect((await fetch(`${url}/v1/files/..%2f..%2fetc%2fpasswd/content`)).status).toBe(404)
   expect((await fetch(`${url}/v1/batches/batch_x`)).status).toBe(404)
@@ -264,11 +273,26 @@ test('what is wrong with an upload or a batch is told', async () => {
   expect(await told(await without.post('/v1/batches', good))).toEqual([404, 'files_disabled', null])
 })
 
+test('a list of files has all of them unless told, up to 10,000', async () => {
+  const { url, client } = await startFakeServer({ storage: { folder: folderOfTest(), limit: 1e6 } })
+  for (let i = 0; i < 21; i++) await upload(client, 'x')
+  const list = async (query: string) => {
+    const { data, has_more } = (await (await fetch(`${url}/v1/files${query}`)).json()) as Record<string, unknown[]>
+    return [data?.length, has_more]
+  }
+  expect(await list('')).toEqual([21, false])
+  expect(await list('?limit=20')).toEqual([20, true])
+  expect(await list('?limit=10000')).toEqual([21, false])
+  expect((await fetch(`${url}/v1/files?limit=10001`)).status).toBe(400)
+})
+
 test('a line ends at its newline and nowhere else', async () => {
   const { client, engine } = await startFakeServer({ storage: { folder: folderOfTest(), limit: 1e6 } })
   const text = 'a\u2028b\u2029c\u0085d é😀'
   const long = 'x'.repeat(70_000) // longer than what is read from the disk at once
-  const file = await upload(client, `${line('1', { prompt: text })}\r\n\n${line('2', { prompt: 'y', user: long })}`)
+  // With the byte order mark that editors of Windows begin a file with.
+  const lines = `\ufeff${line('1', { prompt: text })}\r\n\n${line('2', { prompt: 'y', user: long })}`
+  const file = await upload(client, lines)
   const endpoint = '/v1/completions'
   const { id } = await client.batches.create({ input_file_id: file.id, endpoint, completion_window: '24h' })
   expect(await finished(client, id)).toMatchObject({ status: 'completed', request_counts: { completed: 2, failed: 0 } })
