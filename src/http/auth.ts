@@ -24,9 +24,8 @@ export function checkKey(c: Ctx): void {
     )
   }
   const given = header ? /^bearer +(.+)$/i.exec(header)?.[1] : plain
-  if (given === undefined || !timingSafeEqual(digest(given), digest(apiKey))) {
-    throw new ApiError('invalid_api_key', 'The API key is wrong.')
-  }
+  if (given === undefined) throw new ApiError('invalid_api_key', 'The header `Authorization` must be `Bearer <key>`.')
+  if (!timingSafeEqual(digest(given), digest(apiKey))) throw new ApiError('invalid_api_key', 'The API key is wrong.')
 }
 
 const keyProtocol = 'openai-insecure-api-key.'

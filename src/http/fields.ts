@@ -68,7 +68,8 @@ export const logitBiasSchema = z
   })
   .meta({ type: 'object', additionalProperties: { type: 'number', minimum: -100, maximum: 100 } })
 
-// OpenAI's seed is a 64-bit integer; JavaScript and the engine hold 53 bits of it, the same ones each time.
+// OpenAI's seed is a 64-bit integer; JavaScript and the engine hold 53 bits of it, the same ones each time. The largest of them is
+// read as 2^63, as are the numbers within 1024 of it: they are one seed.
 export const seedSchema = z
   .unknown()
   .transform((value, ctx): number => {

@@ -173,7 +173,9 @@ export function parseChat(body: unknown, log: Log): ValidChat {
   const messages = Array.isArray(fields.messages) ? fields.messages : []
   for (const [i, message] of messages.entries()) {
     for (const name of ['tool_calls', 'function_call', 'audio']) {
-      if ((message as Record<string, unknown> | null)?.[name] != null) {
+      const value = (message as Record<string, unknown> | null)?.[name]
+      // Clients send the messages that they got back, and other servers' have an empty list of calls.
+      if (value != null && !(Array.isArray(value) && value.length === 0)) {
         throw new ApiError(
           'unsupported_parameter',
           `'messages.${i}.${name}' is not supported by this server yet.`,

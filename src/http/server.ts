@@ -19,6 +19,8 @@ import { openaiWire } from './wire.js'
 export function createHttpServer(state: ServerState): Server {
   const app = createApp(state)
   const listener = getRequestListener(app.fetch as Parameters<typeof getRequestListener>[0], {
+    // Of requests without a Host header, which HTTP/1.0 allows: load balancers' probes.
+    hostname: 'localhost',
     // A request that cannot even become a Request: a bad Host header or target.
     errorHandler: () =>
       respond(new ApiError('bad_http', 'The request line or the Host header is not valid.'), requestId()),
@@ -94,9 +96,12 @@ function createApp(state: ServerState): Hono<Env> {
   return app
 }
 
-/** A base URL without /v1, or with it twice, is the usual mistake, and told so. */
+/** A base URL without /v1, with it twice, or with a slash at its end is the usual mistake, and told so. */
 function unknownUrl(method: string, path: string): ApiError {
-  const end = path.replace(/^(?:\/v1(?=\/))+/, '').replace(/\/+$/, '')
+  const end = path
+    .replace(/\/{2,}/g, '/')
+    .replace(/^(?:\/v1(?=\/))+/, '')
+    .replace(/\/$/, '')
   const meant = [`/v1${end}`, end].find((other) => routes.some((route) => route.path === other))
   const hint = meant === undefined ? '; /docs shows what there is.' : `. Did you mean ${meant}?`
   return new ApiError('unknown_url', `There is nothing at ${method} ${path.slice(0, 100)}${hint}`)

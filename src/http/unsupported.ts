@@ -47,7 +47,7 @@ const completions: Record<string, Test> = {
 const chat: Record<string, Test> = {
   ...both,
   tools: anything,
-  // Without tools these two change nothing.
+  // Without tools these two change nothing. OpenAI refuses both then, vLLM "auto" alone.
   tool_choice: only('none', 'auto'),
   web_search_options: anything,
   // Who asks for it may show what it has not judged.

@@ -33,10 +33,9 @@ export function parse<T extends z.ZodObject>(schema: T, fields: Record<string, u
   if (unknown.length > 0) log('debug', 'fields_ignored', { fields: unknown.slice(0, 20).join(',').slice(0, 200) })
   const result = schema.safeParse(fields, { reportInput: true })
   if (result.success) return result.data
-  const told = result.error.issues.slice(0, 5).map(explain)
-  const [first] = told
+  const [first, ...others] = sentences(result.error.issues)
   if (first === undefined) throw new ApiError('invalid_value', 'The body is not valid.')
-  throw new ApiError(first.kind, [...new Set(told.map(({ message }) => message))].join('\n'), first.param)
+  throw new ApiError(first.kind, [first, ...others].map(({ message }) => message).join('\n'), first.param)
 }
 
 export function missing(param: string): ApiError {
@@ -51,13 +50,33 @@ const typeNames: Record<string, string> = {
   object: 'an object',
 }
 
-function explain(issue: Issue): { kind: ErrorKind; message: string; param: string } {
+interface Sentence {
+  kind: ErrorKind
+  message: string
+  param: string
+}
+
+/** What is wrong, in a sentence for each field, five at most. */
+function sentences(issues: readonly Issue[]): Sentence[] {
+  const told = new Map<string, Sentence>()
+  for (const issue of issues) {
+    const sentence = explain(issue)
+    // An integer beyond 2^53 breaks two rules, zod's own and then the field's, which says more.
+    if (told.size < 5 || told.has(sentence.param)) told.set(sentence.param, sentence)
+    else break
+  }
+  return [...told.values()]
+}
+
+function explain(issue: Issue): Sentence {
   const param = issue.path.map(String).join('.')
   const say = (kind: ErrorKind, sentence: string) => ({ kind, message: `'${param}' ${sentence}.`, param })
   const got = `but got ${describe(issue.input)}`
+  // A rule of a field's own says itself what a field that is not there means.
+  if (issue.code !== 'custom' && issue.input === undefined && issue.path.length > 0)
+    return say('missing_required_parameter', 'is missing')
   switch (issue.code) {
     case 'invalid_type':
-      if (issue.input === undefined && issue.path.length > 0) return say('missing_required_parameter', 'is missing')
       return say(
         'invalid_type',
         `must be ${issue.expected !== 'boolean' && integerLike(issue) ? 'an integer' : (typeNames[issue.expected] ?? issue.expected)}, ${got}`,
@@ -118,5 +137,5 @@ export function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
   if (Array.isArray(value)) return value.length === 0 ? 'an empty array' : `an array of ${value.length}`
   if (typeof value === 'object' && value !== null) return 'an object'
-  return String(value)
+  return value === undefined ? 'nothing' : String(value)
 }

@@ -53,6 +53,8 @@ test('the table of keys', async () => {
   ]) {
     expect([wrong, ...(await ask(wrong))]).toEqual([wrong, 401, 'invalid_api_key', 'Bearer'])
   }
+  const form = await json(await fetch(`${url}/v1/models`, { headers: { authorization: key } }))
+  expect(form.error.message).toBe('The header `Authorization` must be `Bearer <key>`.')
   const response = await fetch(`${url}/v1/models?api_key=${key}`)
   expect(response.status).toBe(401)
   expect(await response.json()).toEqual({
@@ -129,6 +131,16 @@ test('a hostile Host header changes nothing', async () => {
     const { status } = await raw(server, `GET /v1/models HTTP/1.1\r\nhost: ${host}\r\nconnection: close\r\n\r\n`)
     expect([host, [400, 401].includes(status)]).toEqual([host, true])
   }
+})
+
+test('HTTP/1.0 needs no Host header', async () => {
+  const server = await startFakeServer()
+  expect(await raw(server, 'GET /health HTTP/1.0\r\n\r\n')).toMatchObject({ status: 200, body: '{"status":"ready"}' })
+  const body = '{"prompt":"x","stream":true}'
+  const head = `POST /v1/completions HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: ${body.length}`
+  const stream = await raw(server, `${head}\r\n\r\n${body}`)
+  expect(stream.head).not.toMatch(/transfer-encoding/i)
+  expect(stream.body).toMatch(/^data: .*Hello/)
 })
 
 test('what node refuses has the same kind of body, and the key is in no log', async () => {

@@ -60,6 +60,13 @@ const shared = (base: object, least: number): Case[] => [
     'min_p',
     "'min_p' must be a number, but got an array of 1.",
   ],
+  [
+    'top_k, beyond all integers',
+    { ...base, top_k: 1e30, min_tokens: -1e30 },
+    'integer_below_min_value',
+    'min_tokens',
+    "'min_tokens' must be at least 0, but got -1e+30.\n'top_k' must be at most 4194304, but got 1e+30.",
+  ],
   ['n, zero', { ...base, n: 0 }, 'integer_below_min_value', 'n', "'n' must be at least 1, but got 0."],
   ['n, huge', { ...base, n: 1e9 }, 'integer_above_max_value', 'n', "'n' must be at most 128, but got 1000000000."],
   [
@@ -68,6 +75,13 @@ const shared = (base: object, least: number): Case[] => [
     'integer_below_min_value',
     'max_tokens',
     `'max_tokens' must be at least ${least}, but got -1.`,
+  ],
+  [
+    'max_tokens, beyond all integers',
+    { ...base, max_tokens: 1e30 },
+    'integer_above_max_value',
+    'max_tokens',
+    "'max_tokens' must be at most 16777216, but got 1e+30.",
   ],
   [
     'max_tokens, true',
@@ -118,6 +132,13 @@ const shared = (base: object, least: number): Case[] => [
     'integer_above_max_value',
     'seed',
     "'seed' must be at most 9223372036854775807, but got 1e+300.",
+  ],
+  [
+    'seed, below 64 bits',
+    { ...base, seed: -1e300 },
+    'integer_below_min_value',
+    'seed',
+    "'seed' must be at least -9223372036854775808, but got -1e+300.",
   ],
   [
     'stop, a number',
@@ -503,7 +524,7 @@ const cases: Record<string, Case[]> = {
       { messages: [{ role: 'user', content: [{ type: 'text' }] }] },
       'invalid_type',
       'messages.0.content.0.text',
-      "'messages.0.content.0.text' must be a string, but got undefined.",
+      "'messages.0.content.0.text' must be a string, but got nothing.",
     ],
     [
       'a content part that is a string',
@@ -665,6 +686,12 @@ test('what is not built is refused by name, and its default is not', async () =>
   }
   expect([...new Set(refusals)].sort()).toEqual([...unsupportedParameters])
   expect((await post('/v1/completions', { prompt: 'x', best_of: 3, n: 3 })).status).toBe(200)
+  expect((await post('/v1/chat/completions', { messages, tool_choice: 'none' })).status).toBe(200)
+  const called = { type: 'function', function: { name: 'x' } }
+  expect((await post('/v1/chat/completions', { messages, tool_choice: called })).status).toBe(400)
+  // As other servers answer, and clients send it back.
+  const answered = { role: 'assistant', content: 'Yes?', tool_calls: [], function_call: null, refusal: null }
+  expect((await post('/v1/chat/completions', { messages: [...messages, answered, ...messages] })).status).toBe(200)
 })
 
 test('fields that nobody knows are ignored, and noted at level debug', async () => {
@@ -933,6 +960,8 @@ test('unknown addresses and wrong methods', async () => {
     ['/chat/completions', '/v1/chat/completions'],
     ['/v1/v1/completions/', '/v1/completions'],
     ['/v1/tokenize', '/tokenize'],
+    ['//v1/chat/completions', '/v1/chat/completions'],
+    ['/v1//completions//', '/v1/completions'],
   ]) {
     const told = { message: `There is nothing at POST ${path}. Did you mean ${meant}?` }
     expect(await ask('POST', String(path))).toMatchObject([404, told, null])

@@ -112,7 +112,7 @@ test('/v1/stream: mistakes are told, with the error of HTTP, and the connection 
     [],
   ]) {
     const { id, error } = await tell(JSON.stringify({ id: 'a', method: 'completions', params }))
-    if (params === undefined) expect(error.message).toBe('The body must be a JSON object, but got undefined.')
+    if (params === undefined) expect(error.message).toBe('The body must be a JSON object, but got nothing.')
     else expect({ error }).toEqual(await (await post('/v1/completions', JSON.stringify(params))).json())
     expect(id).toBe('a')
   }
@@ -349,7 +349,9 @@ test('a handshake that is no handshake, and an upgrade to something else', async
       socket.on('data', (data) => (answer += data)).on('close', () => resolve(answer))
     })
   const upgrade = 'connection: upgrade\r\nupgrade: websocket\r\n'
-  expect(await exchange(`GET /v1/stream HTTP/1.1\r\nhost: x\r\n${upgrade}\r\n`)).toMatch(/^HTTP\/1.1 400 /)
+  expect(await exchange(`GET /v1/stream HTTP/1.1\r\nhost: x\r\nx-request-id: mine\r\n${upgrade}\r\n`)).toMatch(
+    /^HTTP\/1.1 400 [\s\S]*x-request-id: mine\r\n[\s\S]*\{"error":\{"message":"Missing or invalid Sec-WebSocket-Key header.",.*"bad_http"/,
+  )
   expect(await exchange(`GET /v1/stream HTTP/1.1\r\nhost: a b\r\n${upgrade}\r\n`)).toMatch(
     /^HTTP\/1.1 400 [\s\S]*bad_http/,
   )

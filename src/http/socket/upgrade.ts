@@ -36,15 +36,21 @@ export function acceptUpgrades(server: Server, app: Hono<Env>, state: ServerStat
     const { open, record } = upgrade.accepted
     const { id } = record
     const addId = (headers: string[]) => headers.push(`x-request-id: ${id}`)
-    webSockets.once('headers', addId)
+    const refuse = ({ message }: Error) => {
+      const told = new ApiError('bad_http', `${message}.`)
+      // With the version that is needed instead, as RFC 6455, section 4.4, asks for.
+      const headers = { 'x-request-id': id, 'sec-websocket-version': '13' }
+      answer(connection, Response.json(told.body(), { status: told.status, headers }))
+    }
+    webSockets.once('headers', addId).once('wsClientError', refuse)
     let status = 400
-    // Calls back at once or never: then it has told the client what is wrong with the handshake.
+    // Calls back at once, or never where it refuses the handshake.
     webSockets.handleUpgrade(incoming, connection, head, (webSocket) => {
       status = 101
       const path = (incoming.url ?? '').split('?', 1)[0] ?? ''
       state.sockets.open(webSocket, connection, { id, path, state, open })
     })
-    webSockets.off('headers', addId)
+    webSockets.off('headers', addId).off('wsClientError', refuse)
     record.end(status)
   }
 
