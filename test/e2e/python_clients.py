@@ -1,6 +1,6 @@
 """The README's Python, as it stands there, against the bundled model; and the openai package's WebSocket clients.
 
-    pip install 'openai[realtime]' anthropic
+    pip install 'openai[realtime]' anthropic langchain-openai
     python test/e2e/python_clients.py
 
 Run it from the repository's root, when `npm start` or `npm test` has built the server. It skips itself where openai is not installed, and
