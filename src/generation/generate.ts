@@ -33,7 +33,7 @@ import {
 } from './relevance.js'
 import type { Delta, EncodedPrompt, GenerationParams, PreparedRequest, Prompt } from './request.js'
 import { queueing } from './sampling.js'
-import type { ChatMessage, RenderOptions } from './template.js'
+import { type ChatMessage, chatFieldNames, type RenderOptions } from './template.js'
 
 /** What a request of any number of prompts and choices holds of tokens whose text nobody has fetched yet. */
 const maxUnreadBytes = 32 * 1024
@@ -125,7 +125,7 @@ export class Generation {
       badWords,
       params,
       defaultTokens,
-      'messages',
+      (options.names ?? chatFieldNames).messages,
       arrived,
     )
   }

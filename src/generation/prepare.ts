@@ -20,7 +20,7 @@ export function prepare(
   badWords: readonly Int32Array[],
   params: GenerationParams,
   defaultTokens: number | null,
-  param: 'prompt' | 'messages',
+  param: string,
   arrived: number,
 ): PreparedRequest {
   if (model.spec.num_encoder_layers > 0) refuseForEncoder(params)

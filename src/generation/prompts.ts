@@ -6,7 +6,7 @@ import { Detokenizer } from './detokenizer.js'
 import type { Encoder } from './encoder.js'
 import { TemplateError } from './jinja/jinja.js'
 import { type RenderedChat, renderChat, specialTexts } from './prompt.js'
-import { type ChatMessage, ChatTemplate, type RenderOptions } from './template.js'
+import { type ChatMessage, ChatTemplate, chatFieldNames, type RenderOptions } from './template.js'
 
 /** A text of which some parts come from strangers: what looks like a special token in those is plain text. */
 export type Parts = readonly (string | { untrusted: string })[]
@@ -118,7 +118,7 @@ export class Prompts {
     const { text, plain } = await this.#render(messages, options)
     const maxTokens = truncated ? undefined : this.#longest
     const tokens = await this.#encoder.encode(text, { addSpecialTokens, allowSpecial: true, plain, maxTokens }, signal)
-    if (!truncated) this.#checkLength(tokens, 'messages')
+    if (!truncated) this.#checkLength(tokens, (options.names ?? chatFieldNames).messages)
     return tokens
   }
 
@@ -211,10 +211,11 @@ export class Prompts {
     }
     const unknown = Object.keys(options.variables ?? {}).find((name) => !template.knows(name))
     if (unknown === 'reasoning_effort') {
+      const name = (options.names ?? chatFieldNames).reasoning_effort
       throw new ApiError(
         'unsupported_parameter',
-        "'reasoning_effort' is not supported by this model: its chat template does not use it. Leave it out.",
-        'reasoning_effort',
+        `'${name}' is not supported by this model: its chat template does not use it. Leave it out.`,
+        name,
       )
     }
     if (unknown !== undefined) {

@@ -11,6 +11,15 @@ export interface ChatMessage {
   name?: string
 }
 
+/** What a request calls its fields, for messages about them. */
+export interface ChatFieldNames {
+  messages: string
+  reasoning_effort: string
+}
+
+/** Those of /v1/chat/completions. */
+export const chatFieldNames: ChatFieldNames = { messages: 'messages', reasoning_effort: 'reasoning_effort' }
+
 /** How a chat becomes text, apart from its messages. */
 export interface RenderOptions {
   /** Jinja in place of the model's template */
@@ -21,6 +30,8 @@ export interface RenderOptions {
   continueFinalMessage?: boolean
   /** values for the template's own names, such as enable_thinking */
   variables?: Readonly<Record<string, string | number | boolean | null>>
+  /** default chatFieldNames */
+  names?: ChatFieldNames
 }
 
 /** Names that belong to the server: a request may not set them. */
@@ -74,7 +85,7 @@ export class ChatTemplate {
       throw new ApiError(
         'chat_template_failed',
         `The ${options.template === undefined ? "model's" : "request's"} chat template ${what}: ${error.message}`,
-        'messages',
+        (options.names ?? chatFieldNames).messages,
       )
     }
   }

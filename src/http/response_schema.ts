@@ -2,7 +2,7 @@
 
 import { z } from 'zod'
 import { ApiError } from '../errors.js'
-import type { ChatMessage } from '../generation/template.js'
+import type { ChatFieldNames, ChatMessage } from '../generation/template.js'
 import type { Log } from '../log.js'
 import { accountFields, samplingFields, verbositySchema } from './schema.js'
 import { refuseUnsupported } from './unsupported.js'
@@ -108,6 +108,9 @@ export const responseSchema = z.object({
   reasoning: z.object({ effort: z.string().max(64).nullish() }).optional(),
   stream_options: z.object({ include_obfuscation: z.boolean().nullish() }).optional(),
 })
+
+/** What a response calls the fields of a chat. */
+export const responseFieldNames: ChatFieldNames = { messages: 'input', reasoning_effort: 'reasoning.effort' }
 
 export type ValidResponse = z.infer<typeof responseSchema>
 

@@ -9,7 +9,7 @@ import { obfuscation } from './obfuscation.js'
 import { admit, mostTokens } from './rate_limits.js'
 import { checkModel, needModel } from './ready.js'
 import { beginRequest, tell } from './record.js'
-import { parseResponse, type ValidResponse } from './response_schema.js'
+import { parseResponse, responseFieldNames, type ValidResponse } from './response_schema.js'
 import {
   eventNumbers,
   type OutputMessage,
@@ -75,7 +75,7 @@ function prepare(call: Call, body: ValidResponse, conversation: readonly ChatMes
       max_tokens_param: 'max_output_tokens',
       num_logprobs: wantsLogprobs(body) ? (body.top_logprobs ?? 0) : undefined,
     },
-    { variables: effort === 'none' ? {} : { reasoning_effort: effort } },
+    { variables: effort === 'none' ? {} : { reasoning_effort: effort }, names: responseFieldNames },
     call.signal,
   )
 }

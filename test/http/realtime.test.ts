@@ -172,7 +172,7 @@ test('mistakes, and what is not of text, are refused by name with the event they
       'unsupported_value',
       'input.0.type',
     ],
-    [{ type: 'response.create', response: { max_output_tokens: 100_000 } }, 'context_length_exceeded', 'messages'],
+    [{ type: 'response.create', response: { max_output_tokens: 100_000 } }, 'context_length_exceeded', 'input'],
     [{ type: 'conversation.item.create' }, 'invalid_type', 'item'],
     [user('x', { content: [{ type: 'input_audio', audio: '' }] }), 'unsupported_value', 'item.content.0.type'],
     [user('x', { role: 'tool' }), 'invalid_value', 'item.role'],

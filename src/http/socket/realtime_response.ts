@@ -8,6 +8,7 @@ import type { Call } from '../call.js'
 import { admit, mostTokens } from '../rate_limits.js'
 import { needModel } from '../ready.js'
 import { tell } from '../record.js'
+import { responseFieldNames } from '../response_schema.js'
 import { type Usage, UsageCount } from '../usage.js'
 import type { Conversation, Item } from './conversation.js'
 import type { ResponseFields } from './realtime_schema.js'
@@ -76,7 +77,7 @@ export async function* responseEvents(
       max_tokens_param: 'max_output_tokens',
       num_logprobs: undefined,
     },
-    { variables: effort === 'none' ? {} : { reasoning_effort: effort } },
+    { variables: effort === 'none' ? {} : { reasoning_effort: effort }, names: responseFieldNames },
     call.signal,
   )
   admit(call, mostTokens(prepared))
