@@ -1,5 +1,6 @@
 // POST /v1/responses. A whole answer is the stream of its events, read to the end.
 
+import { ApiError } from '../errors.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
 import type { ChatMessage } from '../generation/template.js'
 import { newId, now, sampling } from './answer.js'
@@ -57,6 +58,14 @@ function conversationOf(call: Call, body: ValidResponse, { stored }: Latest): re
   if (previous_response_id === undefined) return input
   const continues = stored?.response.id === previous_response_id && stored.numAnswers > 0
   const previous = continues ? stored : call.state.responses.get(previous_response_id, 'previous_response_id')
+  const { status } = previous.response
+  if (status === 'queued' || status === 'in_progress') {
+    throw new ApiError(
+      'invalid_value',
+      "'previous_response_id' names a response that has no answer yet. Wait for its end.",
+      'previous_response_id',
+    )
+  }
   return [...previous.conversation, ...input]
 }
 

@@ -189,6 +189,9 @@ test('openai: a response of the background runs on its own, and is cancelled', a
   const first = await client.responses.create({ model, input: 'x', background: true })
   expect(first).toMatchObject({ status: 'queued', background: true, output: [] })
   await engine.until(({ seen }) => seen[0]?.num_generated === 1)
+  // What it will say is not there yet, and would be missing from the conversation.
+  const early = client.responses.create({ model, previous_response_id: first.id, input: 'y' })
+  await expect(early).rejects.toMatchObject({ status: 400, param: 'previous_response_id' })
   expect(await client.responses.cancel(first.id)).toMatchObject({ status: 'cancelled' })
   await engine.until(({ seen }) => seen[0]?.state === 'cancelled')
   expect(await client.responses.cancel(first.id)).toMatchObject({ status: 'cancelled' })

@@ -90,7 +90,7 @@ export const operations: Readonly<Record<string, Operation>> = {
   'GET /v1/files': {
     summary: 'The files.',
     answer: answers.listOf(answers.fileAnswer),
-    query: { ...pages, purpose: 'batch or batch_output' },
+    query: { ...pages, limit: '1 to 10,000', purpose: 'batch or batch_output' },
   },
   'GET /v1/files/:id': { summary: 'A file.', answer: answers.fileAnswer },
   'DELETE /v1/files/:id': { summary: 'Deletes a file.', answer: answers.deletedAnswer },
