@@ -15,6 +15,7 @@ struct Error : std::runtime_error {
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream message;
+  message.precision(16);  // a limit of 4194304 is not 4.1943e+06
   (message << ... << parts);
   throw Error(message.str());
 }

@@ -619,6 +619,14 @@ void prepare(Backend& backend, const Matrix<float>&, const Matrix<const float>&,
   backend.send_block();
 }
 
+// What has to be called behind it.
+template <class... Args>
+void await(Backend&, const Args&...) {}
+template <class... Args>
+void await(Backend& backend, const Matrix<float>&, const Span<const SampleRow>&, const Args&...) {
+  backend.wait_for_choices();
+}
+
 // `Op` is Backend's method, `Check` the method of Checks with the same arguments.
 template <class... Args, class Check, size_t... I>
 void call_op(Backend& backend, bool reads_host, void (Backend::*op)(Args...), Check check_arguments, const Napi::CallbackInfo& info,
@@ -631,6 +639,7 @@ void call_op(Backend& backend, bool reads_host, void (Backend::*op)(Args...), Ch
   const auto run = [&](const auto&... all) {
     prepare(backend, all...);
     (backend.*op)(all...);
+    await(backend, all...);
   };
   if (reads_host) return run(std::get<I>(arguments)...);
   DeviceCopies copies(backend);

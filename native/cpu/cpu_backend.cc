@@ -116,11 +116,12 @@ class CpuBackend final : public Backend {
   void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
     share(tokens.size, tokens.size < 2, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        if (tokens[t] < 0 || tokens[t] >= table.rows) {
+        const int32_t token = is_chosen(tokens[t]) ? chosen_[static_cast<size_t>(tokens[t] - kChosenToken)] : tokens[t];
+        if (token < 0 || token >= table.rows) {
           std::fill_n(out.row(t), table.cols, 0.0f);
           continue;
         }
-        kernels_.embed(out.row(t), table.data, number_type(table.dtype), table.cols, tokens[t]);
+        kernels_.embed(out.row(t), table.data, number_type(table.dtype), table.cols, token);
         if (scale != 1.0f) {
           for (int64_t i = 0; i < table.cols; ++i) out.row(t)[i] *= scale;
         }
@@ -345,6 +346,7 @@ class CpuBackend final : public Backend {
         ranks[r] = call.rank;
       }
     });
+    chosen_.assign(tokens.begin(), tokens.begin() + rows.size);
   }
 
   void score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
@@ -501,6 +503,7 @@ class CpuBackend final : public Backend {
   Scratch thread_scratch_;     // a part for each thread
   Scratch thread_candidates_;  // sample: the same
   Scratch lists_;              // of a block
+  std::vector<int32_t> chosen_;  // by the last sample()
   // mix_experts:
   ExpertRows expert_rows_;
   Scratch expert_outer_;                  // of each row the token, then what its expert makes of it

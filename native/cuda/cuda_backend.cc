@@ -151,6 +151,7 @@ class CudaBackend : public Backend {
   void download(void* to, const void* from, int64_t bytes) override {
     use();
     if (bytes > 0) check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_.get()), "download");
+    end_.set("the work of the GPU");
     end_.wait("the work of the GPU");
   }
 
@@ -174,7 +175,7 @@ class CudaBackend : public Backend {
   }
 
   int64_t scratch_bytes(const ScratchLimits& limits) const override {
-    int64_t bytes = block_bytes(limits);
+    int64_t bytes = checked_add(block_bytes(limits), chosen_bytes(limits));
     for (const int64_t more : {linear_.scratch_bytes(limits), experts_.scratch_bytes(limits), attention_.scratch_bytes(limits),
                                sampler_.scratch_bytes(limits)}) {
       bytes = checked_add(bytes, more);
@@ -183,7 +184,7 @@ class CudaBackend : public Backend {
   }
 
   int64_t held_scratch_bytes() const override {
-    return block_.held_bytes() + linear_.held_scratch_bytes() + experts_.held_scratch_bytes() + attention_.held_bytes() +
+    return block_.held_bytes() + chosen_.bytes() + linear_.held_scratch_bytes() + experts_.held_scratch_bytes() + attention_.held_bytes() +
            sampler_.held_bytes();
   }
 
@@ -193,6 +194,7 @@ class CudaBackend : public Backend {
     packer_.release();
     uploader_.reserve();
     block_.reserve(block_bytes(limits));
+    chosen_.reserve<char>(chosen_bytes(limits));
     linear_.reserve_scratch(limits);
     experts_.reserve_scratch(limits);
     attention_.reserve(limits);
@@ -222,6 +224,13 @@ class CudaBackend : public Backend {
 
   bool is_asynchronous() const override { return true; }
 
+  void wait_for_choices() override {
+    use();
+    sampler_.wait();
+  }
+
+  void forget_choices() override { sampler_.forget(); }
+
   std::string broken() const override { return cuda::broken(); }
 
   StepShape padded(const StepShape& shape) const override { return cuda::padded_shape(shape); }
@@ -240,7 +249,7 @@ class CudaBackend : public Backend {
 
   void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
     use();
-    cuda::embed(stream_.get(), out, table, tokens, scale);
+    cuda::embed(stream_.get(), out, table, tokens, chosen_.reserve<int32_t>(0), scale);
   }
   void sum(Matrix<float> out, Span<const Matrix<const float>> parts, Span<const float> bias, Epilogue epilogue) override {
     use();
@@ -313,15 +322,17 @@ class CudaBackend : public Backend {
   void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens, Span<float> logprobs,
               Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
     use();
-    sampler_.sample(logits, rows, num_sampled_ids, tokens, logprobs, ranks, top_tokens, top_logprobs);
+    sampler_.sample(logits, rows, num_sampled_ids, {tokens, logprobs, ranks, top_tokens, top_logprobs}, chosen_.reserve<int32_t>(rows.size));
   }
   void score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
              Matrix<float> top_logprobs) override {
     use();
-    sampler_.score(logits, rows, logprobs, ranks, top_tokens, top_logprobs);
+    sampler_.score(logits, rows, {{}, logprobs, ranks, top_tokens, top_logprobs});
   }
 
  private:
+  static int64_t chosen_bytes(const ScratchLimits& limits) { return checked_mul(limits.rows, sizeof(int32_t)); }
+
   int64_t block_bytes(const ScratchLimits& limits) const {
     const int64_t of_lists = cuda::StepBlock::bytes<int32_t>(limits.list_numbers);
     return checked_add(checked_add(of_lists, attention_.block_bytes(limits)), sampler_.block_bytes(limits));
@@ -341,6 +352,7 @@ class CudaBackend : public Backend {
   cuda::Experts experts_;
   cuda::Attention attention_;
   cuda::IdleClock idle_;
+  cuda::DeviceScratch chosen_;  // tokens, by the last sample()
   cuda::Sampler sampler_;
   cuda::StepGraphs graphs_;
 };

@@ -48,11 +48,13 @@ struct Embed {
   int64_t pitch;
   int64_t num_rows;
   const int32_t* tokens;
+  const int32_t* chosen;
   float scale;
 
   template <int kWidth>
   __device__ void at(int64_t row, int64_t col) const {
-    const int64_t token = tokens[row];
+    int32_t token = tokens[row];
+    if (token < kChosenToken / 2) token = chosen[token - kChosenToken];
     Pack<float, kWidth> pack{};
     if (token >= 0 && token < num_rows) {
       const Pack<Number, kWidth> stored = load_pack<kWidth>(table + token * pitch + col);
@@ -142,10 +144,10 @@ struct Softcap {
 
 }  // namespace
 
-void embed(cudaStream_t stream, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) {
+void embed(cudaStream_t stream, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, const int32_t* chosen, float scale) {
   with_type(table.dtype, [&](auto* type) {
     using Number = std::remove_pointer_t<decltype(type)>;
-    const Embed<Number> operation{out, static_cast<const Number*>(table.data), row_pitch(table.cols), table.rows, tokens.data, scale};
+    const Embed<Number> operation{out, static_cast<const Number*>(table.data), row_pitch(table.cols), table.rows, tokens.data, chosen, scale};
     run(stream, operation, out.rows, out.cols, by_fours(out));
   });
 }

@@ -395,6 +395,7 @@ __global__ void __launch_bounds__(kSampleThreads, 1) sample_rows(SampleMemory me
     rank = rank_of(logits, vocab, logits[token], shared);
   }
   if (threadIdx.x == 0) {
+    memory.chosen[row] = token;
     result.token = token;
     result.logprob = logprob;
     result.rank = rank;
@@ -443,9 +444,27 @@ struct Layout {
   SampleMemory in(char* memory) const {
     return {reinterpret_cast<const SamplePlan*>(memory + plans), reinterpret_cast<const int32_t*>(memory + numbers),
             reinterpret_cast<float*>(memory + raw),              reinterpret_cast<uint64_t*>(memory + sums),
-            reinterpret_cast<uint32_t*>(memory + allowed),       reinterpret_cast<SampleResult*>(memory + results)};
+            reinterpret_cast<uint32_t*>(memory + allowed),       reinterpret_cast<SampleResult*>(memory + results), nullptr};
   }
 };
+
+int64_t num_top(const ScoreRow& row) { return row.num_top; }
+int64_t num_top(const SampleRow& row) { return parley::num_top(*row.params); }
+
+// Results to where the caller wants them.
+template <class Row>
+void tell(const SampleResult* results, Span<const Row> rows, const Choices& choices) {
+  for (int64_t r = 0; r < rows.size; ++r) {
+    const SampleResult& result = results[r];
+    if (choices.tokens.size > 0) choices.tokens[r] = result.token;
+    choices.logprobs[r] = result.logprob;
+    choices.ranks[r] = result.rank;
+    const int64_t wanted = std::min(num_top(rows[r]), choices.top_tokens.cols);
+    if (wanted == 0) continue;
+    std::copy_n(result.top_tokens, wanted, choices.top_tokens.row(r));
+    std::copy_n(result.top_logprobs, wanted, choices.top_logprobs.row(r));
+  }
+}
 
 unsigned threads_for(int64_t vocab) { return static_cast<unsigned>(std::min<int64_t>(ceil_div(vocab, 32) * 32, kSampleThreads)); }
 
@@ -472,7 +491,7 @@ void Sampler::reserve(const ScratchLimits& limits) {
   most_planned_ = reserved_numbers(limits);
   device_.reserve<char>(scratch_bytes(limits));
   upload_.reserve<char>(Layout(limits.rows, limits.vocab, most_planned_).uploaded);
-  download_.reserve<SampleResult>(limits.rows);
+  for (PinnedScratch* results : {&calls_[0].results, &calls_[1].results, &download_}) results->reserve<SampleResult>(limits.rows);
 }
 
 void Sampler::begin_block() {
@@ -497,16 +516,60 @@ void Sampler::plan(Span<const SampleRow> samples, Span<const ScoreRow> scores, S
   planned_scores_ = scores;
 }
 
-void Sampler::sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
-                     Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
-  if (rows.size == 0) return;
+bool Sampler::is_planned(Span<const SampleRow> rows) const {
+  return rows.data >= planned_samples_.data && rows.data + rows.size <= planned_samples_.data + planned_samples_.size;
+}
+
+bool Sampler::is_planned(Span<const ScoreRow> rows) const {
+  return rows.data >= planned_scores_.data && rows.data + rows.size <= planned_scores_.data + planned_scores_.size;
+}
+
+void Sampler::sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices, int32_t* chosen) {
+  check(num_begun_ - num_waited_ < 2, "sample: two calls are under way");
+  Call& call = calls_[num_begun_ % 2];
+  call.rows = {};
+  if (rows.size > 0 && is_planned(rows)) {
+    SampleResult* results = call.results.reserve<SampleResult>(rows.size);
+    const SampleMemory memory = planned(rows.data - planned_samples_.data, rows.size, logits.cols);
+    start_sampling(memory, logits, num_sampled_ids, chosen);
+    bring(memory, rows.size, results, call.end);
+    call.rows = rows;
+    call.choices = choices;
+  } else if (rows.size > 0) {
+    sample_at_once(logits, rows, num_sampled_ids, choices, chosen);
+  }
+  ++num_begun_;
+}
+
+void Sampler::wait() {
+  check(num_waited_ < num_begun_, "wait_for_choices: no call of sample() is under way");
+  Call& call = calls_[num_waited_ % 2];
+  if (call.rows.size > 0) {
+    wait_for(call.end);
+    tell(call.results.reserve<SampleResult>(0), call.rows, call.choices);
+  }
+  ++num_waited_;
+}
+
+void Sampler::forget() {
+  num_waited_ = num_begun_;
+  idle_.forget();
+}
+
+void Sampler::sample_at_once(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices,
+                             int32_t* chosen) {
   try {
-    return sample_together(logits, rows, num_sampled_ids, tokens, logprobs, ranks, top_tokens, top_logprobs);
+    const SampleMemory memory = send(rows, logits.cols);
+    SampleResult* results = download_.reserve<SampleResult>(rows.size);
+    start_sampling(memory, logits, num_sampled_ids, chosen);
+    bring(memory, rows.size, results, end_);
+    wait_for(end_);
+    return tell(results, rows, choices);
   } catch (const OutOfMemory&) {
     if (rows.size == 1) {
-      tokens[0] = -1;
-      logprobs[0] = std::numeric_limits<float>::quiet_NaN();
-      ranks[0] = 0;
+      choices.tokens[0] = -1;
+      choices.logprobs[0] = std::numeric_limits<float>::quiet_NaN();
+      choices.ranks[0] = 0;
       return;
     }
   }
@@ -515,72 +578,66 @@ void Sampler::sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t n
     const auto some = [first = first, count = count](auto matrix) {
       return decltype(matrix)(matrix.row(first), count, matrix.cols, matrix.stride);
     };
-    sample(some(logits), {rows.data + first, count}, num_sampled_ids, {tokens.data + first, count}, {logprobs.data + first, count},
-           {ranks.data + first, count}, some(top_tokens), some(top_logprobs));
+    const Choices part{{choices.tokens.data + first, count},
+                       {choices.logprobs.data + first, count},
+                       {choices.ranks.data + first, count},
+                       some(choices.top_tokens),
+                       some(choices.top_logprobs)};
+    sample_at_once(some(logits), {rows.data + first, count}, num_sampled_ids, part, chosen + first);
   }
 }
 
-void Sampler::sample_together(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
-                              Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
-  const SampleResult* results = run(rows, planned_samples_, 0, logits, [&](const SampleMemory& memory) {
-    launch(sample_rows, static_cast<unsigned>(rows.size), threads_for(logits.cols), 0, stream_, memory, logits, num_sampled_ids);
-  });
-  for (int64_t r = 0; r < rows.size; ++r) {
-    const SampleResult& result = results[r];
-    tokens[r] = result.token;
-    logprobs[r] = result.logprob;
-    ranks[r] = result.rank;
-    const int64_t wanted = std::min(num_top(*rows[r].params), top_tokens.cols);
-    if (wanted == 0) continue;
-    std::copy_n(result.top_tokens, wanted, top_tokens.row(r));
-    std::copy_n(result.top_logprobs, wanted, top_logprobs.row(r));
-  }
-}
-
-void Sampler::score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks,
-                    Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) {
+void Sampler::score(Matrix<float> logits, Span<const ScoreRow> rows, const Choices& choices) {
   if (rows.size == 0) return;
-  const SampleResult* results = run(rows, planned_scores_, planned_samples_.size, logits, [&](const SampleMemory& memory) {
-    launch(score_rows, static_cast<unsigned>(rows.size), threads_for(logits.cols), 0, stream_, memory, logits);
-  });
-  for (int64_t r = 0; r < rows.size; ++r) {
-    logprobs[r] = results[r].logprob;
-    ranks[r] = results[r].rank;
-    const int64_t wanted = std::min<int64_t>(rows[r].num_top, top_tokens.cols);
-    if (wanted == 0) continue;
-    std::copy_n(results[r].top_tokens, wanted, top_tokens.row(r));
-    std::copy_n(results[r].top_logprobs, wanted, top_logprobs.row(r));
-  }
+  const SampleMemory memory = is_planned(rows)
+                                  ? planned(planned_samples_.size + (rows.data - planned_scores_.data), rows.size, logits.cols)
+                                  : send(rows, logits.cols);
+  SampleResult* results = download_.reserve<SampleResult>(rows.size);
+  launch(score_rows, static_cast<unsigned>(rows.size), threads_for(logits.cols), 0, stream_, memory, logits);
+  bring(memory, rows.size, results, end_);
+  wait_for(end_);
+  tell(results, rows, choices);
 }
 
+// Memory for rows whose plans are in the step's block, from first_plan on.
+SampleMemory Sampler::planned(int64_t first_plan, int64_t num_rows, int64_t vocab) {
+  const Layout layout(num_rows, vocab, planned_.num_numbers);
+  SampleMemory memory = layout.in(device_.reserve<char>(layout.bytes));
+  memory.plans = planned_.plans + first_plan;
+  memory.numbers = planned_.numbers;
+  return memory;
+}
+
+// The same for rows that are not: their plans are sent. The host's copy of them stays as it is until somebody has waited.
 template <class Row>
-const SampleResult* Sampler::run(Span<const Row> rows, Span<const Row> planned, int64_t first_plan, Matrix<float> logits,
-                                 const std::function<void(const SampleMemory&)>& start) {
-  const bool is_planned = rows.data >= planned.data && rows.data + rows.size <= planned.data + planned.size;
-  if (!is_planned) {
-    rows_.clear();
-    for (const Row& row : rows) rows_.add(row);
-  }
-  const Layout layout(rows.size, logits.cols, is_planned ? planned_.num_numbers : static_cast<int64_t>(rows_.numbers().size()));
+SampleMemory Sampler::send(Span<const Row> rows, int64_t vocab) {
+  rows_.clear();
+  for (const Row& row : rows) rows_.add(row);
+  const Layout layout(rows.size, vocab, static_cast<int64_t>(rows_.numbers().size()));
   char* device = device_.reserve<char>(layout.bytes);
-  SampleMemory memory = layout.in(device);
-  if (is_planned) {
-    memory.plans = planned_.plans + first_plan + (rows.data - planned.data);
-    memory.numbers = planned_.numbers;
-  } else {
-    char* host = upload_.reserve<char>(layout.uploaded);
-    std::copy(rows_.plans().begin(), rows_.plans().end(), reinterpret_cast<SamplePlan*>(host + layout.plans));
-    std::copy(rows_.numbers().begin(), rows_.numbers().end(), reinterpret_cast<int32_t*>(host + layout.numbers));
-    check(cudaMemcpyAsync(device, host, static_cast<size_t>(layout.uploaded), cudaMemcpyHostToDevice, stream_), "rows to sample");
-  }
-  SampleResult* results = download_.reserve<SampleResult>(rows.size);
-  start(memory);
-  check(cudaMemcpyAsync(results, memory.results, static_cast<size_t>(rows.size) * sizeof(SampleResult), cudaMemcpyDeviceToHost, stream_),
+  char* host = upload_.reserve<char>(layout.uploaded);
+  std::copy(rows_.plans().begin(), rows_.plans().end(), reinterpret_cast<SamplePlan*>(host + layout.plans));
+  std::copy(rows_.numbers().begin(), rows_.numbers().end(), reinterpret_cast<int32_t*>(host + layout.numbers));
+  check(cudaMemcpyAsync(device, host, static_cast<size_t>(layout.uploaded), cudaMemcpyHostToDevice, stream_), "rows to sample");
+  return layout.in(device);
+}
+
+void Sampler::start_sampling(SampleMemory memory, Matrix<float> logits, int64_t num_sampled_ids, int32_t* chosen) {
+  memory.chosen = chosen;
+  launch(sample_rows, static_cast<unsigned>(logits.rows), threads_for(logits.cols), 0, stream_, memory, logits, num_sampled_ids);
+}
+
+// The results on their way to the host, and the end of that.
+void Sampler::bring(const SampleMemory& memory, int64_t num_rows, SampleResult* results, StreamEnd& end) {
+  check(cudaMemcpyAsync(results, memory.results, static_cast<size_t>(num_rows) * sizeof(SampleResult), cudaMemcpyDeviceToHost, stream_),
         "sampled tokens");
   idle_.end();
-  end_.wait("step");
+  end.set("step");
+}
+
+void Sampler::wait_for(StreamEnd& end) {
+  end.wait("step");
   idle_.ended();
-  return results;
 }
 
 }  // namespace cuda

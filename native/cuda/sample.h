@@ -18,10 +18,23 @@ namespace cuda {
 struct SampleMemory;
 struct SampleResult;
 
+// Where a call writes in the host's memory.
+struct Choices {
+  Span<int32_t> tokens;
+  Span<float> logprobs;
+  Span<int32_t> ranks;
+  Matrix<int32_t> top_tokens;
+  Matrix<float> top_logprobs;
+};
+
 class Sampler {
  public:
   // give_up_after_ms: as in StreamEnd
-  Sampler(cudaStream_t stream, IdleClock& idle, int64_t give_up_after_ms) : stream_(stream), idle_(idle), end_(stream, give_up_after_ms) {}
+  Sampler(cudaStream_t stream, IdleClock& idle, int64_t give_up_after_ms)
+      : stream_(stream),
+        idle_(idle),
+        calls_{{{stream, give_up_after_ms}, {}, {}, {}}, {{stream, give_up_after_ms}, {}, {}, {}}},
+        end_(stream, give_up_after_ms) {}
 
   int64_t scratch_bytes(const ScratchLimits& limits) const;
   int64_t held_bytes() const { return device_.bytes(); }
@@ -34,22 +47,25 @@ class Sampler {
   // Backend::plan_choices. Rows whose lists are longer than what is reserved are sent when they are sampled or scored.
   void plan(Span<const SampleRow> samples, Span<const ScoreRow> scores, StepBlock& block);
 
-  // Both wait for the results. Where the GPU has no room for the rows' lists of ids, they are taken a few at a time; a row that has no room
-  // alone has no token.
-  void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens, Span<float> logprobs,
-              Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs);
-  void score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
-             Matrix<float> top_logprobs);
+  // Begins to choose; wait() ends it. chosen: [R] of the device's memory, where the tokens come too. Rows that were not planned are waited for
+  // at once; where the GPU has no room for their lists of ids, they are taken a few at a time; a row that has no room alone has no token.
+  void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices, int32_t* chosen);
+
+  // Backend::wait_for_choices and forget_choices
+  void wait();
+  void forget();
+
+  // Waits for the results.
+  void score(Matrix<float> logits, Span<const ScoreRow> rows, const Choices& choices);
 
  private:
-  void sample_together(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
-                       Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs);
-
-  // Sends the rows if they are not among those of `planned`, whose plans begin at first_plan; calls start, and waits for the results, which
-  // stay until the next call.
-  template <class Row>
-  const SampleResult* run(Span<const Row> rows, Span<const Row> planned, int64_t first_plan, Matrix<float> logits,
-                          const std::function<void(const SampleMemory&)>& start);
+  // A call of sample() that is under way.
+  struct Call {
+    StreamEnd end;
+    PinnedScratch results;
+    Span<const SampleRow> rows;  // none: its results have been told
+    Choices choices;
+  };
 
   // What the step's block has, in the device's memory.
   struct Planned {
@@ -58,9 +74,22 @@ class Sampler {
     int64_t num_numbers;
   };
 
+  bool is_planned(Span<const SampleRow> rows) const;
+  bool is_planned(Span<const ScoreRow> rows) const;
+  void sample_at_once(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices, int32_t* chosen);
+  SampleMemory planned(int64_t first_plan, int64_t num_rows, int64_t vocab);
+  template <class Row>
+  SampleMemory send(Span<const Row> rows, int64_t vocab);
+  void start_sampling(SampleMemory memory, Matrix<float> logits, int64_t num_sampled_ids, int32_t* chosen);
+  void bring(const SampleMemory& memory, int64_t num_rows, SampleResult* results, StreamEnd& end);
+  void wait_for(StreamEnd& end);
+
   cudaStream_t stream_;
   IdleClock& idle_;
-  StreamEnd end_;
+  Call calls_[2];
+  int64_t num_begun_ = 0;   // of calls_, in turn
+  int64_t num_waited_ = 0;  // for
+  StreamEnd end_;           // of what is waited for at once
   Planned planned_{};
   Span<const SampleRow> planned_samples_;
   Span<const ScoreRow> planned_scores_;

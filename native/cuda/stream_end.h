@@ -10,6 +10,7 @@
 namespace parley {
 namespace cuda {
 
+// What was started in a stream until set() was called.
 class StreamEnd {
  public:
   // give_up_after_ms: a wait that takes longer fails, and nothing runs any more (broken()); 0: it takes as long as it takes.
@@ -20,10 +21,11 @@ class StreamEnd {
   StreamEnd(const StreamEnd&) = delete;
   StreamEnd& operator=(const StreamEnd&) = delete;
 
-  // Returns when all is done that was started in the stream. For as long as a step of decoding takes it asks again and again, which is how one
-  // knows soonest; then it sleeps, so that a GPU that hangs is seen as a rank that has stopped (model/rank_threads.h), and takes no processor.
+  void set(const char* what) { check(cudaEventRecord(event_, stream_), what); }
+
+  // Returns when it is done. For as long as a step of decoding takes it asks again and again, which is how one knows soonest; then it sleeps,
+  // so that a GPU that hangs is seen as a rank that has stopped (model/rank_threads.h), and takes no processor.
   void wait(const char* what) {
-    check(cudaEventRecord(event_, stream_), what);
     const auto start = std::chrono::steady_clock::now();
     const auto lasts = [&](std::chrono::milliseconds time) { return std::chrono::steady_clock::now() - start < time; };
     cudaError_t state;

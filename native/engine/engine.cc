@@ -180,20 +180,29 @@ void Engine::run_step() {
 
 void Engine::compute(const Step& step) {
   StepResult& result = results_[static_cast<size_t>(++num_steps_ % 2)];
-  const Clock::time_point begin = Clock::now();
+  const Clock::time_point begin = next_is_begun_ ? last_end_ : Clock::now();
   const double before = thread_ms();
   double telling_ms = 0;
   ranks_->run(step, result, [&] {
     const double computed = thread_ms();
     tell();
-    scheduler_.look_ahead();
+    const StepRun next = next_step();
     telling_ms = thread_ms() - computed;
+    return next;
   });
   computing_ms_ += thread_ms() - before - telling_ms;
-  num_generation_tokens_ += static_cast<int64_t>(step.samples.size());
-  scheduler_.collect(result, ms_since(begin), events_);
+  last_end_ = Clock::now();
+  scheduler_.collect(result, std::chrono::duration<double, std::milli>(last_end_ - begin).count(), events_);
   std::string warning = ranks_->take_warning();
   if (!warning.empty()) on_events_({}, std::move(warning));
+}
+
+// What the device can begin before it is done with the step that runs.
+StepRun Engine::next_step() {
+  scheduler_.look_ahead();
+  const Step* step = ranks_->chains() ? scheduler_.chain() : nullptr;
+  next_is_begun_ = step != nullptr;
+  return {step, &results_[static_cast<size_t>((num_steps_ + 1) % 2)]};
 }
 
 // What the last step brought, and who was cancelled since.
@@ -206,6 +215,7 @@ void Engine::tell() {
 
 // Every request ends exactly once: those that cannot go on end here.
 void Engine::end_all(FinishReason reason, std::string failure) {
+  next_is_begun_ = false;
   for (const uint32_t id : scheduler_.clear()) events_.tokens.push_back(end_without_token(id, reason));
   PackedEvents words = pack(events_);
   events_.clear();
@@ -229,7 +239,7 @@ void Engine::publish_stats() {
   stats_.num_prompt_tokens = static_cast<double>(scheduler_.num_prompt_tokens());
   stats_.num_prefix_queries = static_cast<double>(scheduler_.num_prefix_queries());
   stats_.num_prefix_hits = static_cast<double>(scheduler_.num_prefix_hits());
-  stats_.num_generation_tokens = static_cast<double>(num_generation_tokens_);
+  stats_.num_generation_tokens = static_cast<double>(scheduler_.num_generation_tokens());
   stats_.num_stopped_ranks = ranks_->stopped().empty() ? 0 : 1;
   stats_.scratch_bytes = static_cast<double>(ranks_->held_scratch_bytes());
   last_progress_ = Clock::now();

@@ -2,7 +2,8 @@
 // cancellations at the door, and the engine never waits for whom it tells.
 //
 // While a step runs, the events of the one before are told and the next one is begun (Scheduler::look_ahead). Between two steps lies only
-// what needs the results: tokens are appended, requests end, those that came join, the last tokens are filled in.
+// what needs the results: tokens are appended, requests end, those that came join, the last tokens are filled in. On a GPU not even that, as
+// long as nothing but the tokens themselves goes from one step to the next: it has that one before it is done with this one (Scheduler::chain).
 #pragma once
 
 #include <array>
@@ -55,6 +56,7 @@ class Engine {
   void loop();
   void run_step();
   void compute(const Step& step);
+  StepRun next_step();
   void tell();
   void end_all(FinishReason reason, std::string failure);
   void check_request(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices) const;
@@ -82,9 +84,10 @@ class Engine {
   std::array<StepResult, 2> results_;  // of the step that runs, and of the one before, whose events are told meanwhile
   StepEvents events_;
   int64_t num_steps_ = 0;
+  bool next_is_begun_ = false;       // by the device, while the step before it ran
+  Clock::time_point last_end_;       // of a step
   double computing_ms_ = 0;  // of this thread
   double bookkeeping_ms_ = 0;
-  int64_t num_generation_tokens_ = 0;
 
   std::thread thread_;
 };

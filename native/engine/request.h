@@ -48,6 +48,7 @@ struct Request {
   std::vector<int32_t> forbidden;  // ids that may not be chosen next; see find_forbidden
   int64_t num_acknowledged = 0;    // generated tokens that the reader has taken
   int64_t num_seen = 0;            // leading prompt tokens that were computed or spared once; a repetition does not report or count again
+  int64_t sample_row = 0;          // of the last step that chooses a token for it
   int64_t step = 0;                // the last one that has rows of it, or is to have them
   std::vector<double> pooled;      // sum of the hidden states that pooling asks for
 
@@ -106,7 +107,7 @@ struct Request {
   void append(int32_t token) {
     if (expects()) tokens.pop_back();
     tokens.push_back(token);
-    if (params.presence_penalty != 0 || params.frequency_penalty != 0 || params.repetition_penalty != 1) counts.add(token, 1);
+    if (has_penalties(params)) counts.add(token, 1);
   }
 
   Span<const int32_t> generated() const { return {tokens.data() + prompt_size, num_generated()}; }

@@ -42,8 +42,12 @@ bool Scheduler::cancel(uint32_t id) {
   for (Queue* queue : {&running_, &waiting_, &paused_}) {
     const auto found = find(*queue, id);
     if (found == queue->end()) continue;
-    next_step_->drop(**found);
     release(**found);
+    if (is_chained_) {
+      next_step_->forget(std::move(*found));
+    } else {
+      next_step_->drop(**found);
+    }
     queue->erase(found);
     return true;
   }
@@ -84,6 +88,7 @@ std::vector<uint32_t> Scheduler::clear() {
     }
     queue->clear();
   }
+  is_chained_ = false;
   begin_step();
   pages_.forget();
   return ids;
@@ -96,7 +101,7 @@ void Scheduler::begin_step() {
 
 void Scheduler::look_ahead() {
   for (Request* request : running_step_->sampled()) {
-    if (decodes_next(*request)) request->expect();
+    if (request != nullptr && decodes_next(*request)) request->expect();
   }
   for (const auto& request : running_) {
     if (gives_way(*request) || next_step_->num_rows() == max_num_batched_tokens_) return;
@@ -113,22 +118,42 @@ bool Scheduler::decodes_next(const Request& request) const {
          !request.is_ahead(num_generated);
 }
 
+const Step* Scheduler::chain() {
+  if (!running_step_->step().only_chooses()) return nullptr;
+  for (const Request* request : running_step_->sampled()) {
+    if (request == nullptr || !request->expects()) continue;
+    if (!is_planned(*request) || depends_on_tokens(request->params, request->num_generated())) return nullptr;
+  }
+  // Without a row the device has nothing to go on with; those who wait may have more room when those who end now are gone.
+  if (next_step_->num_rows() == 0) return nullptr;
+  complete();
+  is_chained_ = true;
+  return &next_step_->step();
+}
+
 const Step& Scheduler::schedule() {
-  next_step_->fill_in();
+  if (!is_chained_) next_step_->fill_in();
   for (Request* request : next_step_->sequences()) pages_.publish(*request);
+  if (!is_chained_) complete();
+  is_chained_ = false;
+  std::swap(next_step_, running_step_);
+  running_load_ = next_load_;
+  begin_step();
+  return running_step_->step();
+}
+
+// All that the next step computes besides what look_ahead() began it with.
+void Scheduler::complete() {
   make_way();
   decode();
-  num_decodes_ = next_step_->num_rows();
-  int64_t allowed = max_num_batched_tokens_ - num_decodes_;
-  if (pace_prompts_) allowed = std::min(allowed, pace_.save_up(num_decodes_, std::max<int64_t>(0, num_prompts() - 1)));
+  next_load_.num_decodes = next_step_->num_rows();
+  int64_t allowed = max_num_batched_tokens_ - next_load_.num_decodes;
+  if (pace_prompts_) allowed = std::min(allowed, pace_.save_up(next_load_.num_decodes, std::max<int64_t>(0, num_prompts() - 1)));
   int64_t budget = allowed;
   go_on_reading(budget);
   admit(budget);
-  num_read_ = allowed - budget;
+  next_load_.num_read = allowed - budget;
   next_step_->end();
-  std::swap(next_step_, running_step_);
-  begin_step();
-  return running_step_->step();
 }
 
 // Whether the first in the queue may take a request's seat and pages.
@@ -314,9 +339,10 @@ void Scheduler::requeue(Queue::iterator place) {
 
 // A request that runs gives its seat to others until its reader has caught up.
 void Scheduler::pause(const Request& request) {
-  const auto place = find(running_, request.id);
+  Queue& queue = find(running_, request.id) == running_.end() ? waiting_ : running_;  // where a chained step has preempted it
+  const auto place = find(queue, request.id);
   std::unique_ptr<Request> paused = std::move(*place);
-  running_.erase(place);
+  queue.erase(place);
   insert(paused_, std::move(paused));
 }
 
@@ -355,12 +381,14 @@ void Scheduler::release(Request& request) {
 }
 
 void Scheduler::collect(const StepResult& result, double ms, StepEvents& events) {
-  pace_.ran(num_decodes_, num_read_, ms);
+  pace_.ran(running_load_.num_decodes, running_load_.num_read, ms);
   events.result = &result;
   running_step_->collect(events);
   for (size_t r = 0; r < running_step_->sampled().size(); ++r) {
+    if (running_step_->sampled()[r] == nullptr) continue;
     Request& request = *running_step_->sampled()[r];
     const int32_t token = result.tokens[r];
+    ++num_generation_tokens_;
     // Without a token only this request ends: its rules left none, or no logit was a number.
     FinishReason finish;
     if (token >= 0) {

@@ -9,7 +9,9 @@
 // A request whose reader is behind is paused: it gives up its seat, and keeps its pages until somebody else needs them.
 //
 // While a step runs, look_ahead() begins the next one with those who certainly decode in it unless a stop token ends them now, which
-// nobody gives way for. The rest of it is done when the step has run: by then those who ended are out, those who came are in.
+// nobody gives way for. The rest of it is done when the step has run: by then those who ended are out, those who came are in. Or chain() does
+// it at once, where the device can begin that step before the host knows what this one chose: its rows of requests that a stop token ends are
+// computed for nobody.
 //
 // The choices of one prompt stand together. While the first of them reads it, the others have a seat and no pages: they follow. When it
 // has read the prompt they go on from there, with its pages.
@@ -56,17 +58,22 @@ class Scheduler {
   // While the step that schedule() gave runs: begins the next one.
   void look_ahead();
 
+  // Behind look_ahead(): completes the next step, which schedule() will give next, and may be computed from now on; null if it must wait for
+  // what the running step tells.
+  const Step* chain();
+
   // Takes the results of the step that schedule() gave, and the time that it took: appends tokens, ends requests, appends the events.
   // `result` is read until the events are.
   void collect(const StepResult& result, double ms, StepEvents& events);
 
-  bool idle() const { return waiting_.empty() && running_.empty(); }
+  bool idle() const { return waiting_.empty() && running_.empty() && !is_chained_; }
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t num_paused() const { return static_cast<int64_t>(paused_.size()); }
   // Requests that could run if they came now, as far as one can know.
   int64_t num_seats() const { return waiting_.empty() ? max_num_seqs_ - num_running() : 0; }
   int64_t num_pages_used() const { return pages_.num_used(); }
+  int64_t num_generation_tokens() const { return num_generation_tokens_; }
   int64_t num_preemptions() const { return num_preemptions_; }
   int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
   int64_t num_prefix_queries() const { return num_prefix_queries_; }
@@ -78,10 +85,17 @@ class Scheduler {
  private:
   using Queue = std::deque<std::unique_ptr<Request>>;
 
+  // What a step does.
+  struct Load {
+    int64_t num_decodes = 0;  // rows that decode
+    int64_t num_read = 0;     // tokens of prompts
+  };
+
   bool gives_way(const Request& request) const;
   bool decodes_next(const Request& request) const;
   bool is_planned(const Request& request) const { return request.step == num_steps_; }
   void begin_step();
+  void complete();
   void make_way();
   void decode();
   void go_on_reading(int64_t& budget);
@@ -115,15 +129,17 @@ class Scheduler {
   std::array<StepBuilder, 2> steps_;
   StepBuilder* running_step_ = &steps_[0];
   StepBuilder* next_step_ = &steps_[1];
-  int64_t num_steps_ = 1;  // that were begun
+  bool is_chained_ = false;  // the next step is complete
+  int64_t num_steps_ = 1;    // that were begun
   PrefillPace pace_;
   Queue waiting_;                      // in order of rank
   Queue running_;                      // have a seat; in order of rank
   Queue paused_;                       // in order of rank
   Request* encoding_ = nullptr;        // whose prompt has passed some of the encoder's blocks
-  int64_t num_decodes_ = 0;            // rows of the running step that decode
-  int64_t num_read_ = 0;               // tokens of prompts that it reads
+  Load running_load_;
+  Load next_load_;
   int64_t earliest_deadline_ms_ = Request::kNoDeadline;
+  int64_t num_generation_tokens_ = 0;
   int64_t num_preemptions_ = 0;
   int64_t num_prompt_tokens_ = 0;
   int64_t num_prefix_queries_ = 0;

@@ -11,12 +11,14 @@ void StepBuilder::begin() {
   ended_.clear();
   cached_.clear();
   scored_.clear();
+  forgotten_.clear();
 }
 
 void StepBuilder::append(Request& request, int64_t num_tokens, const std::vector<Request*>& followers) {
   for (int64_t i = 0; i < num_tokens; ++i) {
     const int64_t position = request.num_computed + i;
-    step_.tokens.push_back(request.tokens[static_cast<size_t>(position)]);
+    const int32_t token = request.tokens[static_cast<size_t>(position)];
+    step_.tokens.push_back(token == Request::kUnknownToken ? kChosenToken + static_cast<int32_t>(request.sample_row) : token);
     step_.positions.push_back(static_cast<int32_t>(position - request.decoder_begin()));
     if (request.encoder_size > 0) step_.encoder_positions.push_back(static_cast<int32_t>(request.encoder_size - 1));
     step_.slots.push_back(static_cast<int32_t>(request.page(position / kPageSize) * kPageSize + position % kPageSize));
@@ -33,6 +35,7 @@ void StepBuilder::append_choice(Request& request) {
     ended_.push_back(&request);
     return;
   }
+  request.sample_row = static_cast<int64_t>(sampled_.size());
   sampled_.push_back(&request);
   step_.sample_rows.push_back(static_cast<int32_t>(step_.num_rows() - 1));
 }
@@ -53,8 +56,21 @@ void StepBuilder::drop(const Request& request) {
   take_out(step_.slots);
   take_out(sequences_);
   take_out(sampled_);
+  if (place < sampled_.size()) sampled_[place]->sample_row = static_cast<int64_t>(place);
   step_.sequences.pop_back();  // these two count the rows
   step_.sample_rows.pop_back();
+}
+
+void StepBuilder::forget(std::unique_ptr<Request> request) {
+  const auto erase = [](auto& list, const auto& is_its) { list.erase(std::remove_if(list.begin(), list.end(), is_its), list.end()); };
+  const auto is_it = [&](const Request* other) { return other == request.get(); };
+  const auto has_id = [&](const auto& event) { return event.request == request->id; };
+  erase(sequences_, is_it);
+  erase(ended_, is_it);
+  std::replace_if(sampled_.begin(), sampled_.end(), is_it, nullptr);
+  erase(cached_, has_id);
+  erase(scored_, has_id);
+  forgotten_.push_back(std::move(request));
 }
 
 // What the rows that append() just appended tell of the prompt.

@@ -1,9 +1,11 @@
 // Tokens of requests become the rows of a step, and what the step brought becomes events.
 //
 // A step is begun while the one before it runs: with a row for each request that goes on decoding, whose token is filled in when it is
-// known. What ends meanwhile is dropped again. Then come the rows of prompts.
+// known, or left to the device where that begins the step before then. What ends meanwhile is dropped again, or forgotten. Then come the rows
+// of prompts.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "engine/events.h"
@@ -32,6 +34,9 @@ class StepBuilder {
   // Takes a request's row out, if it has one. As long as all rows decode.
   void drop(const Request& request);
 
+  // A request has ended while a device computes its rows, or has begun to: nobody is told what they bring. It is kept until the next begin().
+  void forget(std::unique_ptr<Request> request);
+
   // The tokens of all rows are known now. As long as all rows decode.
   void fill_in();
 
@@ -45,7 +50,7 @@ class StepBuilder {
   // After the step ran: what it told of prompts. Tokens are appended to the requests of sampled(), whose events the caller adds.
   void collect(StepEvents& events) const;
 
-  // Requests behind the step's sequences, and its sample rows.
+  // Requests behind the step's sequences, and its sample rows, there null for one that was forgotten.
   const std::vector<Request*>& sequences() const { return sequences_; }
   const std::vector<Request*>& sampled() const { return sampled_; }
 
@@ -61,6 +66,7 @@ class StepBuilder {
   std::vector<Request*> ended_;
   std::vector<CachedEvent> cached_;  // of requests whose prompt ends in the step
   std::vector<PromptEvent> scored_;  // the step's score rows
+  std::vector<std::unique_ptr<Request>> forgotten_;
 };
 
 }  // namespace parley

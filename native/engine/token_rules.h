@@ -11,6 +11,10 @@
 
 namespace parley {
 
+inline bool has_penalties(const SamplingParams& params) {
+  return params.presence_penalty != 0 || params.frequency_penalty != 0 || params.repetition_penalty != 1;
+}
+
 // Distinct tokens with how often they were generated. Adding a token takes constant time, however many there are.
 class TokenCounts {
  public:
@@ -43,6 +47,11 @@ inline void find_forbidden(const SamplingParams& params, Span<const int32_t> gen
   if (generated.size >= params.min_tokens) return;
   forbidden.insert(forbidden.end(), params.stop_token_ids.begin(), params.stop_token_ids.end());
   if (!params.ignore_eos) forbidden.insert(forbidden.end(), params.eos_token_ids.begin(), params.eos_token_ids.end());
+}
+
+// Whether penalties, bad words or min_tokens have a say in which token comes next, after `num_generated` of which the last need not be known.
+inline bool depends_on_tokens(const SamplingParams& params, int64_t num_generated) {
+  return has_penalties(params) || !params.bad_word_sizes.empty() || num_generated <= params.min_tokens;
 }
 
 // Whether a request's own rules leave nothing to choose: all of the ids from 0 to num_ids - 1 that are allowed are forbidden.

@@ -52,11 +52,17 @@ void RankGroup::each(std::function<void(int64_t rank)> task) {
   }
 }
 
-void RankGroup::run(const Step& step, StepResult& result, const std::function<void()>& meanwhile) {
+bool RankGroup::chains() const { return threads_ == nullptr && workers_->front()->backend()->is_asynchronous(); }
+
+void RankGroup::run(const Step& step, StepResult& result, const std::function<StepRun()>& meanwhile) {
   result.resize(step.samples.size(), step.scores.size());
   const bool halts = ++num_steps_ == options_.rank_stops_in_step;
   if (threads_ == nullptr) {
-    workers_->front()->run(step, result, meanwhile);
+    workers_->front()->run(step, result, [&] {
+      const StepRun next = meanwhile();
+      if (next.step != nullptr) next.result->resize(next.step->samples.size(), next.step->scores.size());
+      return next;
+    });
   } else {
     const auto task = [workers = workers_, &step, &result, halts](int64_t rank) {
       if (halts && rank + 1 == static_cast<int64_t>(workers->size())) std::promise<void>().get_future().wait();
@@ -64,7 +70,7 @@ void RankGroup::run(const Step& step, StepResult& result, const std::function<vo
     };
     threads_->run(task, meanwhile);
   }
-  if (options_.check_integrity && step.num_rows() > 0) check_agreement();
+  if (options_.check_integrity && threads_ != nullptr && step.num_rows() > 0) check_agreement();
 }
 
 std::vector<float> RankGroup::logits(const Step& step) {

@@ -20,10 +20,15 @@ class RankGroup {
   RankGroup(const RankGroup&) = delete;
   RankGroup& operator=(const RankGroup&) = delete;
 
-  // Computes the step: chooses, scores and pools. `meanwhile` is called once on this thread, beside the ranks where the machine can do so.
-  // Throws Error if a rank fails; then nothing of the step counts. After a rank has stopped,
+  // Computes the step: chooses, scores and pools. `meanwhile` is called once on this thread, beside the ranks where the machine can do so; if
+  // chains(), it may return the step that follows, to be begun at once, as Worker::run says.
+  // Throws Error if a rank fails; then nothing of the step counts, nor of the one that follows. After a rank has stopped,
   // `step` and `result` must stay as they are: it may go on some day, as far as to where it meets the others.
-  void run(const Step& step, StepResult& result, const std::function<void()>& meanwhile);
+  void run(const Step& step, StepResult& result, const std::function<StepRun()>& meanwhile = [] { return StepRun(); });
+
+  // Whether a step can be begun before the host has the results of the one before it. Several ranks share out between them whose rows choose a
+  // token, and do not know each other's choices without the host.
+  bool chains() const;
 
   // For tests against references: computes the step and returns the logits of every row, [T, vocab].
   std::vector<float> logits(const Step& step);

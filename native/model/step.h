@@ -30,7 +30,8 @@ struct Step {
   // Done before the rows. One that stops before the last block goes on in the next step, before any other.
   std::vector<EncoderJob> encoder_jobs;
 
-  // One entry a row; rows of one sequence stand together in order of position. [T]
+  // One entry a row; rows of one sequence stand together in order of position. A token that the step before is still choosing is
+  // kChosenToken + its sample row there. [T]
   std::vector<int32_t> tokens;
   std::vector<int32_t> positions;
   std::vector<int32_t> slots;      // page * kPageSize + offset of the row's key and value
@@ -66,6 +67,9 @@ struct Step {
            pool_rows.empty();
   }
 
+  // Whether all that it tells are the tokens that it chooses.
+  bool only_chooses() const { return scores.empty() && pool_rows.empty(); }
+
   bool empty() const { return tokens.empty() && encoder_jobs.empty(); }
   int64_t num_rows() const { return static_cast<int64_t>(tokens.size()); }
 
@@ -81,6 +85,14 @@ struct Step {
     pool_sums.clear();
     num_sequences = max_pages = max_encoder_pages = 0;
   }
+};
+
+struct StepResult;
+
+// A step, and where its results go.
+struct StepRun {
+  const Step* step = nullptr;
+  StepResult* result = nullptr;
 };
 
 // What a step's sample rows chose. [R] and [R, kMaxLogprobs]; a row's first num_top() columns of top_* are meant. Several ranks write into

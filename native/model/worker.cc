@@ -25,14 +25,37 @@ Worker::Worker(const ModelSource& source, const EngineOptions& options, int64_t 
   }
 }
 
-void Worker::run(const Step& step, StepResult& result, const std::function<void()>& meanwhile) {
-  const bool goes_on = backend_->is_asynchronous();
-  if (!goes_on) meanwhile();
+void Worker::run(const Step& step, StepResult& result, const std::function<StepRun()>& meanwhile) {
+  const bool is_begun = begun_ == &step;
+  begun_ = nullptr;
+  try {
+    if (!backend_->is_asynchronous()) {
+      meanwhile();
+      begin(step, result);
+    } else {
+      if (!is_begun) begin(step, result);
+      const StepRun next = meanwhile();
+      if (next.step != nullptr) begin(*next.step, *next.result);
+      begun_ = next.step;
+    }
+    finish(step, result);
+  } catch (...) {
+    begun_ = nullptr;
+    backend_->forget_choices();
+    throw;
+  }
+}
+
+// All that a step asks of the device, but for what its scores and pools are made of.
+void Worker::begin(const Step& step, StepResult& result) {
   copy_pages(step);
   for (const EncoderJob& job : step.encoder_jobs) encoder_->run(job);
   if (step.num_rows() > 0) decoder_->forward(step);
-  if (goes_on) meanwhile();
   sample(step, result);
+}
+
+void Worker::finish(const Step& step, StepResult& result) {
+  if (!step.samples.empty()) backend_->wait_for_choices();
   score(step, result);
   if (model_.rank == 0) pool(step);
 }
@@ -49,7 +72,6 @@ void Worker::sample(const Step& step, StepResult& result) {
   if (step.samples.empty()) return;
   const Matrix<float> logits = decoder_->sample_logits();
   const auto [first, count] = decoder_->own_samples();
-  if (count == 0) return;
   backend_->sample(logits, {step.samples.data() + first, count}, model_.whole.num_sampled_ids, {result.tokens.data() + first, count},
                    {result.logprobs.data() + first, count}, {result.ranks.data() + first, count},
                    {result.top_tokens.data() + first * kMaxLogprobs, count, kMaxLogprobs},

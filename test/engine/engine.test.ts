@@ -85,6 +85,29 @@ describe.each(['float32', 'float16', 'bfloat16'] as const)(
   },
 )
 
+test('steps that follow each other without waiting compute one for nobody behind a stop token, and none behind the last token', async () => {
+  const prompt = Int32Array.of(9, 8, 7)
+  const run = (options: Partial<StartOptions>, sampling: EngineRequest['sampling']) =>
+    withEngine(options, async (engine) => {
+      const events = await collect(engine, { prompt, sampling: { temperature: 1, seed: 3, ...sampling } })
+      const [one, next] = [Int32Array.of(1), { max_tokens: 5, temperature: 0 }]
+      const after = await collect(engine, { prompt: one, sampling: next }) // behind the step for nobody
+      return { events, after, steps: engine.stats().num_steps }
+    })
+  const { events: free } = await run({}, { max_tokens: 12 })
+  const last = free.findIndex(({ token }, i) => i > 2 && free.findIndex((other) => other.token === token) === i)
+  const stopped = { max_tokens: 12, stop_token_ids: Int32Array.of(free[last]?.token ?? -1) }
+  for (const [sampling, inVain] of [
+    [{ max_tokens: 12 }, 0],
+    [stopped, 1],
+    [{ ...stopped, frequency_penalty: 0.001 }, 0], // the next choice needs to know the last
+  ] as const) {
+    const waiting = await run({}, sampling)
+    const chained = await run({ guard_memory: true }, sampling)
+    expect(chained).toEqual({ ...waiting, steps: waiting.steps + inVain })
+  }
+})
+
 test('a seed names its text: again the same, another seed or choice another', async () => {
   await withEngine({}, async (engine) => {
     const request = (seed: number, choice: number) =>

@@ -63,6 +63,7 @@ function randomOptions(random: Random): Partial<StartOptions> {
     prefix_caching: random.chance(0.7),
     pace_prompts: random.chance(0.5),
     num_threads: 1 + random.below(2),
+    guard_memory: random.chance(0.5), // steps are begun before the one in front of them has ended, as on a GPU
   }
 }
 

@@ -224,9 +224,26 @@ describeBackends('gate, sum, scale, take_rows and softcap', (ops) => {
   test('embed gives zeros for tokens that the table lacks', () => {
     const data = random.normals(3 * 20)
     const out = poisoned(4, 20)
-    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(-1, 1, 3, -(2 ** 31)), 1)
+    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(-1, 1, 3, -(2 ** 30)), 1)
     expect(bits(row(out, 1))).toEqual(bits(data.slice(20, 40)))
     for (const t of [0, 2, 3]) expect(row(out, t).every((value) => value === 0)).toBe(true)
+  })
+
+  test('embed takes the tokens that the last sample chose, without the host', () => {
+    const data = random.normals(3 * 20)
+    const chosen = new Int32Array(4)
+    const logits: Matrix = { data: Float32Array.of(0, 1, 5, 9, 1, 5, 2, 7, 5, Number.NaN, 0, 0), rows: 4, cols: 3 }
+    const greedy = Array.from(chosen, (_, position) => ({ params: { max_tokens: 1, temperature: 0 }, position }))
+    const none = { data: new Int32Array(0), rows: 4, cols: 0 }
+    const floats = new Float32Array(4)
+    ops.sample(logits, greedy, 3, chosen, floats, new Int32Array(4), none, { ...none, data: new Float32Array(0) })
+    expect([...chosen]).toEqual([2, 0, 1, 1])
+    const out = poisoned(5, 20)
+    const tokens = Int32Array.from([2, 0, -1, 1, 3], (sampleRow) => (sampleRow < 0 ? 2 : -(2 ** 31) + sampleRow))
+    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, tokens, 1)
+    for (const [t, token] of [1, 2, 2, 0, 1].entries()) {
+      expect(bits(row(out, t))).toEqual(bits(data.slice(20 * token, 20 * token + 20)))
+    }
   })
 
   test('scale multiplies, each number by itself', () => {

@@ -14,7 +14,7 @@
 // Floors, with W the bytes of the matrices that a step reads, g the operations of a token in them, kv the bytes of a token's keys and
 // values, B sequences of L tokens: max(W / rate, B g / operations) + B L kv / rate for a decode step, and for a prompt of T tokens
 // max((T g' + 2 layers hidden T^2 + 2 vocab hidden) / operations, W / rate), g' without the unembedding. A step includes the choice of its
-// tokens and ends when the host has them. Of requests that run B at a time: o decode steps at L = i + o / 2, and B prompts, for B o tokens.
+// tokens and ends when the host has them; on one GPU the next one is begun before, as the engine does. Of requests that run B at a time: o decode steps at L = i + o / 2, and B prompts, for B o tokens.
 //
 // Idle: from the end of a step's last copy to the host to the begin of the next one's first copy to the GPU, by CUDA's events, over all steps of
 // the requests. A first token from process start: of the first model, without the time that its file was written in.
@@ -243,18 +243,23 @@ std::vector<int32_t> prompt_of(int64_t request, int64_t length, int64_t vocab) {
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// The median of at least 3 runs behind one that warms up, and of as many as half a second has room for.
+// The median of at least 3 runs behind one that warms up, and of as many as half a second has room for. Where the engine would begin a step
+// while the one before it runs, this does: then a time is that between the ends of two.
 double median_seconds(RankGroup& ranks, const Step& step) {
-  StepResult result;
-  result.resize(step.samples.size(), 0);
-  ranks.run(step, result, [] {});
+  const Step steps[] = {step, step};
+  StepResult results[2];
+  ranks.run(steps[1], results[1]);
   std::vector<double> times;
   const Clock::time_point start = Clock::now();
-  do {
-    const Clock::time_point begin = Clock::now();
-    ranks.run(step, result, [] {});
+  Clock::time_point begin = start;
+  bool is_last = false;
+  for (size_t i = 0; !is_last; ++i) {
+    is_last = times.size() >= 3 && (seconds_since(start) >= 0.5 || times.size() >= 200);
+    const StepRun next{&steps[(i + 1) % 2], &results[(i + 1) % 2]};
+    ranks.run(steps[i % 2], results[i % 2], [&] { return ranks.chains() && !is_last ? next : StepRun(); });
     times.push_back(seconds_since(begin));
-  } while (times.size() < 3 || (seconds_since(start) < 0.5 && times.size() < 200));
+    begin = Clock::now();
+  }
   std::nth_element(times.begin(), times.begin() + static_cast<int64_t>(times.size() / 2), times.end());
   return times[times.size() / 2];
 }
@@ -326,7 +331,7 @@ void run_model(const Shape& shape, const Settings& settings) {
   const Step first = step_of(greedy, 1, 16, 16, shape.vocab);
   StepResult result;
   result.resize(1, 0);
-  ranks->run(first, result, [] {});
+  ranks->run(first, result);
   const double first_token = seconds_since(start);
   std::printf("\n%s: loaded in %.2f s from the page cache, a first token after %.2f s, %lld KV pages\n", shape.name, loaded, first_token,
               static_cast<long long>(num_pages));
