@@ -98,6 +98,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     const Napi::Function type = DefineClass(env, "Engine",
                                             {InstanceMethod<&EngineObject::submit>("submit"), InstanceMethod<&EngineObject::cancel>("cancel"),
                                              InstanceMethod<&EngineObject::acknowledge>("acknowledge"),
+                                             InstanceMethod<&EngineObject::num_queue_places>("numQueuePlaces"),
                                              InstanceMethod<&EngineObject::stats>("stats"), InstanceMethod<&EngineObject::info>("info"),
                                              InstanceMethod<&EngineObject::close>("close")});
     return new Napi::FunctionReference(Napi::Persistent(type));
@@ -154,6 +155,12 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     });
   }
 
+  // numQueuePlaces(): number
+  Napi::Value num_queue_places(const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), engine().stats().num_queue_places); });
+  }
+
+  // stats(): EngineStats
   Napi::Value stats(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&] { return write_contract(info.Env(), engine().stats()); });
   }

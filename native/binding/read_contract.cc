@@ -2,6 +2,7 @@
 #include "binding/read_contract.h"
 
 #include <cmath>
+#include <ostream>
 #include <vector>
 
 #include "base/check.h"
@@ -20,42 +21,52 @@ std::string describe(Napi::Value value) {
   return value.IsTypedArray() ? "a typed array" : value.IsArray() ? "an array" : value.IsFunction() ? "a function" : "an object";
 }
 
+// Where a value stands: in messages, which are made only for a value that is wrong.
+struct Field {
+  const std::string& owner;
+  const char* name;
+};
+
+std::ostream& operator<<(std::ostream& out, const Field& field) { return out << field.owner << "." << field.name; }
+
 Napi::Object read_object(Napi::Value value, const std::string& where) {
-  check(value.IsObject() && !value.IsArray() && !value.IsFunction(), where, ": expected an object, got ", describe(value));
+  if (!value.IsObject() || value.IsArray() || value.IsFunction()) fail(where, ": expected an object, got ", describe(value));
   return value.As<Napi::Object>();
 }
 
-int64_t read_int(Napi::Value value, const std::string& where, int64_t fallback, int64_t min, int64_t max) {
+int64_t read_int(Napi::Value value, Field field, int64_t fallback, int64_t min, int64_t max) {
   if (value.IsUndefined() && fallback >= min && fallback <= max) return fallback;
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
-  check(number == std::floor(number) && number >= static_cast<double>(min) && number <= static_cast<double>(max), where,
-        ": expected an integer from ", min, " to ", max, ", got ", describe(value));
+  if (!(number == std::floor(number) && number >= static_cast<double>(min) && number <= static_cast<double>(max))) {
+    fail(field, ": expected an integer from ", min, " to ", max, ", got ", describe(value));
+  }
   return static_cast<int64_t>(number);
 }
 
-double read_real(Napi::Value value, const std::string& where, double fallback, double min, double max) {
+double read_real(Napi::Value value, Field field, double fallback, double min, double max) {
   if (value.IsUndefined() && fallback >= min && fallback <= max) return fallback;
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
-  check(number >= min && number <= max, where, ": expected a number from ", min, " to ", max, ", got ", describe(value));
+  if (!(number >= min && number <= max)) fail(field, ": expected a number from ", min, " to ", max, ", got ", describe(value));
   return number;
 }
 
-bool read_flag(Napi::Value value, const std::string& where, bool fallback) {
+bool read_flag(Napi::Value value, Field field, bool fallback) {
   if (value.IsUndefined()) return fallback;
-  check(value.IsBoolean(), where, ": expected true or false, got ", describe(value));
+  if (!value.IsBoolean()) fail(field, ": expected true or false, got ", describe(value));
   return value.As<Napi::Boolean>().Value();
 }
 
 // `number` is int32_t or float; napi_int32_array or napi_float32_array.
 template <class T>
-std::vector<T> read_list(Napi::Value value, const std::string& where, napi_typedarray_type type, double min, double max) {
+std::vector<T> read_list(Napi::Value value, Field field, napi_typedarray_type type, double min, double max) {
   if (value.IsUndefined()) return {};
-  check(value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type, where, ": expected ",
-        type == napi_int32_array ? "an Int32Array" : "a Float32Array", ", got ", describe(value));
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) {
+    fail(field, ": expected ", type == napi_int32_array ? "an Int32Array" : "a Float32Array", ", got ", describe(value));
+  }
   const auto array = value.As<Napi::TypedArrayOf<T>>();
   std::vector<T> list(array.Data(), array.Data() + array.ElementLength());
   for (size_t i = 0; i < list.size(); ++i) {
-    check(list[i] >= min && list[i] <= max, where, "[", i, "]: expected ", min, " to ", max, ", got ", list[i]);
+    check(list[i] >= min && list[i] <= max, field, "[", i, "]: expected ", min, " to ", max, ", got ", list[i]);
   }
   return list;
 }
@@ -133,13 +144,13 @@ std::string enum_name(E value) {
   Name read_contract<Name>(Napi::Value value, const std::string& where) { \
     Name result;                                                        \
     [[maybe_unused]] const Napi::Object object = read_object(value, where);
-#define INT(name, fallback, min, max, doc) result.name = read_int(object.Get(#name), where + "." #name, fallback, min, max);
-#define REAL(name, fallback, min, max, doc) result.name = read_real(object.Get(#name), where + "." #name, fallback, min, max);
-#define FLAG(name, fallback, doc) result.name = read_flag(object.Get(#name), where + "." #name, fallback);
+#define INT(name, fallback, min, max, doc) result.name = read_int(object.Get(#name), {where, #name}, fallback, min, max);
+#define REAL(name, fallback, min, max, doc) result.name = read_real(object.Get(#name), {where, #name}, fallback, min, max);
+#define FLAG(name, fallback, doc) result.name = read_flag(object.Get(#name), {where, #name}, fallback);
 #define CHOICE(Enum, name, fallback, doc) \
   if (!object.Get(#name).IsUndefined()) result.name = read_enum<Enum>(object.Get(#name), where + "." #name);
-#define INTS(name, min, max, doc) result.name = read_list<int32_t>(object.Get(#name), where + "." #name, napi_int32_array, min, max);
-#define REALS(name, min, max, doc) result.name = read_list<float>(object.Get(#name), where + "." #name, napi_float32_array, min, max);
+#define INTS(name, min, max, doc) result.name = read_list<int32_t>(object.Get(#name), {where, #name}, napi_int32_array, min, max);
+#define REALS(name, min, max, doc) result.name = read_list<float>(object.Get(#name), {where, #name}, napi_float32_array, min, max);
 #define COUNT(name, doc)
 #define END(Name) \
   return result;  \

@@ -8,6 +8,7 @@ import {
   QueueTimeout,
   type TokenEvent,
 } from '../engine/engine.js'
+import { onAbort } from '../engine/on_abort.js'
 import { ApiError } from '../errors.js'
 import type { Metrics } from '../metrics.js'
 import type { Model } from '../models/model.js'
@@ -37,6 +38,9 @@ import { type ChatMessage, chatFieldNames, type RenderOptions } from './template
 
 /** What a request of any number of prompts and choices holds of tokens whose text nobody has fetched yet. */
 const maxUnreadBytes = 32 * 1024
+
+/** Why a request's choices are to end. Shared, for a reason of its own would hold a trace of the stack that nobody reads. */
+const ended = new Error('the request has ended')
 
 export class Generation {
   readonly #model: Model
@@ -137,9 +141,10 @@ export class Generation {
   async *generate(request: PreparedRequest, signal: AbortSignal): AsyncGenerator<Delta> {
     const { n, best_of = n, use_beam_search = false } = request.params
     const controller = new AbortController()
-    const abort = () => controller.abort()
+    const abort = () => controller.abort(ended)
     if (signal.aborted) abort()
-    else signal.addEventListener('abort', abort, { once: true })
+    const stopListening = onAbort(signal, abort)
+    let running = true
     let choices: AsyncGenerator<Delta>[] = []
     try {
       checkQueue(this.#engine)
@@ -153,11 +158,12 @@ export class Generation {
         else if (first && others.length === 0) yield* first
         else yield* merge(choices)
       }
+      running = false
     } catch (error) {
       throw engineError(error)
     } finally {
-      signal.removeEventListener('abort', abort)
-      abort()
+      stopListening()
+      if (running) abort()
       // Each choice notes its end; one that waits for the engine does so when the abort has reached it.
       for (const choice of choices) choice.return(undefined).catch(() => {})
     }
@@ -270,11 +276,10 @@ export class Generation {
  * @throws ApiError when the queue is full
  */
 function checkQueue(engine: Engine): void {
-  const { num_queue_places, num_requests_waiting } = engine.stats()
-  if (num_queue_places > 0) return
+  if (engine.numQueuePlaces() > 0) return
   throw new ApiError(
     'queue_full',
-    `The server is busy: its queue is full (${num_requests_waiting} completions wait). Please try again later.`,
+    `The server is busy: its queue is full (${engine.stats().num_requests_waiting} completions wait). Please try again later.`,
   )
 }
 

@@ -16,6 +16,7 @@ export function samplingParams(
   // To choose the best of several completions, their log-probabilities are needed whether they are shown or not.
   const num_logprobs = params.num_logprobs ?? ((params.best_of ?? params.n) > params.n ? 0 : -1)
   return {
+    ...queueing(params),
     temperature: params.temperature ?? defaults.temperature ?? 1,
     top_p: params.top_p ?? defaults.top_p ?? 1,
     top_k: Math.max(0, params.top_k ?? defaults.top_k ?? 0),
@@ -25,7 +26,6 @@ export function samplingParams(
     repetition_penalty: params.repetition_penalty ?? defaults.repetition_penalty ?? 1,
     num_logprobs,
     num_prompt_logprobs: params.num_prompt_logprobs ?? (params.echo ? params.num_logprobs : undefined) ?? -1,
-    ...queueing(params),
     min_tokens: params.min_tokens ?? 0,
     ignore_eos: params.ignore_eos ?? false,
     eos_token_ids: Int32Array.from(model.stopTokenIds),
@@ -53,9 +53,13 @@ export function queueing({
   return { priority, cache_salt: saltNumber(cache_salt) }
 }
 
+/** Shared, for most requests have none of most lists. */
+const noIds = new Int32Array()
+
 /** Ids that may be sampled. */
 function knownIds(ids: Iterable<number> | undefined, param: string, { spec }: Model): Int32Array {
-  const known = [...(ids ?? [])]
+  if (ids === undefined) return noIds
+  const known = [...ids]
   const wrong = known.find((id) => id >= spec.num_sampled_ids)
   if (wrong !== undefined) {
     throw new ApiError(

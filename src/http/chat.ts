@@ -2,7 +2,7 @@
 
 import type { ShownChoice } from '../generation/logprobs.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
-import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, shownOf, textOnly } from './answer.js'
+import { type AnswerHead, answerHead, newId, type Shown, sampling, shownOf, textOnly } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { type ChatTokenChoice, showTokens } from './chat_tokens.js'
 import { type Json, TextChunks } from './json.js'
@@ -59,7 +59,6 @@ export async function createChatCompletion(call: Call, input: unknown): Promise<
     body.messages,
     {
       ...sampling(body),
-      ...choosing(body),
       max_tokens: body.max_completion_tokens ?? body.max_tokens,
       max_tokens_param: body.max_completion_tokens === undefined ? 'max_tokens' : 'max_completion_tokens',
       num_logprobs: shown.logprobs ? (body.top_logprobs ?? 0) : undefined,

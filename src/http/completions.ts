@@ -2,7 +2,7 @@
 
 import { countCodePoints } from '../generation/detokenizer.js'
 import type { Delta, PreparedRequest } from '../generation/request.js'
-import { type AnswerHead, answerHead, choosing, newId, type Shown, sampling, shownOf, textOnly } from './answer.js'
+import { type AnswerHead, answerHead, newId, type Shown, sampling, shownOf, textOnly } from './answer.js'
 import type { Call, Reply } from './call.js'
 import { type Json, TextChunks } from './json.js'
 import { addNoToken, addTokens, emptyLogprobs, type LegacyLogprobs } from './legacy_logprobs.js'
@@ -51,7 +51,6 @@ export async function createCompletion(call: Call, input: unknown): Promise<Repl
   const { echo = false, logprobs, prompt_logprobs, max_tokens } = body
   const params = {
     ...sampling(body),
-    ...choosing(body),
     max_tokens,
     max_tokens_param: 'max_tokens',
     num_logprobs: logprobs,

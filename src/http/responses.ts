@@ -79,7 +79,6 @@ function prepare(call: Call, body: ValidResponse, conversation: readonly ChatMes
     messages,
     {
       ...sampling(body),
-      n: 1,
       max_tokens: body.max_output_tokens,
       max_tokens_param: 'max_output_tokens',
       num_logprobs: wantsLogprobs(body) ? (body.top_logprobs ?? 0) : undefined,

@@ -72,7 +72,6 @@ export async function* responseEvents(
     instructions === '' ? input : [{ role: 'system', content: instructions }, ...input],
     {
       ...sampling(fields),
-      n: 1,
       max_tokens: max_output_tokens === 'inf' ? undefined : max_output_tokens,
       max_tokens_param: 'max_output_tokens',
       num_logprobs: undefined,
