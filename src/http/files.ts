@@ -71,6 +71,10 @@ function receive(
     if (form === null) return
     form.on('field', (name, value) => {
       if (name === 'purpose') said.purpose = value
+      if (/^expires_after\b/.test(name)) {
+        const message = "'expires_after' is not supported by this server yet. Leave it out."
+        fail(new ApiError('unsupported_parameter', message, 'expires_after'))
+      }
     })
     form.on('file', (name, stream, filename) => {
       if (name !== 'file' || said.filename !== null) {

@@ -253,6 +253,8 @@ test('what is wrong with an upload or a batch is told', async () => {
   expect(await told(await form({ file }))).toEqual([400, 'missing_required_parameter', 'purpose'])
   expect(await told(await form({ purpose: 'fine-tune', file }))).toEqual([400, 'unsupported_value', 'purpose'])
   expect(await told(await form({ purpose: 'batch' }))).toEqual([400, 'missing_required_parameter', 'file'])
+  const expiring = { purpose: 'batch', 'expires_after[anchor]': 'created_at', 'expires_after[seconds]': '3600', file }
+  expect(await told(await form(expiring))).toEqual([400, 'unsupported_parameter', 'expires_after'])
   expect(await told(await post('/v1/files', {}))).toEqual([415, 'unsupported_media_type', null])
   for (const type of ['multipart/form-data; boundary=x', 'multipart/form-data; x=y']) {
     expect((await told(await post('/v1/files', 'nonsense', { headers: { 'content-type': type } })))[0]).toBe(400)
