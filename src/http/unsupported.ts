@@ -68,6 +68,7 @@ const plainText: Test = (value) => {
 
 const responses: Record<string, Test> = {
   ...both,
+  access_programs: anything,
   n: only(1),
   tools: emptyOr(),
   tool_choice: only('none', 'auto'),

@@ -257,6 +257,7 @@ test('what is wrong or not built is told by name', async () => {
     [{ input: 'x', tools: [{ type: 'function' }] }, 'unsupported_parameter', 'tools'],
     [{ input: 'x', tool_choice: 'required' }, 'unsupported_parameter', 'tool_choice'],
     [{ input: 'x', text: { format: { type: 'json_object' } } }, 'unsupported_parameter', 'text'],
+    [{ input: 'x', access_programs: {} }, 'unsupported_parameter', 'access_programs'],
     [{ input: 'x', truncation: 'auto' }, 'unsupported_parameter', 'truncation'],
     [{ input: 'x', conversation: 'c' }, 'unsupported_parameter', 'conversation'],
     [{ input: 'x', include: ['file_search_call.results'] }, 'invalid_value', 'include.0'],

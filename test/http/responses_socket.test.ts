@@ -3,7 +3,7 @@
 import OpenAI from 'openai'
 import { ResponsesWS } from 'openai/resources/responses/ws'
 import { expect, test } from 'vitest'
-import { word } from '../generation/fake_model.js'
+import { EOS, word } from '../generation/fake_model.js'
 import { startFakeServer } from './fake_server.js'
 import { type Frame, SocketClient } from './socket_client.js'
 
@@ -49,6 +49,50 @@ test('a response goes on from the one before, also from one that is not kept', a
   expect(await ask({ input: 'third', previous_response_id: response.id })).toMatchObject({ error: gone, status: 404 })
   const other = await post('/v1/responses', { input: 'x', previous_response_id: next.response.id })
   expect(other.status).toBe(404)
+})
+
+test('lanes run beside each other, each in order, and each goes on from its own newest response', async () => {
+  let finish = () => {}
+  const gate = new Promise<void>((resolve) => {
+    finish = resolve
+  })
+  const { url, engine } = await startFakeServer({
+    script: async function* ({ prompt }) {
+      yield word('Hello')
+      if (String.fromCharCode(...prompt).includes('slow')) await gate
+      yield EOS
+    },
+  })
+  const client = await SocketClient.connect(url, '/v1/responses')
+  const ask = (stream_id: string | null, input: string, more: object = {}) =>
+    client.send({ type: 'response.create', stream_id, input, store: false, ...more })
+  ask('a', 'slow')
+  ask('a', 'behind it')
+  ask('b', 'quick')
+  const quick = await client.until((frame) => ended(frame) && frame.stream_id === 'b')
+  expect(new Set(quick.map(({ stream_id }) => stream_id))).toEqual(new Set(['a', 'b']))
+  expect(engine.seen).toHaveLength(2)
+  ask(null, 'without a name')
+  const unnamed = await client.until((frame) => ended(frame) && !('stream_id' in frame))
+  expect(unnamed.at(-1).response.status).toBe('completed')
+  finish()
+  const slow = await client.until(ended)
+  const behind = await client.until(ended)
+  expect([...slow, ...behind].every(({ stream_id }) => stream_id === 'a')).toBe(true)
+  // Other lanes have had newer responses meanwhile.
+  ask('b', 'more', { previous_response_id: quick.at(-1).response.id })
+  expect((await client.until(ended)).at(-1)).toMatchObject({ stream_id: 'b', response: { status: 'completed' } })
+  ask('b', 'x', { previous_response_id: 'resp_x' })
+  expect(await client.next()).toMatchObject({ stream_id: 'b', status: 404 })
+  // So many are remembered and no more.
+  for (let i = 0; i < 64; i++) ask(`lane ${i}`, 'x')
+  for (let i = 0; i < 64; i++) await client.until(ended)
+  ask('a', 'x', { previous_response_id: behind.at(-1).response.id })
+  expect(await client.next()).toMatchObject({ stream_id: 'a', status: 404 })
+  for (const wrong of ['', 5, 'x'.repeat(65)]) {
+    client.send({ type: 'response.create', stream_id: wrong, input: 'x' })
+    expect(await client.next()).toMatchObject({ status: 400, param: 'stream_id' })
+  }
 })
 
 test('mistakes: the error of HTTP and its status; what a WebSocket does not do is refused by name', async () => {
