@@ -36,6 +36,7 @@ export interface ResponseUsage {
 export interface ResponseObject {
   id: string
   object: 'response'
+  access_programs: null
   created_at: number
   status: 'queued' | 'in_progress' | 'completed' | 'incomplete' | 'failed' | 'cancelled'
   completed_at: number | null

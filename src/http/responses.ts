@@ -33,7 +33,7 @@ export async function createResponse(call: Call, input: unknown, latest: Latest 
   const conversation = conversationOf(call, body, latest)
   const prepared = await prepare(call, body, conversation)
   admit(call, mostTokens(prepared))
-  const response = newResponse(call, body)
+  const response = newResponse(call, body, prepared)
   const stored: StoredResponse = { response, conversation, numAnswers: 0, cancel: null }
   latest.stored = stored
   if (body.background) return { json: runInBackground(call, body, prepared, stored) }
@@ -92,10 +92,11 @@ function wantsLogprobs({ include = [], top_logprobs = 0 }: ValidResponse): boole
   return include.includes('message.output_text.logprobs') || top_logprobs > 0
 }
 
-function newResponse(call: Call, body: ValidResponse): ResponseObject {
+function newResponse(call: Call, body: ValidResponse, prepared: PreparedRequest): ResponseObject {
   return {
     id: newId('resp_'),
     object: 'response',
+    access_programs: null,
     created_at: now(),
     status: body.background ? 'queued' : 'in_progress',
     completed_at: null,
@@ -112,12 +113,13 @@ function newResponse(call: Call, body: ValidResponse): ResponseObject {
     previous_response_id: body.previous_response_id ?? null,
     service_tier: 'default',
     store: body.store ?? true,
-    temperature: body.temperature ?? 1,
+    // Those of the model where the request has none.
+    temperature: prepared.sampling.temperature ?? 1,
     text: { format: { type: 'text' } },
     tool_choice: body.tool_choice ?? 'auto',
     tools: [],
     top_logprobs: body.top_logprobs ?? 0,
-    top_p: body.top_p ?? 1,
+    top_p: prepared.sampling.top_p ?? 1,
     truncation: 'disabled',
     ...(body.user === undefined ? {} : { user: body.user }),
   }

@@ -38,6 +38,7 @@ test('a response has every key that OpenAI requires', async () => {
   expect(stable(response)).toEqual({
     id: 'resp',
     object: 'response',
+    access_programs: null,
     created_at: 0,
     completed_at: 0,
     status: 'completed',
@@ -77,6 +78,18 @@ test('a response has every key that OpenAI requires', async () => {
       total_tokens: 7,
     },
   })
+})
+
+test("a response shows the model's own temperature and top_p where the request has none", async () => {
+  const { post } = await startFakeServer({ model: { generationDefaults: { temperature: 0.5, top_p: 0.25 } } })
+  const shown = async (body: object) => {
+    const { temperature, top_p } = (await (
+      await post('/v1/responses', { input: 'x', ...body })
+    ).json()) as ResponseObject
+    return [temperature, top_p]
+  }
+  expect(await shown({})).toEqual([0.5, 0.25])
+  expect(await shown({ temperature: 0, top_p: 1 })).toEqual([0, 1])
 })
 
 test('a stream: names, numbers and the order of the specification, and at its end the whole answer', async () => {

@@ -168,6 +168,7 @@ const outputMessage = z.strictObject({
 export const responseAnswer = z.strictObject({
   id: z.string(),
   object: z.literal('response'),
+  access_programs: z.null(),
   created_at: z.int(),
   status: z.enum(['queued', 'in_progress', 'completed', 'incomplete', 'failed', 'cancelled']),
   completed_at: z.int().nullable(),
