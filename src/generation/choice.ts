@@ -6,6 +6,7 @@ import type { FinishedReason } from '../metrics.js'
 import type { Tokenizer } from '../models/tokenizer.js'
 import type { ChoiceTimes } from './choice_times.js'
 import { countCodePoints, Detokenizer } from './detokenizer.js'
+import { engineError } from './engine_error.js'
 import { ShownTokens, showEvent } from './logprobs.js'
 import { showPrompt } from './prompt_logprobs.js'
 import type { Delta, EncodedPrompt, GenerationParams } from './request.js'
@@ -21,7 +22,10 @@ export interface Choice {
   times: ChoiceTimes
 }
 
-/** @param signal of the request; when it is aborted the choice ends without a word */
+/**
+ * @param signal of the request; when it is aborted the choice ends without a word
+ * @throws ApiError while iterating, when the engine fails
+ */
 export async function* choiceDeltas(
   events: AsyncIterable<TokenEvent> | Iterable<TokenEvent>,
   { index, prompt, encoded, params, times }: Choice,
@@ -100,7 +104,7 @@ export async function* choiceDeltas(
     if (!signal.aborted) throw new ApiError('server_shutting_down', 'The server is shutting down.')
   } catch (error) {
     reason = 'error'
-    throw error
+    throw engineError(error)
   } finally {
     times.finished(reason, prompt.ids.length)
   }

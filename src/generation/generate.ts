@@ -1,13 +1,6 @@
 // render → encode → submit → decode → deltas. Text comes in, text goes out; no HTTP. The token loop is in choice.ts.
 
-import {
-  type Engine,
-  EngineFailure,
-  EngineRefusal,
-  NoTokenLeft,
-  QueueTimeout,
-  type TokenEvent,
-} from '../engine/engine.js'
+import type { Engine, TokenEvent } from '../engine/engine.js'
 import { onAbort } from '../engine/on_abort.js'
 import { ApiError } from '../errors.js'
 import type { Metrics } from '../metrics.js'
@@ -17,6 +10,7 @@ import { selectBest } from './best_of.js'
 import { choiceDeltas } from './choice.js'
 import { ChoiceTimes } from './choice_times.js'
 import type { Encoder } from './encoder.js'
+import { engineError } from './engine_error.js'
 import { checkLength, encodeInputs, type InputOptions } from './inputs.js'
 import { scoreWithLastToken } from './last_token.js'
 import { embed, nextLogprobs, scorePrompts } from './measure.js'
@@ -135,35 +129,46 @@ export class Generation {
   }
 
   /**
-   * Runs a prepared request. Aborting the signal ends it without a word; leaving the loop early ends it too.
-   * @throws ApiError when the engine refuses or fails
+   * Runs a prepared request: it is queued at the latest when its first delta is asked for. Aborting the signal ends it without a word;
+   * leaving the loop early ends it too.
+   * @throws ApiError when there is no place for it, and while iterating when the engine refuses or fails
    */
-  async *generate(request: PreparedRequest, signal: AbortSignal): AsyncGenerator<Delta> {
+  generate(request: PreparedRequest, signal: AbortSignal): AsyncGenerator<Delta> {
+    checkQueue(this.#engine)
+    const { n, best_of = n, use_beam_search = false } = request.params
+    if (use_beam_search || best_of > 1 || request.prompts.length > 1) return this.#several(request, signal)
+    return this.#one(request, signal)
+  }
+
+  /** A single choice is its own stream: to hand each delta on once more would cost as much as making its text. */
+  #one(request: PreparedRequest, signal: AbortSignal): AsyncGenerator<Delta> {
+    try {
+      const [choice] = this.#samples(request, 1, signal)
+      return choice as AsyncGenerator<Delta>
+    } catch (error) {
+      throw engineError(error)
+    }
+  }
+
+  /** All choices, each as far as it has come. One that fails is the end of all. */
+  async *#several(request: PreparedRequest, signal: AbortSignal): AsyncGenerator<Delta> {
     const { n, best_of = n, use_beam_search = false } = request.params
     const controller = new AbortController()
     const abort = () => controller.abort(ended)
     if (signal.aborted) abort()
     const stopListening = onAbort(signal, abort)
-    let running = true
     let choices: AsyncGenerator<Delta>[] = []
     try {
-      checkQueue(this.#engine)
-      if (use_beam_search) {
-        choices = request.prompts.map((_, i) => this.#beams(request, i, controller.signal))
-        yield* merge(choices)
-      } else {
-        choices = this.#samples(request, best_of, controller.signal)
-        const [first, ...others] = choices
-        if (best_of > n) yield* selectBest(merge(choices), best_of, n)
-        else if (first && others.length === 0) yield* first
-        else yield* merge(choices)
-      }
-      running = false
+      choices = use_beam_search
+        ? request.prompts.map((_, i) => this.#beams(request, i, controller.signal))
+        : this.#samples(request, best_of, controller.signal)
+      if (best_of > n && !use_beam_search) yield* selectBest(merge(choices), best_of, n)
+      else yield* merge(choices)
     } catch (error) {
       throw engineError(error)
     } finally {
       stopListening()
-      if (running) abort()
+      abort()
       // Each choice notes its end; one that waits for the engine does so when the abort has reached it.
       for (const choice of choices) choice.return(undefined).catch(() => {})
     }
@@ -291,26 +296,4 @@ async function told<T>(engine: Engine, measure: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw engineError(error)
   }
-}
-
-/** What a client is told about an engine's error. */
-function engineError(error: unknown): unknown {
-  if (error instanceof EngineRefusal)
-    return new ApiError('request_refused', `The engine refused this request: ${error.message}`)
-  if (error instanceof NoTokenLeft) {
-    return new ApiError(
-      'invalid_value',
-      "No token is left to choose: 'bad_words' or 'min_tokens' forbid all that the vocabulary has or 'allowed_token_ids' allows.",
-    )
-  }
-  if (error instanceof QueueTimeout) {
-    return new ApiError(
-      'queue_timeout',
-      'The server is busy: this request did not get its turn in time. Please try again later.',
-    )
-  }
-  if (error instanceof EngineFailure) {
-    return new ApiError('engine_failure', 'The engine failed while it worked on this request.', null, error)
-  }
-  return error
 }
