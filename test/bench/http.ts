@@ -22,8 +22,10 @@ const waitingMs = 15_000
 const longTokens = 100_000
 const kvCacheBytes = 1024 * 1024 * 1024
 
-/** Tokens of each stream of the short runs: the first ones compile JavaScript, the others tell a request's cost from its tokens'. */
+/** Tokens of each stream of the short runs, which tell a request's cost from its tokens'. */
 const numFew = 16
+/** Runs of one token a stream before all is measured: V8 compiles what has run some thousand times. */
+const numWarm = 24
 /** Bytes of an event that tells of one token, its chunk's frame included. */
 const eventBytes = 190
 
@@ -74,6 +76,7 @@ async function benchStreams(
   const rates = { sse: [] as number[], ws: [] as number[] }
   const costs = { sse: [] as number[], ws: [] as number[] }
   const shortCosts = { sse: [] as number[], ws: [] as number[] }
+  const firstCosts = { sse: Number.NaN, ws: Number.NaN }
   const bare: number[] = []
   const slept = { sse: [] as number[], ws: [] as number[] }
   const waited = { sse: [] as number[], ws: [] as number[] }
@@ -85,7 +88,16 @@ async function benchStreams(
     const reader = new Companion('http_client.mjs', String(port))
     await reader.ask({ waiting: numStreams, tokens: 1 })
     await engineRun(engine, numFew)
-    for (const over of ['sse', 'ws']) await client.ask({ streams: numStreams, tokens: numFew, over })
+    /** Microseconds of CPU that the front end takes for each of as many requests at once. */
+    const costOf = async (over: 'sse' | 'ws', tokens: number) => {
+      const before = server.frontEndSeconds
+      await client.ask({ streams: numStreams, tokens, over })
+      return ((server.frontEndSeconds - before) * 1e6) / numStreams
+    }
+    for (const over of ['sse', 'ws'] as const) {
+      firstCosts[over] = await costOf(over, 1)
+      for (let run = 0; run < numWarm; run++) await costOf(over, 1)
+    }
     for (let round = 0; round < rounds; round++) {
       alone.push(await engineRun(engine, tokens))
       if (threads < cores) besideBusy.push(await besideBusyCore(() => engineRun(engine, tokens)))
@@ -95,9 +107,8 @@ async function benchStreams(
       bare.push((await writer.ask<{ us: number }>({ bytes: eventBytes, every, steps })).us)
       await running
       for (const over of ['sse', 'ws'] as const) {
-        const beforeFew = server.frontEndSeconds
-        await client.ask({ streams: numStreams, tokens: numFew, over })
-        shortCosts[over].push(((server.frontEndSeconds - beforeFew) * 1e6) / numStreams)
+        await costOf(over, 1) // connects where the server has closed what waited too long
+        shortCosts[over].push(await costOf(over, numFew))
         const before = server.frontEndSeconds
         const engineBefore = server.engineSeconds
         const asked = { streams: numStreams, tokens, over }
@@ -137,7 +148,8 @@ async function benchStreams(
     )
     const each = (cost * tokens - median(shortCosts[over])) / (tokens - numFew)
     console.log(
-      `    a request ${(median(shortCosts[over]) - numFew * each).toFixed(0)} us, and each of its tokens ${each.toFixed(1)} us`,
+      `    a request ${(median(shortCosts[over]) - numFew * each).toFixed(0)} us, and each of its tokens ${each.toFixed(1)} us;` +
+        ` each of the first ${numStreams}, which connect and whose JavaScript is not compiled yet, ${firstCosts[over].toFixed(0)} us`,
     )
     console.log(
       `    at the engine's rate that would be ${((cost * best) / 1e4 / cores).toFixed(1)}% of all cores; the engine's thread slept ${(median(slept[over]) * 100).toFixed(1)}% of the time, and stood in line for a core` +

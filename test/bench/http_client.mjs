@@ -1,6 +1,6 @@
 // A client in a process of its own, so that its work is not counted as the server's. Asked by messages of its parent:
 // { streams, tokens, over: 'sse' | 'ws' } → { seconds, rate }: so many streams at once, from the first request to the last byte, and their
-// tokens a second while all of them run.
+// tokens a second while all of them run. Connections are kept, as the usual clients keep them.
 // { idle } → { open }: so many WebSockets, which stay open until the process ends.
 // { waiting, tokens } → { open }: so many event streams that are asked for and read.
 import { connect } from 'node:net'
@@ -11,6 +11,9 @@ import { Pace } from './pace.mjs'
 const port = Number(process.argv[2])
 const sockets = []
 const streamSockets = []
+/** Connections for event streams, and the WebSocket, that wait for the next request. */
+const kept = new Set()
+let keptWebSocket = null
 
 process.on('message', async (asked) => {
   if (asked.idle !== undefined) {
@@ -62,39 +65,58 @@ function askForEvents(tokens) {
 }
 
 /** Resolves at the end of a stream of server-sent events, which is looked at no further: reading it is not what is measured. */
-function eventStream(tokens, pace) {
-  return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1', () => socket.write(postOf(tokens)))
+async function eventStream(tokens, pace) {
+  const socket = await connection()
+  await new Promise((resolve, reject) => {
     let end = ''
-    socket.on('data', (data) => {
+    const read = (data) => {
       pace.add(data.length)
       end = (end + data.subarray(-20).toString('latin1')).slice(-20)
-      if (!end.includes('[DONE]')) return
-      socket.destroy()
+      if (!end.endsWith('0\r\n\r\n')) return
+      socket.off('data', read).off('close', ended)
+      kept.add(socket)
       resolve()
-    })
-    socket.on('close', () => reject(new Error('the stream ended early')))
-    socket.on('error', reject)
+    }
+    const ended = () => reject(new Error('the stream ended early'))
+    socket.on('data', read).on('close', ended)
+    socket.write(postOf(tokens))
   })
+}
+
+/** One that is kept, or a new one. */
+async function connection() {
+  for (const socket of kept) {
+    kept.delete(socket)
+    return socket
+  }
+  const socket = connect(port, '127.0.0.1')
+  socket.on('error', () => {}) // 'close' follows
+  socket.on('close', () => kept.delete(socket))
+  await new Promise((resolve) => socket.once('connect', resolve))
+  return socket
 }
 
 /** All streams over one WebSocket. */
 async function webSocketStreams({ streams, tokens }, pace) {
-  const socket = await open()
-  for (let id = 0; id < streams; id++) {
-    socket.send(JSON.stringify({ id, method: 'completions', params: bodyOf(tokens) }))
-  }
+  keptWebSocket ??= await open()
+  const socket = keptWebSocket
   await new Promise((resolve, reject) => {
     let running = streams
-    socket.on('message', (data) => {
+    const ended = () => reject(new Error('the connection ended early'))
+    const read = (data) => {
       pace.add(data.length)
       if (data.length > 200) return
       if (JSON.parse(data).error) reject(new Error(data.toString()))
-      else if (--running === 0) resolve()
-    })
-    socket.on('close', () => reject(new Error('the connection ended early')))
+      else if (--running === 0) {
+        socket.off('message', read).off('close', ended)
+        resolve()
+      }
+    }
+    socket.on('message', read).on('close', ended)
+    for (let id = 0; id < streams; id++) {
+      socket.send(JSON.stringify({ id, method: 'completions', params: bodyOf(tokens) }))
+    }
   })
-  socket.terminate()
 }
 
 function open() {
