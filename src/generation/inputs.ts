@@ -42,7 +42,7 @@ export function checkLength(ids: Int32Array, limit: number, param: string): void
   if (ids.length <= limit) return
   throw new ApiError(
     'context_length_exceeded',
-    `This model's maximum context length is ${limit} tokens. Your ${param} has ${ids.length} tokens. Please shorten it.`,
+    `This model's maximum context length is ${limit} tokens. There are ${ids.length} tokens in your ${param}. Please shorten the ${param}.`,
     param,
   )
 }

@@ -32,7 +32,7 @@ export function prepare(
     if (room < 0 || (room < 1 && params.max_tokens !== 0)) {
       throw new ApiError(
         'context_length_exceeded',
-        `This model's maximum context length is ${limit} tokens. Your ${param} has ${prompt.length} tokens, which leaves no room for a completion. Please shorten it.`,
+        `This model's maximum context length is ${limit} tokens. There are ${prompt.length} tokens in your ${param}, which leaves no room for a completion. Please shorten the ${param}.`,
         param,
       )
     }

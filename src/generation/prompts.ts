@@ -238,7 +238,7 @@ export class Prompts {
     if (tokens.length <= this.#longest) return
     throw new ApiError(
       'context_length_exceeded',
-      `This model's maximum context length is ${this.#maxModelLen} tokens. Your ${param} has at least ${tokens.length} tokens. Please shorten it.`,
+      `This model's maximum context length is ${this.#maxModelLen} tokens. There are at least ${tokens.length} tokens in your ${param}. Please shorten the ${param}.`,
       param,
     )
   }

@@ -426,14 +426,14 @@ const cases: Record<string, Case[]> = {
       { prompt: Array(256).fill(97) },
       'context_length_exceeded',
       'prompt',
-      "This model's maximum context length is 256 tokens. Your prompt has 256 tokens, which leaves no room for a completion. Please shorten it.",
+      "This model's maximum context length is 256 tokens. There are 256 tokens in your prompt, which leaves no room for a completion. Please shorten the prompt.",
     ],
     [
       'a prompt that cannot fit',
       { prompt: 'x'.repeat(10000) },
       'context_length_exceeded',
       'prompt',
-      "This model's maximum context length is 256 tokens. Your prompt has at least 10000 tokens. Please shorten it.",
+      "This model's maximum context length is 256 tokens. There are at least 10000 tokens in your prompt. Please shorten the prompt.",
     ],
     [
       'prompt and max_tokens beyond the context',
@@ -602,6 +602,13 @@ const cases: Record<string, Case[]> = {
       'unsupported_parameter',
       'reasoning_effort',
       "'reasoning_effort' is not supported by this model: its chat template does not use it. Leave it out.",
+    ],
+    [
+      'messages that cannot fit',
+      { messages: [{ role: 'user', content: 'x'.repeat(300) }] },
+      'context_length_exceeded',
+      'messages',
+      "This model's maximum context length is 256 tokens. There are at least 302 tokens in your messages. Please shorten the messages.",
     ],
     [
       'max_completion_tokens beyond the context',
