@@ -367,7 +367,9 @@ struct Checks {
     }
   }
 
-  static void embed(const Napi::CallbackInfo&, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float) {
+  static void embed(const Napi::CallbackInfo&, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens,
+                    Span<const float> chosen, int64_t, float) {
+    for (const int32_t token : tokens) check(!is_chosen(token) || token - kChosenToken < chosen.size, "tokens: ", token, " is not in chosen");
     same(out.rows, tokens.size, "rows of out and tokens");
     same(out.cols, table.cols, "columns of out and table");
   }
@@ -475,10 +477,11 @@ struct Checks {
       all({page_table.row(sequences[t]), positions[t] / kPageSize + 1}, kv.num_pages, "page_table");
     }
   }
-  static void sample(const Napi::CallbackInfo&, Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids,
-                     Span<int32_t> tokens, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
+  static void sample(const Napi::CallbackInfo&, Matrix<float> logits, Span<float> chosen, Span<const SampleRow> rows,
+                     int64_t num_sampled_ids, Span<int32_t> tokens, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
                      Matrix<float> top_logprobs) {
     same(rows.size, logits.rows, "rows and logits");
+    same(chosen.size, rows.size, "chosen and rows");
     check(logits.cols >= 1 && num_sampled_ids <= logits.cols, "num_sampled_ids: more than columns of logits");
     check(tokens.size >= rows.size && logprobs.size >= rows.size && ranks.size >= rows.size,
           "tokens, logprobs, ranks: expected one for each row");
@@ -598,9 +601,13 @@ class DeviceCopies {
   std::deque<std::vector<Product>> products_;
 };
 
-// `sample` and `score` read logits in the ops' memory and all else in the host's.
+// Arguments before that one are in the ops' memory: with `sample` and `score` their rows and all behind them are in the host's.
 template <class... Args>
-constexpr bool kReportsToHost = (std::is_same_v<Args, Span<const SampleRow>> || ...) || (std::is_same_v<Args, Span<const ScoreRow>> || ...);
+constexpr size_t first_of_host() {
+  size_t index = 0;
+  const bool found = ((std::is_same_v<Args, Span<const SampleRow>> || std::is_same_v<Args, Span<const ScoreRow>> || (++index, false)) || ...);
+  return found ? index : sizeof...(Args);
+}
 
 // What has to be called before an op.
 template <class... Args>
@@ -623,7 +630,7 @@ void prepare(Backend& backend, const Matrix<float>&, const Matrix<const float>&,
 template <class... Args>
 void await(Backend&, const Args&...) {}
 template <class... Args>
-void await(Backend& backend, const Matrix<float>&, const Span<const SampleRow>&, const Args&...) {
+void await(Backend& backend, const Matrix<float>&, const Span<float>&, const Span<const SampleRow>&, const Args&...) {
   backend.wait_for_choices();
 }
 
@@ -644,7 +651,7 @@ void call_op(Backend& backend, bool reads_host, void (Backend::*op)(Args...), Ch
   if (reads_host) return run(std::get<I>(arguments)...);
   DeviceCopies copies(backend);
   for (size_t i = 0; i < sizeof...(Args); ++i) copies.note(info[i]);
-  const auto moved = [&](size_t index, const auto& argument) { return kReportsToHost<Args...> && index > 0 ? argument : copies.moved(argument); };
+  const auto moved = [&](size_t index, const auto& argument) { return index >= first_of_host<Args...>() ? argument : copies.moved(argument); };
   run(moved(I, std::get<I>(arguments))...);
   copies.bring_back();
 }

@@ -113,15 +113,16 @@ class CpuBackend final : public Backend {
     return {lists, lists};
   }
 
-  void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
+  void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, Span<const float> chosen, int64_t first,
+             float scale) override {
     share(tokens.size, tokens.size < 2, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        const int32_t token = is_chosen(tokens[t]) ? chosen_[static_cast<size_t>(tokens[t] - kChosenToken)] : tokens[t];
-        if (token < 0 || token >= table.rows) {
+        const int64_t row = (is_chosen(tokens[t]) ? static_cast<int32_t>(chosen[tokens[t] - kChosenToken]) : tokens[t]) - first;
+        if (row < 0 || row >= table.rows) {
           std::fill_n(out.row(t), table.cols, 0.0f);
           continue;
         }
-        kernels_.embed(out.row(t), table.data, number_type(table.dtype), table.cols, token);
+        kernels_.embed(out.row(t), table.data, number_type(table.dtype), table.cols, row);
         if (scale != 1.0f) {
           for (int64_t i = 0; i < table.cols; ++i) out.row(t)[i] *= scale;
         }
@@ -300,7 +301,7 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
+  void sample(Matrix<float> logits, Span<float> chosen, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
               Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
     // Weights and raw logits of every thread, each from a 64-byte boundary on.
     const int64_t vocab = aligned(logits.cols);
@@ -342,11 +343,11 @@ class CpuBackend final : public Backend {
         call.top_logprobs = top_logprobs.data ? top_logprobs.row(r) : nullptr;
         kernels_.sample(call);
         tokens[r] = call.token;
+        chosen[r] = static_cast<float>(call.token);
         logprobs[r] = call.logprob;
         ranks[r] = call.rank;
       }
     });
-    chosen_.assign(tokens.begin(), tokens.begin() + rows.size);
   }
 
   void score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
@@ -503,7 +504,6 @@ class CpuBackend final : public Backend {
   Scratch thread_scratch_;     // a part for each thread
   Scratch thread_candidates_;  // sample: the same
   Scratch lists_;              // of a block
-  std::vector<int32_t> chosen_;  // by the last sample()
   // mix_experts:
   ExpertRows expert_rows_;
   Scratch expert_outer_;                  // of each row the token, then what its expert makes of it

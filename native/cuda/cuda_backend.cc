@@ -175,7 +175,7 @@ class CudaBackend : public Backend {
   }
 
   int64_t scratch_bytes(const ScratchLimits& limits) const override {
-    int64_t bytes = checked_add(block_bytes(limits), chosen_bytes(limits));
+    int64_t bytes = block_bytes(limits);
     for (const int64_t more : {linear_.scratch_bytes(limits), experts_.scratch_bytes(limits), attention_.scratch_bytes(limits),
                                sampler_.scratch_bytes(limits)}) {
       bytes = checked_add(bytes, more);
@@ -184,7 +184,7 @@ class CudaBackend : public Backend {
   }
 
   int64_t held_scratch_bytes() const override {
-    return block_.held_bytes() + chosen_.bytes() + linear_.held_scratch_bytes() + experts_.held_scratch_bytes() + attention_.held_bytes() +
+    return block_.held_bytes() + linear_.held_scratch_bytes() + experts_.held_scratch_bytes() + attention_.held_bytes() +
            sampler_.held_bytes();
   }
 
@@ -194,7 +194,6 @@ class CudaBackend : public Backend {
     packer_.release();
     uploader_.reserve();
     block_.reserve(block_bytes(limits));
-    chosen_.reserve<char>(chosen_bytes(limits));
     linear_.reserve_scratch(limits);
     experts_.reserve_scratch(limits);
     attention_.reserve(limits);
@@ -247,9 +246,10 @@ class CudaBackend : public Backend {
     return idle_.take();
   }
 
-  void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, float scale) override {
+  void embed(Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, Span<const float> chosen, int64_t first,
+             float scale) override {
     use();
-    cuda::embed(stream_.get(), out, table, tokens, chosen_.reserve<int32_t>(0), scale);
+    cuda::embed(stream_.get(), out, table, tokens, chosen, first, scale);
   }
   void sum(Matrix<float> out, Span<const Matrix<const float>> parts, Span<const float> bias, Epilogue epilogue) override {
     use();
@@ -319,10 +319,10 @@ class CudaBackend : public Backend {
     use();
     attention_.run(out, qkv, kv, rows, heads, rule);
   }
-  void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens, Span<float> logprobs,
-              Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
+  void sample(Matrix<float> logits, Span<float> chosen, Span<const SampleRow> rows, int64_t num_sampled_ids, Span<int32_t> tokens,
+              Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens, Matrix<float> top_logprobs) override {
     use();
-    sampler_.sample(logits, rows, num_sampled_ids, {tokens, logprobs, ranks, top_tokens, top_logprobs}, chosen_.reserve<int32_t>(rows.size));
+    sampler_.sample(logits, chosen.data, rows, num_sampled_ids, {tokens, logprobs, ranks, top_tokens, top_logprobs});
   }
   void score(Matrix<float> logits, Span<const ScoreRow> rows, Span<float> logprobs, Span<int32_t> ranks, Matrix<int32_t> top_tokens,
              Matrix<float> top_logprobs) override {
@@ -331,8 +331,6 @@ class CudaBackend : public Backend {
   }
 
  private:
-  static int64_t chosen_bytes(const ScratchLimits& limits) { return checked_mul(limits.rows, sizeof(int32_t)); }
-
   int64_t block_bytes(const ScratchLimits& limits) const {
     const int64_t of_lists = cuda::StepBlock::bytes<int32_t>(limits.list_numbers);
     return checked_add(checked_add(of_lists, attention_.block_bytes(limits)), sampler_.block_bytes(limits));
@@ -352,7 +350,6 @@ class CudaBackend : public Backend {
   cuda::Experts experts_;
   cuda::Attention attention_;
   cuda::IdleClock idle_;
-  cuda::DeviceScratch chosen_;  // tokens, by the last sample()
   cuda::Sampler sampler_;
   cuda::StepGraphs graphs_;
 };

@@ -48,13 +48,15 @@ struct Embed {
   int64_t pitch;
   int64_t num_rows;
   const int32_t* tokens;
-  const int32_t* chosen;
+  const float* chosen;
+  int64_t first;
   float scale;
 
   template <int kWidth>
   __device__ void at(int64_t row, int64_t col) const {
-    int32_t token = tokens[row];
-    if (token < kChosenToken / 2) token = chosen[token - kChosenToken];
+    int64_t token = tokens[row];
+    if (token < kChosenToken / 2) token = static_cast<int32_t>(chosen[token - kChosenToken]);
+    token -= first;
     Pack<float, kWidth> pack{};
     if (token >= 0 && token < num_rows) {
       const Pack<Number, kWidth> stored = load_pack<kWidth>(table + token * pitch + col);
@@ -144,10 +146,11 @@ struct Softcap {
 
 }  // namespace
 
-void embed(cudaStream_t stream, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, const int32_t* chosen, float scale) {
+void embed(cudaStream_t stream, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, Span<const float> chosen,
+           int64_t first, float scale) {
   with_type(table.dtype, [&](auto* type) {
     using Number = std::remove_pointer_t<decltype(type)>;
-    const Embed<Number> operation{out, static_cast<const Number*>(table.data), row_pitch(table.cols), table.rows, tokens.data, chosen, scale};
+    const Embed<Number> operation{out, static_cast<const Number*>(table.data), row_pitch(table.cols), table.rows, tokens.data, chosen.data, first, scale};
     run(stream, operation, out.rows, out.cols, by_fours(out));
   });
 }

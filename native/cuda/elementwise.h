@@ -8,8 +8,8 @@
 namespace parley {
 namespace cuda {
 
-// chosen: of the last sample(), for tokens that were not known.
-void embed(cudaStream_t stream, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, const int32_t* chosen, float scale);
+void embed(cudaStream_t stream, Matrix<float> out, const PackedWeight& table, Span<const int32_t> tokens, Span<const float> chosen,
+           int64_t first, float scale);
 void take_rows(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Span<const int32_t> rows);
 void sum(cudaStream_t stream, Matrix<float> out, Span<const Matrix<const float>> parts, Span<const float> bias, Epilogue epilogue);
 void gate(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Activation activation);

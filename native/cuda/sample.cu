@@ -395,7 +395,7 @@ __global__ void __launch_bounds__(kSampleThreads, 1) sample_rows(SampleMemory me
     rank = rank_of(logits, vocab, logits[token], shared);
   }
   if (threadIdx.x == 0) {
-    memory.chosen[row] = token;
+    memory.chosen[row] = static_cast<float>(token);
     result.token = token;
     result.logprob = logprob;
     result.rank = rank;
@@ -524,19 +524,19 @@ bool Sampler::is_planned(Span<const ScoreRow> rows) const {
   return rows.data >= planned_scores_.data && rows.data + rows.size <= planned_scores_.data + planned_scores_.size;
 }
 
-void Sampler::sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices, int32_t* chosen) {
+void Sampler::sample(Matrix<float> logits, float* chosen, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices) {
   check(num_begun_ - num_waited_ < 2, "sample: two calls are under way");
   Call& call = calls_[num_begun_ % 2];
   call.rows = {};
   if (rows.size > 0 && is_planned(rows)) {
     SampleResult* results = call.results.reserve<SampleResult>(rows.size);
     const SampleMemory memory = planned(rows.data - planned_samples_.data, rows.size, logits.cols);
-    start_sampling(memory, logits, num_sampled_ids, chosen);
+    start_sampling(memory, logits, chosen, num_sampled_ids);
     bring(memory, rows.size, results, call.end);
     call.rows = rows;
     call.choices = choices;
   } else if (rows.size > 0) {
-    sample_at_once(logits, rows, num_sampled_ids, choices, chosen);
+    sample_at_once(logits, chosen, rows, num_sampled_ids, choices);
   }
   ++num_begun_;
 }
@@ -556,12 +556,12 @@ void Sampler::forget() {
   idle_.forget();
 }
 
-void Sampler::sample_at_once(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices,
-                             int32_t* chosen) {
+void Sampler::sample_at_once(Matrix<float> logits, float* chosen, Span<const SampleRow> rows, int64_t num_sampled_ids,
+                             const Choices& choices) {
   try {
     const SampleMemory memory = send(rows, logits.cols);
     SampleResult* results = download_.reserve<SampleResult>(rows.size);
-    start_sampling(memory, logits, num_sampled_ids, chosen);
+    start_sampling(memory, logits, chosen, num_sampled_ids);
     bring(memory, rows.size, results, end_);
     wait_for(end_);
     return tell(results, rows, choices);
@@ -583,7 +583,7 @@ void Sampler::sample_at_once(Matrix<float> logits, Span<const SampleRow> rows, i
                        {choices.ranks.data + first, count},
                        some(choices.top_tokens),
                        some(choices.top_logprobs)};
-    sample_at_once(some(logits), {rows.data + first, count}, num_sampled_ids, part, chosen + first);
+    sample_at_once(some(logits), chosen + first, {rows.data + first, count}, num_sampled_ids, part);
   }
 }
 
@@ -622,7 +622,7 @@ SampleMemory Sampler::send(Span<const Row> rows, int64_t vocab) {
   return layout.in(device);
 }
 
-void Sampler::start_sampling(SampleMemory memory, Matrix<float> logits, int64_t num_sampled_ids, int32_t* chosen) {
+void Sampler::start_sampling(SampleMemory memory, Matrix<float> logits, float* chosen, int64_t num_sampled_ids) {
   memory.chosen = chosen;
   launch(sample_rows, static_cast<unsigned>(logits.rows), threads_for(logits.cols), 0, stream_, memory, logits, num_sampled_ids);
 }

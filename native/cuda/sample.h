@@ -47,9 +47,9 @@ class Sampler {
   // Backend::plan_choices. Rows whose lists are longer than what is reserved are sent when they are sampled or scored.
   void plan(Span<const SampleRow> samples, Span<const ScoreRow> scores, StepBlock& block);
 
-  // Begins to choose; wait() ends it. chosen: [R] of the device's memory, where the tokens come too. Rows that were not planned are waited for
-  // at once; where the GPU has no room for their lists of ids, they are taken a few at a time; a row that has no room alone has no token.
-  void sample(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices, int32_t* chosen);
+  // Begins to choose; wait() ends it. Rows that were not planned are waited for at once; where the GPU has no room for their lists of ids,
+  // they are taken a few at a time; a row that has no room alone has no token.
+  void sample(Matrix<float> logits, float* chosen, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices);
 
   // Backend::wait_for_choices and forget_choices
   void wait();
@@ -76,11 +76,11 @@ class Sampler {
 
   bool is_planned(Span<const SampleRow> rows) const;
   bool is_planned(Span<const ScoreRow> rows) const;
-  void sample_at_once(Matrix<float> logits, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices, int32_t* chosen);
+  void sample_at_once(Matrix<float> logits, float* chosen, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices);
   SampleMemory planned(int64_t first_plan, int64_t num_rows, int64_t vocab);
   template <class Row>
   SampleMemory send(Span<const Row> rows, int64_t vocab);
-  void start_sampling(SampleMemory memory, Matrix<float> logits, int64_t num_sampled_ids, int32_t* chosen);
+  void start_sampling(SampleMemory memory, Matrix<float> logits, float* chosen, int64_t num_sampled_ids);
   void bring(const SampleMemory& memory, int64_t num_rows, SampleResult* results, StreamEnd& end);
   void wait_for(StreamEnd& end);
 

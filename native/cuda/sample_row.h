@@ -34,7 +34,7 @@ struct SampleMemory {
   uint64_t* sums;           // [R, ceil(vocab / kDrawBlock)]
   uint32_t* allowed;        // [R, ceil(vocab / 32)] bits
   SampleResult* results;    // [R]
-  int32_t* chosen;          // [R] of sample: the tokens once more, for the step that follows
+  float* chosen;            // [R] of sample: the tokens once more
 };
 
 struct SampleShared {

@@ -2,8 +2,9 @@
 // cancellations at the door, and the engine never waits for whom it tells.
 //
 // While a step runs, the events of the one before are told and the next one is begun (Scheduler::look_ahead). Between two steps lies only
-// what needs the results: tokens are appended, requests end, those that came join, the last tokens are filled in. On a GPU not even that, as
-// long as nothing but the tokens themselves goes from one step to the next: it has that one before it is done with this one (Scheduler::chain).
+// what needs the results: tokens are appended, requests end, those that came join, the last tokens are filled in. On GPUs not even that, as
+// long as nothing but the tokens themselves goes from one step to the next: they have that one before they are done with this one
+// (Scheduler::chain).
 #pragma once
 
 #include <array>

@@ -16,8 +16,8 @@ Epilogue epilogue_of(Activation activation) {
 }  // namespace
 
 void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, const PackedWeight& table,
-                  Span<const int32_t> tokens, float scale) {
-  backend.embed(collective == nullptr ? out : part, table, tokens, scale);
+                  Span<const int32_t> tokens, Span<const float> chosen, int64_t first_token, float scale) {
+  backend.embed(collective == nullptr ? out : part, table, tokens, chosen, first_token, scale);
   if (collective == nullptr) return;
   const Summand summand{part, {}};
   collective->all_reduce(out, {&summand, 1}, Epilogue::store, {});

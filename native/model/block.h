@@ -83,9 +83,9 @@ inline void linear(Backend& backend, Matrix<float> out, Matrix<const float> x, c
 // What follows is summed over the ranks, of whom each has a summand, its `part`, which is scratch as large as `out`. With no collective the
 // rank is alone, and no part is needed.
 
-// out = rows of the embedding. tokens: counted from the first one that the rank has.
+// out = rows of the embedding, of which the rank has those from first_token on. chosen: as in the op embed
 void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, const PackedWeight& table,
-                  Span<const int32_t> tokens, float scale);
+                  Span<const int32_t> tokens, Span<const float> chosen, int64_t first_token, float scale);
 
 // out = x W^T + bias, or out += x W^T + bias (store, accumulate), and then norms of that. The ranks have other columns of x and W.
 void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,

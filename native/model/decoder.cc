@@ -82,6 +82,8 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, const Sta
       {&Decoder::projected_, projected ? limits.logit_rows : 0, embedding},
       {&Decoder::logits_, limits.logit_rows, spec.vocab_size},
       {&Decoder::whole_logits_, alone ? 0 : ceil_div(limits.logit_rows, model.num_ranks()), model.whole.vocab_size},
+      {&Decoder::chosen_, 1, limits.logit_rows},
+      {&Decoder::own_chosen_, alone ? 0 : 1, ceil_div(limits.logit_rows, model.num_ranks())},
       {&Decoder::cos_sin_, heads.rope_dims > 0 ? limits.positions : 0, heads.rope_dims},
       {&Decoder::local_cos_sin_, spec.local_rope_frequencies.empty() ? 0 : limits.positions, heads.rope_dims},
       {&Decoder::position_bias_, spec.alibi_slopes.empty() ? 0 : spec.num_heads, limits.positions},
@@ -107,10 +109,11 @@ Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& 
       kv_cache_(kv_cache),
       backend_(backend),
       heads_(head_layout(model.own)),
-      lists_(model.own, static_cast<int32_t>(model.shard().vocab.first), limits, backend),
+      lists_(model.own, limits, backend),
       workspace_(backend, planned_bytes(plan(model, limits))) {
   take_workspace(*this, plan(model, limits), workspace_);
   const ModelSpec& spec = model.own;
+  choice_columns_.resize(model.shards.size());
   for (const Shard& shard : model.shards) {
     query_columns_.push_back(shard.heads.times(spec.head_dim));
     key_columns_.push_back(shard.kv_heads.times(spec.head_dim));
@@ -283,11 +286,12 @@ void Decoder::plan(const Step& step) {
 void Decoder::embed() {
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto embedded = embedded_.rows > 0 ? first_rows(embedded_, num_rows_) : hidden;
-  embed_tokens(backend_, collective_, embedded, part(embedded.cols), weights_.embedding, lists_.tokens(), embedding_scale_);
+  embed_tokens(backend_, collective_, embedded, part(embedded.cols), weights_.embedding, lists_.tokens(), {chosen_.data, chosen_.cols},
+               model_.shard().vocab.first, embedding_scale_);
   if (embedded_.rows > 0) linear(backend_, hidden, embedded, weights_.embedding_projection, {}, Epilogue::store);
   if (spec_.position_embedding) {
     const auto positions = first_rows(branch_, num_rows_);
-    backend_.embed(positions, weights_.position_embedding, lists_.rows().positions, 1);
+    backend_.embed(positions, weights_.position_embedding, lists_.rows().positions, {}, 0, 1);
     add(backend_, hidden, positions);
   }
   if (spec_.embedding_norm) norm(hidden, hidden, weights_.embedding_norm);
@@ -415,10 +419,19 @@ Matrix<float> Decoder::sample_logits() {
   return first_rows(has_logits_ ? logits : unembed(lists_.sample_rows()), own_samples().count);
 }
 
+Span<float> Decoder::choices() const { return {(collective_ == nullptr ? chosen_ : own_chosen_).data, own_samples().count}; }
+
+void Decoder::share_choices() {
+  if (collective_ == nullptr) return;
+  for (size_t rank = 0; rank < choice_columns_.size(); ++rank) choice_columns_[rank] = samples_of(static_cast<int64_t>(rank));
+  const Span<float> own = choices();
+  collective_->gather({chosen_.data, 1, num_samples_}, {own.data, 1, own.size}, span(choice_columns_), 0);
+}
+
 // Rows that fill the step up are the last ones.
-Range Decoder::own_samples() const {
-  const Range own = own_rows(lists_.sample_rows().size);
-  return {own.first, std::clamp<int64_t>(num_samples_ - own.first, 0, own.count)};
+Range Decoder::samples_of(int64_t rank) const {
+  const Range rows = share_of(lists_.sample_rows().size, rank, model_.num_ranks());
+  return {rows.first, std::clamp<int64_t>(num_samples_ - rows.first, 0, rows.count)};
 }
 
 Matrix<float> Decoder::final_hidden(Span<const int32_t> rows) {

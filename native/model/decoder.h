@@ -29,6 +29,12 @@ class Decoder {
   // Logits [own_rows(num_samples), vocab] of the rows of forward()'s step that choose a token. Ops may write into them.
   Matrix<float> sample_logits();
 
+  // Where sample() leaves the tokens that it chooses from them. [own_samples().count]
+  Span<float> choices() const;
+
+  // Behind every rank's sample(), and before the next forward() if it has tokens that this step chose: all ranks get the tokens of all.
+  void share_choices();
+
   // The lists of the last forward()'s step.
   const StepLists& lists() const { return lists_; }
 
@@ -39,7 +45,7 @@ class Decoder {
   Matrix<float> unembed(Span<const int32_t> rows);
 
   // Which rows of forward()'s step that choose a token this rank has the logits of.
-  Range own_samples() const;
+  Range own_samples() const { return samples_of(model_.rank); }
 
   // Which of `count` rows of logits are this rank's.
   Range own_rows(int64_t count) const { return share_of(count, model_.rank, model_.num_ranks()); }
@@ -53,6 +59,7 @@ class Decoder {
  private:
   static std::vector<MatrixPlan<Decoder>> plan(const RankModel& model, const StackLimits& limits);
   StepShape padded(const StepShape& shape) const;
+  Range samples_of(int64_t rank) const;
   void plan_norms();
   void plan(const Step& step);
   void run_blocks();
@@ -92,6 +99,7 @@ class Decoder {
   std::vector<Range> query_columns_;                // of each rank, in a row of all queries
   std::vector<Range> key_columns_;
   std::vector<Range> vocab_columns_;
+  std::vector<Range> choice_columns_;               // of each rank, in what all chose
   std::vector<int64_t> plans_;                      // of each layer: the attention plan of its window
   int64_t cross_plan_ = 0;                          // that of cross-attention
   std::vector<Matrix<const float>> layer_cos_sin_;  // of each layer: cos_sin_ or local_cos_sin_
@@ -121,6 +129,8 @@ class Decoder {
   Matrix<float> projected_;      // [R, E]
   Matrix<float> logits_;         // [R, V]
   Matrix<float> whole_logits_;   // [the rank's share of R, all ranks' V]
+  Matrix<float> chosen_;         // [1, R] tokens that the last step chose
+  Matrix<float> own_chosen_;     // [1, the rank's share of R]
   Matrix<float> cos_sin_;        // [P, rope_dims]: cosines, then sines
   Matrix<float> local_cos_sin_;  // [P, rope_dims] of layers with a window
   Matrix<float> position_bias_;  // [num_heads, P]; see AttentionRule

@@ -69,7 +69,7 @@ Encoder::Encoder(const RankModel& model, Collective* collective, const Weights& 
       kv_cache_(kv_cache),
       backend_(backend),
       heads_(head_layout(model.own)),
-      first_token_(static_cast<int32_t>(model.shard().vocab.first)),
+      first_token_(model.shard().vocab.first),
       max_rows_(rows_at_once(limits)),
       workspace_(backend, workspace_bytes(model, dtype, limits)) {
   const ModelSpec& spec = model.own;
@@ -108,7 +108,7 @@ void Encoder::write_lists(const EncoderJob& job) {
   const ListBlock block = backend_.begin_block(num_tokens + num_slots);
   tokens_ = {block.ops, num_tokens};
   slots_ = {block.ops + num_tokens, num_slots};
-  for (int64_t i = 0; i < num_tokens; ++i) block.host[i] = job.tokens[i] - first_token_;
+  std::copy_n(job.tokens.data, num_tokens, block.host);
   for (int64_t i = 0; i < num_slots; ++i) {
     block.host[num_tokens + i] = static_cast<int32_t>(job.pages[i / kPageSize] * kPageSize + i % kPageSize);
   }
@@ -117,7 +117,8 @@ void Encoder::write_lists(const EncoderJob& job) {
 void Encoder::embed() {
   for (int64_t first = 0; first < num_tokens_; first += max_rows_) {
     const int64_t count = std::min(max_rows_, num_tokens_ - first);
-    embed_tokens(backend_, collective_, rows_of(hidden_, first, count), part(count), weights_.embedding, part_of(tokens_, first, count), 1);
+    embed_tokens(backend_, collective_, rows_of(hidden_, first, count), part(count), weights_.embedding, part_of(tokens_, first, count), {},
+                 first_token_, 1);
   }
 }
 

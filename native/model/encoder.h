@@ -47,14 +47,14 @@ class Encoder {
   const KvCache& kv_cache_;
   Backend& backend_;
   HeadLayout heads_;
-  int32_t first_token_;  // the first one that the rank has
+  int64_t first_token_;  // the first one that the rank has
   int64_t max_rows_;
   int64_t num_tokens_ = 0;  // of the prompt whose hidden states are in hidden_
   Arena workspace_;
   KvLayer kv_;                           // of the block that runs
   std::vector<int32_t> host_positions_;  // as positions_
   std::vector<int32_t> host_sequences_;  // as sequences_
-  Span<const int32_t> tokens_;           // of the job, counted from first_token_: [its prompt] where it begins with the first block
+  Span<const int32_t> tokens_;           // of the job: [its prompt] where it begins with the first block
   Span<const int32_t> slots_;            // of the prompt's tokens in its pages, where it ends with the last one
   // Workspace. P is limits.positions, T max_rows_.
   Matrix<int32_t> positions_;  // [1, P] 0, 1, 2 ...: also the slots of kv_, and the page table

@@ -52,24 +52,37 @@ void RankGroup::each(std::function<void(int64_t rank)> task) {
   }
 }
 
-bool RankGroup::chains() const { return threads_ == nullptr && workers_->front()->backend()->is_asynchronous(); }
-
 void RankGroup::run(const Step& step, StepResult& result, const std::function<StepRun()>& meanwhile) {
   result.resize(step.samples.size(), step.scores.size());
   const bool halts = ++num_steps_ == options_.rank_stops_in_step;
+  const bool is_begun = begun_ == &step;
+  begun_ = nullptr;
+  StepRun next;
+  const auto choose_next = [&] {
+    next = meanwhile();
+    if (next.step != nullptr) next.result->resize(next.step->samples.size(), next.step->scores.size());
+    return next;
+  };
   if (threads_ == nullptr) {
-    workers_->front()->run(step, result, [&] {
-      const StepRun next = meanwhile();
-      if (next.step != nullptr) next.result->resize(next.step->samples.size(), next.step->scores.size());
-      return next;
-    });
+    workers_->front()->run(step, result, is_begun, choose_next);
   } else {
-    const auto task = [workers = workers_, &step, &result, halts](int64_t rank) {
+    // The ranks are told by this thread what comes next, where they can begin it.
+    const auto told = std::make_shared<std::promise<StepRun>>();
+    const std::function<StepRun()> ask = [future = told->get_future().share()] { return future.get(); };
+    const auto task = [workers = workers_, &step, &result, halts, is_begun, ask = chains() ? ask : [] { return StepRun(); }](int64_t rank) {
       if (halts && rank + 1 == static_cast<int64_t>(workers->size())) std::promise<void>().get_future().wait();
-      (*workers)[static_cast<size_t>(rank)]->run(step, result);
+      (*workers)[static_cast<size_t>(rank)]->run(step, result, is_begun, ask);
     };
-    threads_->run(task, meanwhile);
+    threads_->run(task, [&] {
+      try {
+        told->set_value(choose_next());
+      } catch (...) {
+        told->set_value({});
+        throw;
+      }
+    });
   }
+  begun_ = next.step;
   if (options_.check_integrity && threads_ != nullptr && step.num_rows() > 0) check_agreement();
 }
 

@@ -26,9 +26,8 @@ class RankGroup {
   // `step` and `result` must stay as they are: it may go on some day, as far as to where it meets the others.
   void run(const Step& step, StepResult& result, const std::function<StepRun()>& meanwhile = [] { return StepRun(); });
 
-  // Whether a step can be begun before the host has the results of the one before it. Several ranks share out between them whose rows choose a
-  // token, and do not know each other's choices without the host.
-  bool chains() const;
+  // Whether a step can be begun before the host has the results of the one before it.
+  bool chains() const { return workers_->front()->backend()->is_asynchronous(); }
 
   // For tests against references: computes the step and returns the logits of every row, [T, vocab].
   std::vector<float> logits(const Step& step);
@@ -60,6 +59,7 @@ class RankGroup {
   EngineOptions options_;
   MemoryPlan plan_;
   int64_t num_steps_ = 0;
+  const Step* begun_ = nullptr;  // by all ranks, in the call before
   const std::shared_ptr<Workers> workers_;  // what a rank that has stopped still may touch
   std::unique_ptr<RankThreads> threads_;    // null with one rank
 };

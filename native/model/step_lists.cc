@@ -11,8 +11,8 @@ int64_t StepLists::numbers(const ModelSpec& spec, const StackLimits& limits) {
   return checked_add(checked_add(checked_mul(limits.rows, of_a_row), limits.logit_rows), checked_mul(limits.sequences, of_a_sequence));
 }
 
-StepLists::StepLists(const ModelSpec& spec, int32_t first_token, const StackLimits& limits, Backend& backend)
-    : backend_(backend), first_token_(first_token), capacity_(numbers(spec, limits)) {}
+StepLists::StepLists(const ModelSpec& spec, const StackLimits& limits, Backend& backend)
+    : backend_(backend), capacity_(numbers(spec, limits)) {}
 
 void StepLists::write(const Step& step, const StepShape& shape) {
   for (const auto* rows : {&step.sample_rows, &step.score_rows, &step.pool_rows}) {
@@ -30,7 +30,6 @@ void StepLists::write(const Step& step, const StepShape& shape) {
   block_ = backend_.begin_block(count);
   size_ = 0;
   tokens_ = add(step.tokens, padding);
-  for (int32_t& token : host(tokens_)) token -= first_token_;
   slots_ = add(step.slots, padding, -1);
   const auto positions = add(step.positions, padding);
   const auto sequences = add(step.sequences, padding);

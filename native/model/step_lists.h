@@ -10,8 +10,7 @@ namespace parley {
 
 class StepLists {
  public:
-  // first_token: the first one that the rank has, from which on `tokens` counts.
-  StepLists(const ModelSpec& spec, int32_t first_token, const StackLimits& limits, Backend& backend);
+  StepLists(const ModelSpec& spec, const StackLimits& limits, Backend& backend);
 
   // How many numbers there are, at most.
   static int64_t numbers(const ModelSpec& spec, const StackLimits& limits);
@@ -37,7 +36,6 @@ class StepLists {
   AttentionRows attention_rows(Span<const int32_t> positions, Span<const int32_t> sequences, Matrix<const int32_t> page_table) const;
 
   Backend& backend_;
-  int32_t first_token_;
   int64_t capacity_;  // numbers
   ListBlock block_;
   int64_t size_ = 0;  // numbers that are written

@@ -25,29 +25,25 @@ Worker::Worker(const ModelSource& source, const EngineOptions& options, int64_t 
   }
 }
 
-void Worker::run(const Step& step, StepResult& result, const std::function<StepRun()>& meanwhile) {
-  const bool is_begun = begun_ == &step;
-  begun_ = nullptr;
-  try {
-    if (!backend_->is_asynchronous()) {
-      meanwhile();
-      begin(step, result);
-    } else {
-      if (!is_begun) begin(step, result);
-      const StepRun next = meanwhile();
-      if (next.step != nullptr) begin(*next.step, *next.result);
-      begun_ = next.step;
+void Worker::run(const Step& step, StepResult& result, bool is_begun, const std::function<StepRun()>& meanwhile) {
+  if (!backend_->is_asynchronous()) {
+    meanwhile();
+    begin(step, result, false);
+  } else {
+    if (!is_begun) {
+      backend_->forget_choices();  // of steps that failed
+      begin(step, result, false);
     }
-    finish(step, result);
-  } catch (...) {
-    begun_ = nullptr;
-    backend_->forget_choices();
-    throw;
+    const StepRun next = meanwhile();
+    if (next.step != nullptr) begin(*next.step, *next.result, true);
   }
+  finish(step, result);
 }
 
-// All that a step asks of the device, but for what its scores and pools are made of.
-void Worker::begin(const Step& step, StepResult& result) {
+// All that a step asks of the device, but for what its scores and pools are made of. is_chained: its tokens may be those that the step before
+// is choosing.
+void Worker::begin(const Step& step, StepResult& result, bool is_chained) {
+  if (is_chained) decoder_->share_choices();
   copy_pages(step);
   for (const EncoderJob& job : step.encoder_jobs) encoder_->run(job);
   if (step.num_rows() > 0) decoder_->forward(step);
@@ -72,8 +68,8 @@ void Worker::sample(const Step& step, StepResult& result) {
   if (step.samples.empty()) return;
   const Matrix<float> logits = decoder_->sample_logits();
   const auto [first, count] = decoder_->own_samples();
-  backend_->sample(logits, {step.samples.data() + first, count}, model_.whole.num_sampled_ids, {result.tokens.data() + first, count},
-                   {result.logprobs.data() + first, count}, {result.ranks.data() + first, count},
+  backend_->sample(logits, decoder_->choices(), {step.samples.data() + first, count}, model_.whole.num_sampled_ids,
+                   {result.tokens.data() + first, count}, {result.logprobs.data() + first, count}, {result.ranks.data() + first, count},
                    {result.top_tokens.data() + first * kMaxLogprobs, count, kMaxLogprobs},
                    {result.top_logprobs.data() + first * kMaxLogprobs, count, kMaxLogprobs});
 }

@@ -29,9 +29,9 @@ class Worker {
 
   // Computes the step and writes the rank's rows of the result, which has the step's size: it chooses, scores and pools. Calls `meanwhile`
   // once, while the device computes if it can do so beside this thread, else first. If that returns a step, which only an asynchronous backend
-  // takes and only behind a step that only chooses, it is begun before the results of this one are waited for, and the next call must be of it.
-  // After an error no step is begun.
-  void run(const Step& step, StepResult& result, const std::function<StepRun()>& meanwhile = [] { return StepRun(); });
+  // takes and only behind a step that only chooses, it is begun before the results of this one are waited for. is_begun: so was this one, by the
+  // call before, which must not have failed on any rank.
+  void run(const Step& step, StepResult& result, bool is_begun, const std::function<StepRun()>& meanwhile);
 
   // For tests against references: computes the step and writes the rank's rows of the logits of all rows, [T, vocab].
   void logits(Step step, float* all);
@@ -48,7 +48,7 @@ class Worker {
   int64_t held_scratch_bytes() const { return backend_->held_scratch_bytes(); }
 
  private:
-  void begin(const Step& step, StepResult& result);
+  void begin(const Step& step, StepResult& result, bool is_chained);
   void finish(const Step& step, StepResult& result);
   void copy_pages(const Step& step);
   void sample(const Step& step, StepResult& result);
@@ -63,7 +63,6 @@ class Worker {
   const KvCache kv_cache_;
   std::unique_ptr<Encoder> encoder_;  // null without encoder blocks
   std::unique_ptr<Decoder> decoder_;
-  const Step* begun_ = nullptr;  // by the call before
 };
 
 }  // namespace parley

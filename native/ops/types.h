@@ -19,8 +19,7 @@ constexpr int64_t kMaxLogprobs = 32;
 // Most matrices that `sum` adds up, and so most ranks of a model.
 constexpr int64_t kMaxParts = 64;
 
-// A token that is not known yet when a step is begun: kChosenToken + r is what the last sample() chose for its row r (ops.def, embed). Far
-// from every id, also from one of which a rank's first has been taken.
+// A token that is not known yet when a step is begun: kChosenToken + r is what sample() chose for row r of the step before (ops.def, embed).
 constexpr int32_t kChosenToken = INT32_MIN;
 constexpr bool is_chosen(int32_t token) { return token < kChosenToken / 2; }
 

@@ -79,7 +79,7 @@ export interface Product {
 }
 
 export interface Ops {
-  embed(out: Matrix, table: Weight, tokens: Int32Array, scale: number): void
+  embed(out: Matrix, table: Weight, tokens: Int32Array, chosen: Float32Array, first: number, scale: number): void
   sum(out: Matrix, parts: Matrix[], bias: Float32Array | null, epilogue: 'store' | 'accumulate'): void
   take_rows(out: Matrix, x: Matrix, rows: Int32Array): void
   layer_norm(
@@ -110,6 +110,7 @@ export interface Ops {
   attention(out: Matrix, qkv: Matrix, kv: KvPages, rows: AttentionRows, heads: Heads, rule: AttentionRule): void
   sample(
     logits: Matrix,
+    chosen: Float32Array,
     rows: SampleRow[],
     num_sampled_ids: number,
     tokens: Int32Array,

@@ -224,7 +224,7 @@ describeBackends('linear', (ops, { inputs }) => {
     ])
     for (const dtype of ['float16', 'bfloat16'] as const) {
       const out = poisoned(1, values.length)
-      ops.embed(out, { dtype, rows: 1, cols: values.length, data: values }, Int32Array.of(0), 1)
+      ops.embed(out, { dtype, rows: 1, cols: values.length, data: values }, Int32Array.of(0), new Float32Array(0), 0, 1)
       expect(bits(out.data)).toEqual(bits(roundAll(values.slice(), dtype)))
     }
   })
@@ -379,7 +379,9 @@ describe('linear', () => {
     expect(of({ weight: { ...weight, dtype: 'float16' } })).toThrow('weights: expected one type')
     expect(() => ops.linear([])).toThrow('products: expected 1 to 4, got 0')
     expect(() => ops.linear(Array(5).fill(product))).toThrow('products: expected 1 to 4, got 5')
-    expect(() => ops.embed(poisoned(2, 4), weight, Int32Array.of(4), 1)).toThrow('rows of out and tokens: 2 and 1')
+    expect(() => ops.embed(poisoned(2, 4), weight, Int32Array.of(4), new Float32Array(0), 0, 1)).toThrow(
+      'rows of out and tokens: 2 and 1',
+    )
     expect(() => ops.sum(poisoned(1, 4), [poisoned(1, 5)], null, 'store')).toThrow('columns of out and a part: 4 and 5')
   })
 })

@@ -22,6 +22,9 @@ import {
 
 const random = freshRandom('rows')
 
+/** no tokens that were chosen */
+const none = new Float32Array(0)
+
 describeBackends('embed', (ops) => {
   test('copies rows of the table exactly', () => {
     for (const dtype of dtypes) {
@@ -29,7 +32,7 @@ describeBackends('embed', (ops) => {
         const data = roundAll(random.normals(70 * cols), dtype)
         const tokens = Int32Array.of(0, 69, 31, 32, 33, 5, 5)
         const out = poisoned(tokens.length, cols)
-        ops.embed(out, { dtype, rows: 70, cols, data }, tokens, 1)
+        ops.embed(out, { dtype, rows: 70, cols, data }, tokens, none, 0, 1)
         for (let t = 0; t < tokens.length; t++) {
           const token = at(tokens, t)
           expect(bits(row(out, t))).toEqual(bits(data.slice(token * cols, (token + 1) * cols)))
@@ -224,26 +227,36 @@ describeBackends('gate, sum, scale, take_rows and softcap', (ops) => {
   test('embed gives zeros for tokens that the table lacks', () => {
     const data = random.normals(3 * 20)
     const out = poisoned(4, 20)
-    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(-1, 1, 3, -(2 ** 30)), 1)
+    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(-1, 1, 3, -(2 ** 30)), none, 0, 1)
     expect(bits(row(out, 1))).toEqual(bits(data.slice(20, 40)))
     for (const t of [0, 2, 3]) expect(row(out, t).every((value) => value === 0)).toBe(true)
   })
 
-  test('embed takes the tokens that the last sample chose, without the host', () => {
+  test('embed takes tokens that sample chose, without the host, and counts from the first row of its table', () => {
     const data = random.normals(3 * 20)
-    const chosen = new Int32Array(4)
+    const [tokens, chosen] = [new Int32Array(4), new Float32Array(4)]
     const logits: Matrix = { data: Float32Array.of(0, 1, 5, 9, 1, 5, 2, 7, 5, Number.NaN, 0, 0), rows: 4, cols: 3 }
-    const greedy = Array.from(chosen, (_, position) => ({ params: { max_tokens: 1, temperature: 0 }, position }))
-    const none = { data: new Int32Array(0), rows: 4, cols: 0 }
-    const floats = new Float32Array(4)
-    ops.sample(logits, greedy, 3, chosen, floats, new Int32Array(4), none, { ...none, data: new Float32Array(0) })
+    const greedy = Array.from(tokens, (_, position) => ({ params: { max_tokens: 1, temperature: 0 }, position }))
+    const [ids, floats] = [
+      { data: new Int32Array(0), rows: 4, cols: 0 },
+      { data: none, rows: 4, cols: 0 },
+    ]
+    ops.sample(logits, chosen, greedy, 3, tokens, new Float32Array(4), new Int32Array(4), ids, floats)
+    expect([...tokens]).toEqual([2, 0, 1, 1])
     expect([...chosen]).toEqual([2, 0, 1, 1])
-    const out = poisoned(5, 20)
-    const tokens = Int32Array.from([2, 0, -1, 1, 3], (sampleRow) => (sampleRow < 0 ? 2 : -(2 ** 31) + sampleRow))
-    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, tokens, 1)
-    for (const [t, token] of [1, 2, 2, 0, 1].entries()) {
-      expect(bits(row(out, t))).toEqual(bits(data.slice(20 * token, 20 * token + 20)))
+    const table = { dtype: 'float32', rows: 3, cols: 20, data } as const
+    const asked = Int32Array.from([2, 0, -1, 1, 3], (row) => (row < 0 ? 2 : -(2 ** 31) + row))
+    for (const first of [0, 1]) {
+      const out = poisoned(5, 20)
+      ops.embed(out, table, asked, chosen, first, 1)
+      for (const [t, token] of [1, 2, 2, 0, 1].entries()) {
+        const at = 20 * (token - first)
+        expect(bits(row(out, t))).toEqual(bits(at < 0 ? new Float32Array(20) : data.slice(at, at + 20)))
+      }
     }
+    expect(() => ops.embed(poisoned(1, 20), table, Int32Array.of(-(2 ** 31) + 4), chosen, 0, 1)).toThrow(
+      'is not in chosen',
+    )
   })
 
   test('scale multiplies, each number by itself', () => {
@@ -283,7 +296,7 @@ describeBackends('gate, sum, scale, take_rows and softcap', (ops) => {
   test('embed multiplies by its scale', () => {
     const data = random.normals(3 * 20)
     const out = poisoned(1, 20)
-    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(2), 1.5)
+    ops.embed(out, { dtype: 'float32', rows: 3, cols: 20, data }, Int32Array.of(2), none, 0, 1.5)
     expect(bits(out.data)).toEqual(bits(data.slice(40).map((value) => 1.5 * value)))
   })
 })

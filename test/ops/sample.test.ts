@@ -32,6 +32,7 @@ function sample(ops: Ops, logits: Matrix, sampleRows: SampleRow[], numSampledIds
   const topLogprobs = poisoned(sampleRows.length, 8)
   ops.sample(
     { ...logits, data: logits.data.slice() },
+    new Float32Array(sampleRows.length),
     sampleRows,
     numSampledIds,
     tokens,

@@ -14,7 +14,7 @@
 // Floors, with W the bytes of the matrices that a step reads, g the operations of a token in them, kv the bytes of a token's keys and
 // values, B sequences of L tokens: max(W / rate, B g / operations) + B L kv / rate for a decode step, and for a prompt of T tokens
 // max((T g' + 2 layers hidden T^2 + 2 vocab hidden) / operations, W / rate), g' without the unembedding. A step includes the choice of its
-// tokens and ends when the host has them; on one GPU the next one is begun before, as the engine does. Of requests that run B at a time: o decode steps at L = i + o / 2, and B prompts, for B o tokens.
+// tokens and ends when the host has them; on GPUs the next one is begun before, as the engine does. Of requests that run B at a time: o decode steps at L = i + o / 2, and B prompts, for B o tokens.
 //
 // Idle: from the end of a step's last copy to the host to the begin of the next one's first copy to the GPU, by CUDA's events, over all steps of
 // the requests. A first token from process start: of the first model, without the time that its file was written in.
