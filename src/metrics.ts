@@ -3,8 +3,7 @@
 
 import { readdirSync, statSync } from 'node:fs'
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
-import { Counter, collectDefaultMetrics, Gauge, type Metric, Registry } from 'prom-client'
-import { Histogram } from './histogram.js'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 
 /** What /metrics asks the engine once a scrape. */
 export interface EngineGauges {
@@ -86,11 +85,8 @@ export class Metrics {
     const registers = [this.#engine]
     const gauge = (name: string, help: string) => new Gauge({ name, help, registers })
     const counter = (name: string, help: string) => new Counter({ name, help, registers })
-    const histogram = (name: string, help: string, bounds: number[]) => {
-      const series = new Histogram(name, help, bounds)
-      this.#engine.registerMetric(series as object as Metric) // a registry reads no more of it than there is
-      return series
-    }
+    const histogram = (name: string, help: string, buckets: number[]) =>
+      new Histogram({ name, help, registers, buckets })
 
     this.#running = gauge('vllm:num_requests_running', 'Requests that have KV pages.')
     this.#waiting = gauge('vllm:num_requests_waiting', 'Requests in the queue.')

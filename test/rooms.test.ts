@@ -25,7 +25,7 @@ function read(folder: string, pattern: RegExp): Sources {
 
 const chain = ['main', 'http', 'generation', 'models', 'engine']
 /** Serve all and use no room; they may use each other. */
-const servants = ['errors', 'metrics', 'histogram', 'log', 'config']
+const servants = ['errors', 'metrics', 'log', 'config']
 
 /** Libraries that belong to one room. */
 const libraries: Record<string, string[]> = {
