@@ -10,6 +10,7 @@ const server = createServer((socket) => {
   socket.on('error', () => {})
 }).listen(0, '127.0.0.1')
 
+process.on('disconnect', () => process.exit()) // the benchmark has failed
 process.on('message', async ({ bytes, every, steps }) => {
   if (bytes === undefined) {
     if (!server.listening) await new Promise((resolve) => server.once('listening', resolve))

@@ -15,6 +15,7 @@ const streamSockets = []
 const kept = new Set()
 let keptWebSocket = null
 
+process.on('disconnect', () => process.exit()) // the benchmark has failed
 process.on('message', async (asked) => {
   if (asked.idle !== undefined) {
     while (sockets.length < asked.idle) {
@@ -89,11 +90,11 @@ async function connection() {
     kept.delete(socket)
     return socket
   }
-  const socket = connect(port, '127.0.0.1')
-  socket.on('error', () => {}) // 'close' follows
-  socket.on('close', () => kept.delete(socket))
-  await new Promise((resolve) => socket.once('connect', resolve))
-  return socket
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, '127.0.0.1', () => resolve(socket))
+    socket.on('error', reject)
+    socket.on('close', () => kept.delete(socket))
+  })
 }
 
 /** All streams over one WebSocket. */

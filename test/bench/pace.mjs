@@ -13,9 +13,9 @@ export class Pace {
     if (now - this.#samples.at(-1)[0] >= 5) this.#samples.push([now, this.#total])
   }
 
-  /** Of `units`, so many a second, from the first fifth to the last tenth, when all that came was worth so many. */
+  /** Of `units`, so many a second, from the first fifth to the last tenth, when all that came was worth so many; NaN for what came at once. */
   rate(units) {
-    const [start, before] = this.#samples.find(([, amount]) => amount >= 0.2 * this.#total)
+    const [start, before] = this.#samples.find(([, amount]) => amount >= 0.2 * this.#total) ?? this.#samples.at(-1)
     const [end, after] = this.#samples.find(([, amount]) => amount >= 0.9 * this.#total) ?? this.#samples.at(-1)
     return (units * (after - before)) / this.#total / ((end - start) / 1000)
   }
