@@ -126,7 +126,7 @@ const Step* Scheduler::chain() {
   }
   // Without a row the device has nothing to go on with; those who wait may have more room when those who end now are gone.
   if (next_step_->num_rows() == 0) return nullptr;
-  complete();
+  complete(true);
   is_chained_ = true;
   return &next_step_->step();
 }
@@ -134,7 +134,7 @@ const Step* Scheduler::chain() {
 const Step& Scheduler::schedule() {
   if (!is_chained_) next_step_->fill_in();
   for (Request* request : next_step_->sequences()) pages_.publish(*request);
-  if (!is_chained_) complete();
+  if (!is_chained_) complete(false);
   is_chained_ = false;
   std::swap(next_step_, running_step_);
   running_load_ = next_load_;
@@ -142,8 +142,14 @@ const Step& Scheduler::schedule() {
   return running_step_->step();
 }
 
+// Requests that have a seat until the running step has run, and no longer.
+int64_t Scheduler::num_leaving() const {
+  const auto leaves = [](const Request* request) { return request != nullptr && !request->expects() && !request->pages.empty(); };
+  return std::count_if(running_step_->sampled().begin(), running_step_->sampled().end(), leaves);
+}
+
 // All that the next step computes besides what look_ahead() began it with.
-void Scheduler::complete() {
+void Scheduler::complete(bool is_chained) {
   make_way();
   decode();
   next_load_.num_decodes = next_step_->num_rows();
@@ -151,7 +157,7 @@ void Scheduler::complete() {
   if (pace_prompts_) allowed = std::min(allowed, pace_.save_up(next_load_.num_decodes, std::max<int64_t>(0, num_prompts() - 1)));
   int64_t budget = allowed;
   go_on_reading(budget);
-  admit(budget);
+  admit(max_num_seqs_ + (is_chained ? num_leaving() : 0), budget);
   next_load_.num_read = allowed - budget;
   next_step_->end();
 }
@@ -214,20 +220,20 @@ void Scheduler::go_on_reading(int64_t& budget) {
 }
 
 // Requests from the queue, as long as budget, seats and pages for the whole of what they have to read last.
-void Scheduler::admit(int64_t& budget) {
-  while (!waiting_.empty() && budget > 0 && num_running() < max_num_seqs_) {
+void Scheduler::admit(int64_t num_seats, int64_t& budget) {
+  while (!waiting_.empty() && budget > 0 && num_running() < num_seats) {
     const auto place = seat_first();
     Request& request = **place;
     if (follows(place)) continue;
     if (!begin(request)) return requeue(place);
-    if (request.group != 0) seat_followers(request.group);
+    if (request.group != 0) seat_followers(request.group, num_seats);
     read(request, budget);
   }
 }
 
 // The other choices of the first one's prompt, as far as there are seats. The rest of them has begun too, as far as its time limit goes.
-void Scheduler::seat_followers(uint32_t group) {
-  while (!waiting_.empty() && waiting_.front()->group == group && num_running() < max_num_seqs_) seat_first();
+void Scheduler::seat_followers(uint32_t group, int64_t num_seats) {
+  while (!waiting_.empty() && waiting_.front()->group == group && num_running() < num_seats) seat_first();
   for (auto other = waiting_.begin(); other != waiting_.end() && (*other)->group == group; ++other) {
     (*other)->deadline_ms = Request::kNoDeadline;
   }

@@ -95,14 +95,15 @@ class Scheduler {
   bool decodes_next(const Request& request) const;
   bool is_planned(const Request& request) const { return request.step == num_steps_; }
   void begin_step();
-  void complete();
+  void complete(bool is_chained);
+  int64_t num_leaving() const;
   void make_way();
   void decode();
   void go_on_reading(int64_t& budget);
-  void admit(int64_t& budget);
+  void admit(int64_t num_seats, int64_t& budget);
   int64_t num_prompts() const;
   Queue::iterator seat_first();
-  void seat_followers(uint32_t group);
+  void seat_followers(uint32_t group, int64_t num_seats);
   bool follows(Queue::const_iterator request) const;
   std::vector<Request*> followers_of(const Request& request) const;
   bool begin(Request& request);

@@ -108,6 +108,26 @@ test('steps that follow each other without waiting compute one for nobody behind
   }
 })
 
+test('steps that follow each other without waiting give a seat on as soon as the others do', async () => {
+  const requests = [5, 9, 7, 6, 8, 5].map((max_tokens, i) => ({
+    prompt: Int32Array.of(i + 1, 2, 3),
+    sampling: { max_tokens, seed: i, ignore_eos: true },
+  }))
+  const run = (options: Partial<StartOptions>) =>
+    withEngine({ max_num_seqs: 2, ...options }, async (engine) => {
+      // Both seats are taken until all have come.
+      const before = { prompt: Int32Array.of(1), sampling: { max_tokens: 120, ignore_eos: true } }
+      const seated = engine.submitChoices(before, 2).map((events) => events[Symbol.asyncIterator]())
+      await seated[0]?.next()
+      const running = requests.map((request) => collect(engine, request))
+      await expect.poll(() => engine.stats().num_requests_waiting, { interval: 0 }).toBe(requests.length)
+      const events = await Promise.all(running)
+      for (const rest of seated) await rest.return?.()
+      return { events, steps: engine.stats().num_steps }
+    })
+  expect(await run({ guard_memory: true })).toEqual(await run({}))
+})
+
 test('a seed names its text: again the same, another seed or choice another', async () => {
   await withEngine({}, async (engine) => {
     const request = (seed: number, choice: number) =>
