@@ -37,7 +37,7 @@ class Engine {
   // follow. Throws Error if they can never run. Any thread.
   uint32_t submit(const std::vector<int32_t>& prompt, const SamplingParams& params, int64_t num_choices);
 
-  // Ends a request; its pages are free before the next step begins. Unknown ids are ignored. Any thread.
+  // Ends a request; its pages are free before the next step is made. Unknown ids are ignored. Any thread.
   void cancel(uint32_t id);
 
   // The reader has taken `num_tokens` more of a request that has max_unread. Unknown ids are ignored. Any thread.

@@ -11,7 +11,8 @@
 // While a step runs, look_ahead() begins the next one with those who certainly decode in it unless a stop token ends them now, which
 // nobody gives way for. The rest of it is done when the step has run: by then those who ended are out, those who came are in. Or chain() does
 // it at once, where the device can begin that step before the host knows what this one chose: its rows of requests that a stop token ends are
-// computed for nobody.
+// computed for nobody. Pages that are given back meanwhile may still be written by it, and are safe: a device takes steps in order, and who gets
+// a page comes with a later one.
 //
 // The choices of one prompt stand together. While the first of them reads it, the others have a seat and no pages: they follow. When it
 // has read the prompt they go on from there, with its pages.

@@ -1,5 +1,5 @@
 // For tests: memory of ops that is as far away as a device's. Between the methods of a backend nobody can read or write what it allocated
-// (who tries is stopped by the system), and what is in it at first is NaN. Steps that only decode are filled up.
+// (who tries is stopped by the system), and what is in it at first is NaN. Steps that only decode are filled up, and steps are chained.
 #pragma once
 
 #include <sys/mman.h>

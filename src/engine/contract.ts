@@ -210,7 +210,7 @@ export interface EngineOptions {
   prefix_caching: boolean
   /** for tests: compare the pages with their holders before each step and the ranks' results behind it, and fail the step if they differ (default false) */
   check_integrity: boolean
-  /** for tests of one rank: whatever touches the memory of ops, except an op, is stopped by the system, and steps are filled up as for a GPU (default false) */
+  /** for tests of one rank: whatever touches the memory of ops, except an op, is stopped by the system, and steps are filled up and follow each other as on a GPU (default false) */
   guard_memory: boolean
 }
 
