@@ -98,7 +98,6 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     const Napi::Function type = DefineClass(env, "Engine",
                                             {InstanceMethod<&EngineObject::submit>("submit"), InstanceMethod<&EngineObject::cancel>("cancel"),
                                              InstanceMethod<&EngineObject::acknowledge>("acknowledge"),
-                                             InstanceMethod<&EngineObject::num_queue_places>("numQueuePlaces"),
                                              InstanceMethod<&EngineObject::stats>("stats"), InstanceMethod<&EngineObject::info>("info"),
                                              InstanceMethod<&EngineObject::close>("close")});
     return new Napi::FunctionReference(Napi::Persistent(type));
@@ -153,11 +152,6 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
       engine().acknowledge(info[0].As<Napi::Number>().Uint32Value(), info[1].As<Napi::Number>().Uint32Value());
       return info.Env().Undefined();
     });
-  }
-
-  // numQueuePlaces(): number
-  Napi::Value num_queue_places(const Napi::CallbackInfo& info) {
-    return guarded(info.Env(), [&] { return Napi::Number::New(info.Env(), engine().stats().num_queue_places); });
   }
 
   // stats(): EngineStats

@@ -40,7 +40,6 @@ interface NativeEngine {
   submit(prompt: Int32Array, params: EngineRequest['sampling'], numChoices: number): number
   cancel(id: number): void
   acknowledge(id: number, numTokens: number): void
-  numQueuePlaces(): number
   stats(): EngineStats
   info(): EngineInfo
   close(): Promise<void>
@@ -223,10 +222,6 @@ class NativeBackedEngine implements Engine {
     }
     if (signal) queue.onEnd = onAbort(signal, cancel)
     this.#requests.set(id, queue)
-  }
-
-  numQueuePlaces(): number {
-    return this.#closing ? this.#lastStats.num_queue_places : this.#native.numQueuePlaces()
   }
 
   stats(): EngineStats {

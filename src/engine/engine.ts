@@ -76,8 +76,6 @@ export interface Engine {
    * yields what it would alone.
    */
   submitChoices(request: EngineRequest, count: number, signal?: AbortSignal): AsyncIterable<TokenEvent>[]
-  /** Requests that may still come: stats().num_queue_places, for whoever asks at each request. */
-  numQueuePlaces(): number
   stats(): EngineStats
   /** Ends every running request with 'cancelled' and frees the engine. */
   close(): Promise<void>

@@ -80,10 +80,6 @@ export class FakeEngine implements Engine {
     )
   }
 
-  numQueuePlaces(): number {
-    return this.queuePlaces
-  }
-
   stats(): EngineStats {
     const running = this.seen.filter(({ state }) => state === 'running')
     const sum = (count: (request: SeenRequest) => number) =>

@@ -281,10 +281,11 @@ export class Generation {
  * @throws ApiError when the queue is full
  */
 function checkQueue(engine: Engine): void {
-  if (engine.numQueuePlaces() > 0) return
+  const { num_queue_places, num_requests_waiting } = engine.stats()
+  if (num_queue_places > 0) return
   throw new ApiError(
     'queue_full',
-    `The server is busy: its queue is full (${engine.stats().num_requests_waiting} completions wait). Please try again later.`,
+    `The server is busy: its queue is full (${num_requests_waiting} completions wait). Please try again later.`,
   )
 }
 
