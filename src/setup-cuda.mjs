@@ -15,7 +15,7 @@ import { delimiter, join } from 'node:path'
 
 /**
  * Builds build/Release/parley_cuda.so for the GPUs of this machine, or for the compute capabilities that PARLEY_CUDA_ARCHS names ("80 90"),
- * unless it is there already: built from these sources with this nvcc. What failed once is not tried again before something has changed.
+ * unless PARLEY_CUDA_LIBRARY names another one, or it is there already: built from these sources with this nvcc. What failed once is not tried again before something has changed.
  * A failure is said and stops nothing: a server can start on the CPU.
  * @param root the repository
  * @param say tells the person at the terminal a line
@@ -23,6 +23,7 @@ import { delimiter, join } from 'node:path'
  * @throws Error for PARLEY_CUDA_ARCHS that name no compute capabilities
  */
 export async function buildCuda(root, say, env = process.env, drivers = ['/dev/nvidiactl', '/dev/dxg']) {
+  if (env.PARLEY_CUDA_LIBRARY) return
   const asked = (env.PARLEY_CUDA_ARCHS ?? '').split(/[\s,]+/).filter((arch) => arch !== '')
   const wrong = asked.find((arch) => !/^[89]\d$|^\d{3}$/.test(arch))
   if (wrong !== undefined)

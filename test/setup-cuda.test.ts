@@ -37,10 +37,10 @@ function repository(gpus: string) {
   const driver = join(root, 'bin/nvidia-smi')
   const lines: string[] = []
   /** What nvcc was called with, and what was said. */
-  const setup = async (archs = '', drivers = [driver]) => {
+  const setup = async (archs = '', drivers = [driver], more = {}) => {
     lines.length = 0
     rmSync(notes, { force: true })
-    const env = { PATH: `${join(root, 'bin')}:${process.env.PATH}`, PARLEY_CUDA_ARCHS: archs }
+    const env = { PATH: `${join(root, 'bin')}:${process.env.PATH}`, PARLEY_CUDA_ARCHS: archs, ...more }
     await buildCuda(root, (line: string) => lines.push(line), env, drivers)
     const calls = existsSync(notes) ? readFileSync(notes, 'utf8').trim().split('\n') : []
     return { calls, lines: [...lines], built: existsSync(join(root, 'build/Release/parley_cuda.so')) }
@@ -67,10 +67,11 @@ test('for the GPUs that are there, once, and again when a source or the GPUs ask
   expect(asked.calls[0]).not.toContain('compute_90')
 })
 
-test('not without a driver, unless compute capabilities are named', async () => {
+test('not without a driver, unless compute capabilities are named, nor beside a library that is named', async () => {
   const { setup } = repository('')
   expect(await setup('', [])).toEqual({ calls: [], lines: [], built: false })
   expect(await setup('')).toEqual({ calls: [], lines: [], built: false })
+  expect((await setup('80', [], { PARLEY_CUDA_LIBRARY: 'elsewhere/parley_cuda.so' })).built).toBe(false)
   expect((await setup('80, 90', [])).built).toBe(true)
   await expect(setup('sm_90')).rejects.toThrow(
     'PARLEY_CUDA_ARCHS: expected compute capabilities from 80 on, such as "80 90", got "sm_90"',

@@ -2,7 +2,7 @@
 // resident memory. Rounds are interleaved; every figure is a median. `npm run bench -- --rounds 3 --model <folder>` for less or other,
 // `--shape pythia-1.4b --dtype bfloat16` for other random checkpoints, `--isa amx` for other kernels than the best,
 // `--device cuda --deterministic` for the engine on GPUs, whose rates the native benchmark of kernels measures (gpu_rates.ts; `--kernels` names
-// one that is built already, such as build/emulated/bench/kernels, with PARLEY_CUDA_LIBRARY for the engine),
+// one that is built already, as `test/gpu/run.sh` does, or build/emulated/bench/kernels with PARLEY_CUDA_LIBRARY for the engine),
 // `--tensor-parallel-size 2` for the engine with ranks, `--engine` without the server, `--load` for loading alone (load.ts), `--scheduler` for what the engine does beside computing (scheduler.ts), `--http` for
 // the front end (http.ts; `--part streams` for one part of it). `--peer <folder> --peer-model <file.gguf>`: all that beside llama.cpp's own programs (llama_cpp.ts), which are in
 // that folder, in the same rounds; the file should have the shape and dtype that --shape and --dtype name, the weights need not be the

@@ -1,6 +1,7 @@
 // What a GPU reads and multiplies at best, as test/gpu/bench/kernels measures it.
 
 import { execFileSync } from 'node:child_process'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -16,17 +17,17 @@ export interface GpuRates {
 }
 
 /**
- * @param program as built for another place, such as the emulator's; null: it is built for the GPU here
+ * @param program one that is built already, for this GPU or for the emulator; null: it is built for the GPU here
  * @throws Error where nvcc or a GPU is missing
  */
 export function measureGpu(program: string | null): GpuRates {
-  const built = join(root, 'build/gpu-bench/kernels')
-  if (program === null)
-    execFileSync('make', ['-s', '-C', join(root, 'test/gpu/bench'), `../../../build/gpu-bench/kernels`])
-  // Of what it measures behind the rates: as little as it lets be asked for.
-  const least = ['--models', '1', '--tokens', '1', '--rows', '65536']
-  const small = program === null ? [] : ['--bytes', '100000', '--size', '64']
-  const output = execFileSync(program ?? built, [...least, ...small], { encoding: 'utf8' })
+  if (program === null) {
+    const jobs = `-j${availableParallelism()}`
+    execFileSync('make', ['-s', jobs, '-C', join(root, 'test/gpu/bench'), '../../../build/gpu-bench/kernels'])
+  }
+  const output = execFileSync(program ?? join(root, 'build/gpu-bench/kernels'), ['--only', 'rates'], {
+    encoding: 'utf8',
+  })
   const numbers = (pattern: RegExp) => [...output.matchAll(pattern)].map((match) => Number(match[1]))
   const [gpu = ''] = output.split('\n')
   const [readGBps = Number.NaN] = numbers(/^reading .*: ([\d.]+) GB\/s$/gm)

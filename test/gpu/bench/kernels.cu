@@ -1,8 +1,8 @@
 // What one GPU can do, and how near linear comes to it.
 //
-//   kernels [--bytes N] [--size N] [--tokens 1,8,...] [--models N] [--rows DIVISOR] [--only linear|attention]
+//   kernels [--bytes N] [--size N] [--tokens 1,8,...] [--models N] [--rows DIVISOR] [--only rates|linear|attention]
 //
-// Prints the rate of reading N bytes (4 GiB) and of multiplying matrices of N x N (8192), then for the weights of five models the time of
+// Prints the rate of reading N bytes (4 GiB; 100 kB on the emulator) and of multiplying matrices of N x N (8192; 64), then for the weights of five models the time of
 // linear and its fraction of the floor max(bytes of the weight / rate of reading, operations / rate of multiplying), both as measured. A
 // table for linear as --deterministic runs it, and one with cuBLASLt where it is. And for the heads of these models the time of attention,
 // of decode steps and of prompts, with the bytes of the keys and values. For a quick look: the first models, and a part of the weights' rows.
@@ -133,8 +133,13 @@ constexpr Model kModels[] = {{"Pythia-410M", 1024, 50304, 16},
                              {"GPT-NeoX-20B", 6144, 50432, 64}};
 
 struct Settings {
+#ifdef PARLEY_CUDA_EMULATED
+  int64_t bytes = 100000;
+  int64_t size = 64;
+#else
   int64_t bytes = int64_t{4} << 30;
   int64_t size = 8192;
+#endif
   int64_t models = static_cast<int64_t>(std::size(kModels));
   int64_t divisor = 1;
   std::vector<int64_t> tokens = {1, 8, 32, 64, 128, 512, 2048};
@@ -148,7 +153,8 @@ Settings read_settings(int argc, char** argv) {
     check(i + 1 < argc, name, ": expected a value behind it");
     if (name == "--only") {
       settings.only = argv[i + 1];
-      check(settings.only == "linear" || settings.only == "attention", "--only: expected linear or attention, got ", settings.only);
+      check(settings.only == "rates" || settings.only == "linear" || settings.only == "attention",
+            "--only: expected rates, linear or attention, got ", settings.only);
       continue;
     }
     char* rest = argv[i + 1];
@@ -403,6 +409,7 @@ void run(const Settings& settings) {
   } else {
     std::printf("; no cuBLASLt here\n");
   }
+  if (settings.only == "rates") return;
   if (settings.only != "linear") {
     DeviceScratch pages;
     const int64_t numbers = settings.bytes / 2;
