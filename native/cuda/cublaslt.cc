@@ -87,7 +87,7 @@ class OpenCublasLt final : public CublasLt {
     cublasLtMatrixLayout_t weight = nullptr;
     cublasLtMatrixLayout_t x = nullptr;
     cublasLtMatrixLayout_t out = nullptr;
-    cublasLtMatmulAlgo_t algorithm;
+    cublasLtMatmulAlgo_t algorithm{};
   };
 
   template <class Value>
@@ -120,7 +120,7 @@ class OpenCublasLt final : public CublasLt {
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspaceBytes));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment);
-    cublasLtMatmulHeuristicResult_t best;
+    cublasLtMatmulHeuristicResult_t best{};
     int num_found = 0;
     const cublasStatus_t status =
         library_.cublasLtMatmulAlgoGetHeuristic(handle_, plan.multiplication, plan.weight, plan.x, plan.out, plan.out, preference, 1,
