@@ -697,6 +697,7 @@ struct Tile {
 // blockIdx.x: the key/value head; blockIdx.y: the first task. So the longest tasks of all heads start first.
 template <class Tiles, int kBlocks>
 __global__ void __launch_bounds__(Tiles::kThreads, kBlocks) attend_tiles(const AttentionCall call, bool wide) {
+  start_next_kernel(call.qkv.rows);
   const PlanHeader plan = *call.plan;  // of the step's block, which no kernel writes
   wait_for_previous_kernel();
   const AttentionTask* tasks = plan.tasks + (wide ? plan.num_narrow : 0);

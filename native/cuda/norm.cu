@@ -28,6 +28,7 @@ struct NormCall {
 // Block (i, j) has run i for output j.
 template <int kWidth, bool kWithMean>
 __global__ void __launch_bounds__(kMostNormThreads, 2) norm(NormCall call) {
+  start_next_kernel(call.x.rows);
   wait_for_previous_kernel();
   __shared__ float scratch[32];
   const int64_t runs = call.x.cols / call.width;

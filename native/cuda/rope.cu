@@ -35,6 +35,7 @@ struct HeadsCall {
 
 template <class Number, int kWidth, bool kInterleaved>
 __global__ void __launch_bounds__(kThreads) place_heads(HeadsCall<Number> call, int blocks_of_row) {
+  start_next_kernel(call.qkv.rows);
   wait_for_previous_kernel();
   const int row = static_cast<int>(blockIdx.x) / blocks_of_row;
   int unit = static_cast<int>(blockIdx.x) % blocks_of_row * kThreads + static_cast<int>(threadIdx.x);

@@ -13,6 +13,7 @@ constexpr int kNumbers = 8;  // of a thread
 // A thread rounds 8 numbers of a row; out [rows, pitch] has zeros behind the last column.
 template <class T>
 __global__ void __launch_bounds__(kThreads) round_kernel(uint4* out, const float* x, int64_t stride, int rows, int cols, int pitch) {
+  start_next_kernel(rows);
   wait_for_previous_kernel();
   const unsigned index = blockIdx.x * kThreads + threadIdx.x;  // of at most 2^31 pieces (linear.cu)
   const unsigned pieces = static_cast<unsigned>(pitch / kNumbers);
