@@ -8,7 +8,7 @@
 
 namespace parley {
 
-inline int64_t dtype_bytes(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
+constexpr int64_t dtype_bytes(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
 
 inline const char* dtype_name(DType dtype) {
   return dtype == DType::float32 ? "float32" : dtype == DType::float16 ? "float16" : "bfloat16";

@@ -131,6 +131,19 @@ struct Argument<Matrix<Number>> {
   }
 };
 
+// {data, rows, cols, stride?, dtype?}: of a 16-bit type its numbers' bits, in a Uint16Array.
+template <class Void>
+struct Argument<TypedMatrix<Void>> {
+  static TypedMatrix<Void> read(Napi::Value value, Call& call, const std::string& where) {
+    check(value.IsObject(), where, ": expected an object");
+    const Napi::Value dtype_value = value.As<Napi::Object>().Get("dtype");
+    const DType dtype = dtype_value.IsUndefined() ? DType::float32 : read_enum<DType>(dtype_value, where + ".dtype");
+    if (dtype == DType::float32) return Argument<Matrix<float>>::read(value, call, where);
+    const auto bits = Argument<Matrix<uint16_t>>::read(value, call, where);
+    return {bits.data, dtype, bits.rows, bits.cols, bits.stride};
+  }
+};
+
 // A list of matrices.
 template <>
 struct Argument<Span<const Matrix<const float>>> {
@@ -269,8 +282,8 @@ template <>
 struct Argument<Span<const Product>> {
   static Span<const Product> read(Napi::Value value, Call& call, const std::string& where) {
     return read_list(value, where, call.products, [&](Napi::Value entry, const std::string& here) {
-      return Product{Argument<Matrix<float>>::read(field(entry, "out", here), call, here + ".out"),
-                     Argument<Matrix<const float>>::read(field(entry, "x", here), call, here + ".x"),
+      return Product{Argument<Output>::read(field(entry, "out", here), call, here + ".out"),
+                     Argument<Input>::read(field(entry, "x", here), call, here + ".x"),
                      Argument<const PackedWeight&>::read(field(entry, "weight", here), call, here + ".weight"),
                      Argument<Span<const float>>::read(field(entry, "bias", here), call, here + ".bias"),
                      Argument<Epilogue>::read(field(entry, "epilogue", here), call, here + ".epilogue")};
@@ -358,6 +371,11 @@ struct Checks {
     for (const int32_t value : values) check(value >= 0 && value < limit, name, ": ", value, " is not in 0..", limit - 1);
   }
   static void same(int64_t a, int64_t b, const char* what) { check(a == b, what, ": ", a, " and ", b, " should be equal"); }
+  // dtype: the 16-bit type that there can be.
+  template <class Void>
+  static void typed(const TypedMatrix<Void>& matrix, const char* name, DType dtype) {
+    check(matrix.dtype == DType::float32 || matrix.dtype == dtype, name, ": expected float32 or ", dtype_name(dtype), ", got ", dtype_name(matrix.dtype));
+  }
   static void pages(Napi::Value kv_value, const KvLayer& kv, HeadLayout heads) {
     const int64_t need = kv.num_pages * heads.num_kv_heads * heads.head_dim * kPageSize;
     const Napi::Object object = kv_value.As<Napi::Object>();
@@ -401,7 +419,7 @@ struct Checks {
     check(weight.empty() || weight.size == width || weight.size == x.cols, "weight, bias: expected none, ", width, " or ", x.cols,
           " numbers, got ", weight.size);
   }
-  static void gate(const Napi::CallbackInfo&, Matrix<float> out, Matrix<const float> x, Activation) {
+  static void gate(const Napi::CallbackInfo&, Output out, Matrix<const float> x, Activation) {
     same(out.rows, x.rows, "rows of out and x");
     same(2 * out.cols, x.cols, "twice the columns of out and those of x");
   }
@@ -416,6 +434,9 @@ struct Checks {
       same(out.cols, weight.rows, "columns of out and rows of weight");
       same(x.cols, weight.cols, "columns of x and weight");
       check(bias.empty() || bias.size == weight.rows, "bias: expected none or one for each row of weight");
+      typed(out, "out", weight.dtype);
+      typed(x, "x", weight.dtype);
+      check(out.dtype == DType::float32 || (epilogue != Epilogue::store && epilogue != Epilogue::accumulate), "out: expected float32 without an activation");
     }
   }
   static void route(const Napi::CallbackInfo&, Matrix<int32_t> experts, Matrix<float> shares, Matrix<const float> logits, bool) {
@@ -459,7 +480,7 @@ struct Checks {
     for (const int64_t page : {from, to}) check(page >= 0 && page < kv.num_pages, "page ", page, ": expected 0 to ", kv.num_pages - 1);
     check(from != to, "pages: expected two, got ", from, " twice");
   }
-  static void attention(const Napi::CallbackInfo& info, Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv,
+  static void attention(const Napi::CallbackInfo& info, Output out, Matrix<const float> qkv, const KvLayer& kv,
                         const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule) {
     const auto& positions = rows.positions;
     const auto& sequences = rows.sequences;
@@ -468,6 +489,7 @@ struct Checks {
     pages(info[2], kv, heads);
     same(out.rows, qkv.rows, "rows of out and qkv");
     same(out.cols, heads.query_size(), "columns of out and heads");
+    typed(out, "out", kv.dtype);
     same(qkv.cols, heads.qkv_size(), "columns of qkv and heads");
     same(positions.size, qkv.rows, "positions and rows");
     same(sequences.size, qkv.rows, "sequences and rows");
@@ -534,6 +556,11 @@ class DeviceCopies {
   template <class Number>
   Matrix<Number> moved(const Matrix<Number>& matrix) {
     return {copy_of(matrix.data), matrix.rows, matrix.cols, matrix.stride};
+  }
+  template <class Void>
+  TypedMatrix<Void> moved(const TypedMatrix<Void>& matrix) {
+    using Byte = typename TypedMatrix<Void>::Byte;
+    return {copy_of(static_cast<Byte*>(matrix.data)), matrix.dtype, matrix.rows, matrix.cols, matrix.stride};
   }
   template <class Number>
   Span<Number> moved(const Span<Number>& span) {
@@ -612,7 +639,7 @@ constexpr size_t first_of_host() {
 // What has to be called before an op.
 template <class... Args>
 void prepare(Backend&, const Args&...) {}
-void prepare(Backend& backend, const Matrix<float>&, const Matrix<const float>&, const KvLayer&, const AttentionRows& rows,
+void prepare(Backend& backend, const Output&, const Matrix<const float>&, const KvLayer&, const AttentionRows& rows,
              const HeadLayout& heads, const AttentionRule& rule) {
   ScratchLimits limits{};
   limits.rows = limits.sequences = rows.positions.size;

@@ -159,7 +159,8 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void gate(Matrix<float> out, Matrix<const float> x, Activation activation) override {
+  void gate(Output rows, Matrix<const float> x, Activation activation) override {
+    const Matrix<float> out = rows.floats();
     share(x.rows, x.rows * x.cols < kSmallNumbers, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) kernels_.gate(out.row(t), x.row(t), out.cols, static_cast<int32_t>(activation));
     });
@@ -257,8 +258,9 @@ class CpuBackend final : public Backend {
   // The kernels read the rows themselves.
   void plan_attention(const AttentionRows&, HeadLayout, const AttentionRule&) override {}
 
-  void attention(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
+  void attention(Output output, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
                  const AttentionRule& rule) override {
+    const Matrix<float> out = output.floats();
     if (out.rows == 0) return;
     const AttentionCall call{out.data,
                              out.stride,

@@ -18,13 +18,13 @@ inline LinearCall linear_call(const Product& product, const LinearPlan& plan, co
           number_type(weight.dtype),
           weight.rows,
           weight.cols,
-          plan.packed_bytes > 0 ? static_cast<const void*>(packed) : product.x.data,
+          plan.packed_bytes > 0 ? static_cast<const void*>(packed) : product.x.floats().data,
           product.x.rows,
           plan.num_groups,
           plan.num_blocks,
           plan.piece_tasks,
           product.bias.data,
-          product.out.data,
+          product.out.floats().data,
           product.out.stride,
           static_cast<int32_t>(product.epilogue)};
 }
@@ -40,7 +40,7 @@ class LinearPass {
     int64_t offsets[kMaxProducts];
     int64_t bytes = 0;
     for (int64_t i = 0; i < products.size; ++i) {
-      const Matrix<const float>& x = products[i].x;
+      const Matrix<const float> x = products[i].x.floats();
       plans[i] = kernels.plan_linear(dtype, x.rows, x.cols);
       const auto is_this = [&](const Input& input) { return input.x.data == x.data && input.x.cols == x.cols; };
       Input* input = std::find_if(inputs_, inputs_ + num_inputs_, is_this);

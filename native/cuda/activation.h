@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "cuda/numbers.h"
 #include "ops/types.h"
 
 namespace parley {
@@ -47,15 +48,22 @@ __device__ inline void activate_all(float (&y)[n], Epilogue epilogue) {
   }
 }
 
-// *out = y, activation(y) or *out + y
-__device__ inline void finish(float* out, float y, Epilogue epilogue) {
+// Number `index` of out becomes y, activation(y) or itself + y; `rounds`: out is of type T, not float32, and the epilogue an activation.
+template <class T>
+__device__ inline void finish(void* out, bool rounds, int64_t index, float y, Epilogue epilogue) {
+  float* floats = static_cast<float*>(out);
   switch (epilogue) {
-    case Epilogue::store: *out = y; return;
-    case Epilogue::gelu: *out = gelu(y); return;
-    case Epilogue::gelu_tanh: *out = gelu_tanh(y); return;
-    case Epilogue::relu: *out = relu(y); return;
-    case Epilogue::accumulate: *out += y; return;
-    case Epilogue::silu: *out = silu(y); return;
+    case Epilogue::gelu: y = gelu(y); break;
+    case Epilogue::gelu_tanh: y = gelu_tanh(y); break;
+    case Epilogue::relu: y = relu(y); break;
+    case Epilogue::silu: y = silu(y); break;
+    case Epilogue::accumulate: y += floats[index]; break;
+    case Epilogue::store: break;
+  }
+  if (rounds) {
+    static_cast<T*>(out)[index] = from_float<T>(y);
+  } else {
+    floats[index] = y;
   }
 }
 

@@ -88,9 +88,10 @@ void Attention::plan(const AttentionRows& rows, HeadLayout heads, const Attentio
   }
 }
 
-void Attention::run(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
+void Attention::run(Output out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
                     const AttentionRule& rule) {
   if (out.rows == 0) return;
+  check(out.dtype == DType::float32 || out.dtype == kv.dtype, "attention on CUDA: ", dtype_name(out.dtype), " of ", dtype_name(kv.dtype), " keys");
   AttentionCall call{};
   call.out = out;
   call.qkv = qkv;
@@ -102,7 +103,7 @@ void Attention::run(Matrix<float> out, Matrix<const float> qkv, const KvLayer& k
   call.num_kv_heads = static_cast<int32_t>(heads.num_kv_heads);
   call.heads_per_kv = static_cast<int32_t>(heads.num_heads / heads.num_kv_heads);
   call.head_dim = static_cast<int32_t>(heads.head_dim);
-  call.whole_pieces = heads.head_dim % 8 == 0 && by_fours(qkv.data, qkv.stride, 4) && by_fours(out.data, out.stride, 4);
+  call.whole_pieces = heads.head_dim % 8 == 0 && by_fours(qkv.data, qkv.stride, 4) && by_fours(out.data, out.stride, 4, dtype_bytes(out.dtype));
   call.scale = rule.scale;
   call.softcap = rule.softcap;
   call.bias = rule.bias;

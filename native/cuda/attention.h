@@ -30,7 +30,7 @@ class Attention {
 
   // Only starts kernels. Where every row has a sequence of its own, what it starts depends on the shapes of its arguments and on
   // rows.plan alone, so that a graph of a decode step's ops holds for all steps of the shape. Throws Error if head_dim > kMaxHeadDim.
-  void run(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
+  void run(Output out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
            const AttentionRule& rule);
 
  private:

@@ -15,7 +15,7 @@ struct PlanHeader {
 };
 
 struct AttentionCall {
-  Matrix<float> out;        // [T, num_heads head_dim]
+  Output out;               // [T, num_heads head_dim]; float32 or of the keys' type
   Matrix<const float> qkv;  // [T, (num_heads + 2 num_kv_heads) head_dim]
   const void* keys;
   const void* values;

@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(32 * kWarps) attend_rows(const AttentionCall c
   }
   for (int i = 0; i < kLaneDims; ++i) {
     const int dim = lane + 32 * i;
-    if (dim < call.head_dim) call.out.row(row)[static_cast<int64_t>(head) * call.head_dim + dim] = sums[i] * (1 / total);
+    if (dim < call.head_dim) call.out.floats().row(row)[static_cast<int64_t>(head) * call.head_dim + dim] = sums[i] * (1 / total);
   }
 }
 

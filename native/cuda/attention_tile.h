@@ -24,6 +24,7 @@
 #include "cuda/kv_layout.h"
 #include "cuda/launch.h"
 #include "cuda/mma.h"
+#include "cuda/numbers.h"
 
 namespace parley {
 namespace cuda {
@@ -467,8 +468,22 @@ struct Tile {
     }
   }
 
-  __device__ __forceinline__ float* output(int pair) const {
-    return call.out.row(row_of(pair)) + static_cast<int64_t>(head_of(pair)) * call.head_dim;
+  // `count` numbers of a pair's output, from `dim` on; two at once where pieces are whole.
+  template <int count>
+  __device__ __forceinline__ void output(int pair, int dim, const float (&numbers)[count]) const {
+    const int64_t first = row_of(pair) * call.out.stride + static_cast<int64_t>(head_of(pair)) * call.head_dim + dim;
+    static_assert(count % 2 == 0, "");
+    if (call.whole_pieces) {
+#pragma unroll
+      for (int i = 0; i < count; i += 2) {
+        if (dim + i < call.head_dim) store_rounded<2>(call.out.data, call.out.dtype, first + i, Pack<float, 2>{{numbers[i], numbers[i + 1]}});
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < count; ++i) {
+        if (dim + i < call.head_dim) store_rounded<1>(call.out.data, call.out.dtype, first + i, Pack<float, 1>{{numbers[i]}});
+      }
+    }
   }
 
   // Where a pair's sums of a split lie.
@@ -483,28 +498,34 @@ struct Tile {
     for (int r = 0; r < 2; ++r) {
       const int pair = row_warp * 16 + lane / 4 + 8 * r;
       if (pair >= task.num_pairs) continue;
-      float* to = whole ? output(pair) : partial(task.split, pair);
-      if (!whole) {
-        if (column_warp == 0 && lane % 4 == 0) {
-          to[0] = sums.top[r];
-          to[1] = sums.total[r];
-        }
-        to += kPartialHeader;
-      }
-      const float factor = whole ? 1 / sums.total[r] : 1;
       const int first = column_warp * 16 + 2 * (lane % 4);
+      if (whole) {
+        const float factor = 1 / sums.total[r];
+#pragma unroll
+        for (int j = 0; j < 2 * kDimTiles; ++j) {
+          const float* two = sums.values[j / 2][j % 2] + 2 * r;
+          output(pair, first + j / 2 * kColumnWarps * 16 + j % 2 * 8, {two[0] * factor, two[1] * factor});
+        }
+        continue;
+      }
+      float* to = partial(task.split, pair);
+      if (column_warp == 0 && lane % 4 == 0) {
+        to[0] = sums.top[r];
+        to[1] = sums.total[r];
+      }
+      to += kPartialHeader;
       if (call.whole_pieces) {
 #pragma unroll
         for (int j = 0; j < 2 * kDimTiles; ++j) {
           const int dim = first + j / 2 * kColumnWarps * 16 + j % 2 * 8;
           const float* two = sums.values[j / 2][j % 2] + 2 * r;
-          if (dim < call.head_dim) *reinterpret_cast<float2*>(to + dim) = make_float2(two[0] * factor, two[1] * factor);
+          if (dim < call.head_dim) *reinterpret_cast<float2*>(to + dim) = make_float2(two[0], two[1]);
         }
       } else {
 #pragma unroll
         for (int j = 0; j < 4 * kDimTiles; ++j) {
           const int dim = first + j / 4 * kColumnWarps * 16 + j / 2 % 2 * 8 + j % 2;
-          if (dim < call.head_dim) to[dim] = sums.values[j / 4][j / 2 % 2][2 * r + j % 2] * factor;
+          if (dim < call.head_dim) to[dim] = sums.values[j / 4][j / 2 % 2][2 * r + j % 2];
         }
       }
     }
@@ -543,11 +564,8 @@ struct Tile {
         numbers[2] = factors.merged(numbers[2], part.z);
         numbers[3] = factors.merged(numbers[3], part.w);
       }
-      float* to = output(pair);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (first + i < call.head_dim) to[first + i] = numbers[i] * (1 / total);
-      }
+      const float factor = 1 / total;
+      output(pair, first, {numbers[0] * factor, numbers[1] * factor, numbers[2] * factor, numbers[3] * factor});
     }
   }
 

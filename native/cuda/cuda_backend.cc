@@ -167,6 +167,9 @@ class CudaBackend : public Backend {
     check(cudaStreamWaitEvent(stream_.get(), static_cast<cudaEvent_t>(mark), 0), "a wait for another rank's work");
   }
 
+  // Rows without padding are laid out as the kernels of `linear` want them.
+  DType input_type(DType dtype, int64_t cols) const override { return cols % cuda::kUnitCols == 0 ? dtype : DType::float32; }
+
   int64_t packed_bytes(int64_t rows, int64_t cols, DType dtype) const override { return cuda::packed_weight_bytes(rows, cols, dtype); }
 
   void pack_rows(Span<const StoredRows> runs) override {
@@ -272,7 +275,7 @@ class CudaBackend : public Backend {
     use();
     cuda::normalise(stream_.get(), x, norms);
   }
-  void gate(Matrix<float> out, Matrix<const float> x, Activation activation) override {
+  void gate(Output out, Matrix<const float> x, Activation activation) override {
     use();
     cuda::gate(stream_.get(), out, x, activation);
   }
@@ -314,7 +317,7 @@ class CudaBackend : public Backend {
     use();
     cuda::copy_page(stream_.get(), kv, from, to, heads);
   }
-  void attention(Matrix<float> out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
+  void attention(Output out, Matrix<const float> qkv, const KvLayer& kv, const AttentionRows& rows, HeadLayout heads,
                  const AttentionRule& rule) override {
     use();
     attention_.run(out, qkv, kv, rows, heads, rule);

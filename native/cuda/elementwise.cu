@@ -40,6 +40,7 @@ template <class T>
 bool by_fours(Matrix<T> x) {
   return cuda::by_fours(x.data, x.stride, x.cols);
 }
+bool by_fours(const Output& out) { return cuda::by_fours(out.data, out.stride, out.cols, dtype_bytes(out.dtype)); }
 
 template <class Number>
 struct Embed {
@@ -95,7 +96,7 @@ struct Sum {
 };
 
 struct Gate {
-  Matrix<float> out;
+  Output out;
   Matrix<const float> x;
   Activation activation;
 
@@ -104,19 +105,20 @@ struct Gate {
     const Pack<float, kWidth> gates = load_pack<kWidth>(x.row(row) + col);
     Pack<float, kWidth> pack = load_pack<kWidth>(x.row(row) + out.cols + col);
     for (int i = 0; i < kWidth; ++i) pack.numbers[i] = activate(gates.numbers[i], activation) * pack.numbers[i];
-    store_pack<kWidth>(out.row(row) + col, pack);
+    store_rounded<kWidth>(out.data, out.dtype, row * out.stride + col, pack);
   }
 };
 
 struct Finish {
-  Matrix<float> x;
+  Output out;
+  Matrix<const float> x;
   Epilogue epilogue;
 
   template <int kWidth>
   __device__ void at(int64_t row, int64_t col) const {
     Pack<float, kWidth> pack = load_pack<kWidth>(x.row(row) + col);
     activate_all(pack.numbers, epilogue);
-    store_pack<kWidth>(x.row(row) + col, pack);
+    store_rounded<kWidth>(out.data, out.dtype, row * out.stride + col, pack);
   }
 };
 
@@ -170,11 +172,13 @@ void sum(cudaStream_t stream, Matrix<float> out, Span<const Matrix<const float>>
   run(stream, operation, out.rows, out.cols, fours);
 }
 
-void gate(cudaStream_t stream, Matrix<float> out, Matrix<const float> x, Activation activation) {
+void gate(cudaStream_t stream, Output out, Matrix<const float> x, Activation activation) {
   run(stream, Gate{out, x, activation}, out.rows, out.cols, by_fours(out) && by_fours(x));
 }
 
-void finish(cudaStream_t stream, Matrix<float> x, Epilogue epilogue) { run(stream, Finish{x, epilogue}, x.rows, x.cols, by_fours(x)); }
+void finish(cudaStream_t stream, Output out, Matrix<const float> x, Epilogue epilogue) {
+  run(stream, Finish{out, x, epilogue}, x.rows, x.cols, by_fours(out) && by_fours(x));
+}
 
 void scale(cudaStream_t stream, Matrix<float> x, float factor) { run(stream, Scale{x, factor}, x.rows, x.cols, by_fours(x)); }
 

@@ -15,11 +15,17 @@ namespace {
 constexpr int64_t kFewestLibraryTokens = 65;
 
 // Kernels count rows, columns and 16-byte pieces of a matrix in 32 bits.
-LinearCall make_call(Matrix<float> out, int64_t tokens, const PackedWeight& weight, Span<const float> bias, Epilogue epilogue) {
+LinearCall make_call(const Product& product) {
+  const auto& [out, x, weight, bias, epilogue] = product;
+  const int64_t tokens = x.rows;
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   check(weight.rows <= kMost && weight.cols <= kMost - kUnitCols && tokens <= kMost &&
             checked_mul(weight.rows, row_pitch(weight.cols)) / 8 <= kMost && checked_mul(tokens, row_pitch(weight.cols)) / 8 <= kMost,
         "linear: ", tokens, " tokens with a weight of ", weight.rows, " x ", weight.cols, " are too many numbers");
+  check(x.dtype == DType::float32 || (x.dtype == weight.dtype && x.stride == row_pitch(x.cols) && x.cols == x.stride), "linear: rows of ",
+        dtype_name(x.dtype), " with ", dtype_name(weight.dtype), " weights, ", x.stride, " numbers apart");
+  check(out.dtype == DType::float32 || (out.dtype == weight.dtype && epilogue != Epilogue::store && epilogue != Epilogue::accumulate),
+        "linear: results of ", dtype_name(out.dtype), " with ", dtype_name(weight.dtype), " weights");
   LinearCall call{};
   call.dtype = weight.dtype;
   call.rows = static_cast<int32_t>(weight.rows);
@@ -28,8 +34,12 @@ LinearCall make_call(Matrix<float> out, int64_t tokens, const PackedWeight& weig
   call.tokens = static_cast<int32_t>(tokens);
   call.num_slices = static_cast<int32_t>(num_slices(weight));
   call.weight = weight.data;
+  call.x = x.data;
+  call.x_rounded = x.dtype != DType::float32;
+  call.x_stride = x.stride;
   call.bias = bias.data;
   call.out = out.data;
+  call.rounds_out = out.dtype != DType::float32;
   call.out_stride = out.stride;
   call.epilogue = epilogue;
   return call;
@@ -48,15 +58,24 @@ Linear::Linear(cudaStream_t stream, int64_t num_multiprocessors, bool determinis
   if (library_) library_workspace_.reserve<char>(CublasLt::kWorkspaceBytes);
 }
 
-int64_t Linear::scratch_bytes(const ScratchLimits& limits) const {
-  int64_t rounded = std::max(rounded_bytes(limits.rows, limits.cols),
+// Of inputs that are float32.
+int64_t Linear::rounded_scratch(const ScratchLimits& limits) const {
+  const int64_t rounded = std::max(rounded_bytes(limits.rows, limits.cols),
                              rounded_bytes(limits.expert_rows, std::max(limits.expert_hidden, limits.expert_size)));
-  if (hopper_) rounded = std::max(rounded, rounded_bytes(std::min(limits.rows, kMostHopperTokens), limits.pass_cols));
-  return checked_add(rounded, partials_.bytes() + arrivals_.bytes() + library_workspace_.bytes());
+  return hopper_ ? std::max(rounded, rounded_bytes(std::min(limits.rows, kMostHopperTokens), limits.pass_cols)) : rounded;
+}
+
+// Numbers that an activation makes 16-bit ones of.
+int64_t Linear::sums_scratch(const ScratchLimits& limits) const { return library_ ? checked_mul(limits.rows, limits.activated_cols) : 0; }
+
+int64_t Linear::scratch_bytes(const ScratchLimits& limits) const {
+  const int64_t bytes = checked_add(rounded_scratch(limits), checked_mul(sums_scratch(limits), sizeof(float)));
+  return checked_add(bytes, partials_.bytes() + arrivals_.bytes() + library_workspace_.bytes());
 }
 
 void Linear::reserve_scratch(const ScratchLimits& limits) {
-  rounded_.reserve<char>(scratch_bytes(limits) - partials_.bytes() - arrivals_.bytes() - library_workspace_.bytes());
+  rounded_.reserve<char>(rounded_scratch(limits));
+  sums_.reserve<float>(sums_scratch(limits));
 }
 
 const void* Linear::rounded(Matrix<const float> x, DType dtype) {
@@ -68,22 +87,23 @@ const void* Linear::rounded(Matrix<const float> x, DType dtype) {
 void Linear::run(Span<const Product> products) {
   LinearCall calls[kMaxProducts];
   int64_t num_calls = 0;
-  Matrix<const float> last_x;
+  Input last_x;
   const void* last_rounded = nullptr;
   for (const Product& product : products) {
-    const auto& [out, x, weight, bias, epilogue] = product;
+    const Input& x = product.x;
+    const PackedWeight& weight = product.weight;
     if (x.rows == 0 || weight.rows == 0) continue;
-    LinearCall call = make_call(out, x.rows, weight, bias, epilogue);
-    call.x = x.data;
-    call.x_stride = x.stride;
+    LinearCall call = make_call(product);
     if (weight.dtype == DType::float32) {
       linear_float32(stream_, call, OneWeight(), ceil_div(x.rows, kFloat32Tokens));
     } else if (x.rows <= (hopper_ ? kMostHopperTokens : kFewTokens)) {
       calls[num_calls++] = call;
     } else {
-      if (x.data != last_x.data || x.cols != last_x.cols) last_rounded = rounded(x, weight.dtype);
-      last_x = x;
-      call.x = last_rounded;
+      if (!call.x_rounded) {
+        if (x.data != last_x.data || x.cols != last_x.cols) last_rounded = rounded(x.floats(), weight.dtype);
+        last_x = x;
+        call.x = last_rounded;
+      }
       run_many(product, call);
     }
   }
@@ -95,7 +115,6 @@ void Linear::run(Span<const Product> products) {
   }
 }
 
-// x of the calls is float32.
 void Linear::run_hopper(Span<LinearCall> calls) {
   const HopperScratch scratch{partials_.reserve<float4>(0), partials_.bytes() / static_cast<int64_t>(sizeof(float)), arrivals_.reserve<unsigned>(0)};
   for (int64_t begin = 0, end; begin < calls.size; begin = end) {
@@ -103,12 +122,12 @@ void Linear::run_hopper(Span<LinearCall> calls) {
     end = begin + 1;
     while (end < calls.size && calls[end].dtype == first.dtype && calls[end].tokens == first.tokens) ++end;
     const Span<LinearCall> pass{calls.data + begin, end - begin};
-    if (first.tokens >= kFewestRoundedTokens) round_inputs(pass);
+    round_inputs(pass);
     linear_hopper_few(stream_, pass, scratch, num_multiprocessors_);
   }
 }
 
-// Each x once.
+// Each x that is float32, once.
 void Linear::round_inputs(Span<LinearCall> calls) {
   const void* inputs[kMaxProducts] = {};
   int64_t bytes = 0;
@@ -119,11 +138,13 @@ void Linear::round_inputs(Span<LinearCall> calls) {
   };
   for (int64_t i = 0; i < calls.size; ++i) {
     inputs[i] = calls[i].x;
-    if (place(i) == i) bytes += rounded_bytes(calls[i].tokens, calls[i].cols);
+    if (!calls[i].x_rounded && place(i) == i) bytes += rounded_bytes(calls[i].tokens, calls[i].cols);
   }
   char* next = rounded_.reserve<char>(bytes);
+  if (bytes == 0) return;
   for (int64_t i = 0; i < calls.size; ++i) {
     LinearCall& call = calls[i];
+    if (call.x_rounded) continue;
     const int64_t first = place(i);
     if (first == i) {
       round_rows(stream_, next, call.dtype, {static_cast<const float*>(call.x), call.tokens, call.cols, call.x_stride});
@@ -135,14 +156,16 @@ void Linear::round_inputs(Span<LinearCall> calls) {
   }
 }
 
-// x of the call is rounded.
+// x of the call is rounded. The library has sums in float32 first, where an activation comes behind them.
 void Linear::run_many(const Product& product, const LinearCall& call) {
   const auto& [out, x, weight, bias, epilogue] = product;
-  if (library_ && x.rows >= kFewestLibraryTokens &&
-      library_->multiply(stream_, out, call.x, weight, bias, epilogue == Epilogue::accumulate, library_workspace_.reserve<char>(0))) {
-    if (epilogue == Epilogue::store || epilogue == Epilogue::accumulate) return;
-    finish(stream_, out, epilogue);
-    return;
+  if (library_ && x.rows >= kFewestLibraryTokens) {
+    const bool activates = epilogue != Epilogue::store && epilogue != Epilogue::accumulate;
+    const Matrix<float> sums = out.dtype == DType::float32 ? out.floats() : Matrix<float>(sums_.reserve<float>(out.rows * out.cols), out.rows, out.cols);
+    if (library_->multiply(stream_, sums, call.x, weight, bias, epilogue == Epilogue::accumulate, library_workspace_.reserve<char>(0))) {
+      if (activates) finish(stream_, out, sums, epilogue);
+      return;
+    }
   }
   if (hopper_) return linear_hopper_many(stream_, call, partials_.reserve<float4>(0), num_multiprocessors_);
   const LinearTile tile = plan_linear(weight.rows, x.rows, call.num_slices, num_multiprocessors_);
@@ -155,10 +178,8 @@ int64_t Linear::expert_tile_rows(DType dtype, int64_t tokens) {
 
 void Linear::run_experts(Matrix<float> out, Matrix<const float> x, const PackedWeight& shape, const ExpertWeightList& experts,
                          int64_t tokens, int64_t max_tiles) {
-  LinearCall call = make_call(out, x.rows, shape, {}, Epilogue::store);
+  LinearCall call = make_call({out, x, shape, {}, Epilogue::store});
   call.tokens = static_cast<int32_t>(tokens);
-  call.x = x.data;
-  call.x_stride = x.stride;
   if (shape.dtype == DType::float32) {
     linear_float32(stream_, call, experts, max_tiles);
   } else if (tokens <= kFewTokens) {

@@ -22,7 +22,7 @@ class Linear {
 
   // Scratch for calls within the limits: bytes that are needed, that are held, and taking them, so that no such call allocates.
   int64_t scratch_bytes(const ScratchLimits& limits) const;
-  int64_t held_scratch_bytes() const { return rounded_.bytes() + partials_.bytes() + arrivals_.bytes() + library_workspace_.bytes(); }
+  int64_t held_scratch_bytes() const { return rounded_.bytes() + sums_.bytes() + partials_.bytes() + arrivals_.bytes() + library_workspace_.bytes(); }
   void reserve_scratch(const ScratchLimits& limits);
 
   // As in ops.def.
@@ -37,6 +37,8 @@ class Linear {
   bool has_library() const { return library_ != nullptr; }
 
  private:
+  int64_t rounded_scratch(const ScratchLimits& limits) const;
+  int64_t sums_scratch(const ScratchLimits& limits) const;
   const void* rounded(Matrix<const float> x, DType dtype);
   void run_hopper(Span<LinearCall> calls);
   void round_inputs(Span<LinearCall> calls);
@@ -47,6 +49,7 @@ class Linear {
   bool hopper_;  // dense 16-bit weights: linear_hopper_few
   std::unique_ptr<CublasLt> library_;  // null: not used
   DeviceScratch rounded_;               // x in the weights' type
+  DeviceScratch sums_;                  // the library's, where `out` is not float32
   DeviceScratch partials_;              // sums that blocks share
   DeviceScratch arrivals_;              // zeros between calls
   DeviceScratch library_workspace_;

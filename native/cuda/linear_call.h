@@ -23,12 +23,16 @@ struct LinearCall {
   int32_t tokens;
   int32_t num_slices;  // 1, 2, 4 or 8
   const void* weight;  // none where each token tile has its own
-  const void* x;   // float32 [.., cols], or rounded to the weights' type [.., pitch] where a kernel says so
+  const void* x;   // float32 [.., cols], or
+  bool x_rounded;  // of the weights' type [.., pitch]: what all kernels want but those that say otherwise
   int64_t x_stride;
   const float* bias;  // [rows] or null
-  float* out;         // [tokens, rows]
+  void* out;          // [tokens, rows] float32, or
+  bool rounds_out;    // of the weights' type
   int64_t out_stride;
   Epilogue epilogue;
+
+  constexpr DType out_dtype() const { return rounds_out ? dtype : DType::float32; }
 };
 
 // The tokens of one block: rows first .. first + count of `out`, all with one weight.
@@ -91,6 +95,14 @@ __device__ __forceinline__ void load_rounded(uint32_t (&pairs)[2][2], const floa
   for (int i = 0; i < 4; ++i) pairs[i / 2][i % 2] = pack_pair<T>(v[2 * i], v[2 * i + 1]);
 }
 
+// The same of a call's x, whose row starts at number `begin`.
+template <class T>
+__device__ __forceinline__ void load_tokens(uint32_t (&pairs)[2][2], const LinearCall& call, int64_t begin, int col) {
+  if (!call.x_rounded) return load_rounded<T>(pairs, static_cast<const float*>(call.x) + begin, col, call.cols);
+  const uint4 eight = *reinterpret_cast<const uint4*>(static_cast<const T*>(call.x) + begin + col);
+  pairs[0][0] = eight.x, pairs[0][1] = eight.y, pairs[1][0] = eight.z, pairs[1][1] = eight.w;
+}
+
 // sum += 16 rows of W times 8 tokens over 32 columns. The order of the 16 products that one instruction adds is free, so each lane, with
 // g = lane / 4 and t = lane % 4, takes 8 columns that lie together, 8 t .., in one load of 16 bytes: the first 4 go into one instruction, the
 // others into a second, in the places where mma.h has columns 2 t, 2 t + 1, 2 t + 8, 2 t + 9.  upper, lower: rows g and g + 8 of W;
@@ -133,14 +145,13 @@ struct WaitingSums {
 // x [T, cols] rounded to a 16-bit type: out [T, row_pitch(cols)], aligned to 16 bytes, zeros behind the last column. round_rows.cu
 void round_rows(cudaStream_t stream, void* out, DType dtype, Matrix<const float> x);
 
-// Kernels. All give the same bits for the same numbers; `max_tiles` is the number of token tiles, or of those that there can be.
+// Kernels. x is rounded where nothing else is said. All give the same bits for the same numbers; `max_tiles` is the number of token tiles, or of those that there can be.
 
-// 16-bit weights, at most kFewTokens tokens a tile: linear_few.cu. x is float32. The calls of a pass, at most kMaxProducts, are one kernel.
+// 16-bit weights, at most kFewTokens tokens a tile: linear_few.cu. x is float32 or rounded. The calls of a pass, at most kMaxProducts, are one kernel.
 void linear_few(cudaStream_t stream, Span<const LinearCall> calls, int64_t num_multiprocessors);
 void linear_few(cudaStream_t stream, const LinearCall& call, const ExpertWeightList& source, int64_t max_tiles, int64_t num_multiprocessors);
 
-// 16-bit weights, at most kMostHopperTokens tokens, on compute capability 9.0: linear_hopper_few.cu. x is float32 of fewer than
-// kFewestRoundedTokens tokens, rounded of more. The calls of a pass, at most kMaxProducts of one type and with the same number of tokens, are one
+// 16-bit weights, at most kMostHopperTokens tokens, on compute capability 9.0: linear_hopper_few.cu. The calls of a pass, at most kMaxProducts of one type and with the same number of tokens, are one
 // kernel where the scratch has room for what its blocks leave each other. `arrivals` are zero, and are zero again afterwards.
 struct HopperScratch {
   float4* parts;
@@ -149,13 +160,13 @@ struct HopperScratch {
 };
 void linear_hopper_few(cudaStream_t stream, Span<const LinearCall> calls, const HopperScratch& scratch, int64_t num_multiprocessors);
 
-// 16-bit weights: linear_tile.cu. x is rounded. With tile.splits > 1, `partials` has room for max_split_blocks() tiles of
+// 16-bit weights: linear_tile.cu. With tile.splits > 1, `partials` has room for max_split_blocks() tiles of
 // kMaxTileNumbers, and `arrivals` as many counters that are zero, and are zero again afterwards.
 template <class Source>
 void linear_tile(cudaStream_t stream, const LinearCall& call, const Source& source, int64_t max_tiles, const LinearTile& tile,
                  float4* partials, unsigned* arrivals);
 
-// 16-bit weights, one weight and any number of tokens, where runs_hopper_kernels(): linear_hopper_many.cu. x is rounded; `partials` has room for
+// 16-bit weights, one weight and any number of tokens, where runs_hopper_kernels(): linear_hopper_many.cu. `partials` has room for
 // num_multiprocessors tiles of kMaxTileNumbers.
 void linear_hopper_many(cudaStream_t stream, const LinearCall& call, float4* partials, int64_t num_multiprocessors);
 

@@ -34,7 +34,7 @@ __device__ __forceinline__ void compute_rows(const LinearCall& call, const Sourc
     weight[i] = reinterpret_cast<const uint4*>(static_cast<const T*>(tile.weight) + static_cast<int64_t>(row) * call.pitch) + t;
   }
   const bool has_token = g < tile.count;
-  const float* x = static_cast<const float*>(call.x) + source.x_row(tile.first + (has_token ? g : 0)) * call.x_stride;
+  const int64_t token_begin = source.x_row(tile.first + (has_token ? g : 0)) * call.x_stride;
 
   const bool has_slice = slice < call.num_slices;
   const int begin = has_slice ? slice_begin(call, slice) : 0;
@@ -62,8 +62,8 @@ __device__ __forceinline__ void compute_rows(const LinearCall& call, const Sourc
         uint32_t tokens[2][2][2] = {};  // [half of the unit][instruction][register]
         if (has_token) {
           const int col = unit * static_cast<int>(kUnitCols) + 8 * t;
-          load_rounded<T>(tokens[0], x, col, call.cols);
-          load_rounded<T>(tokens[1], x, col + 32, call.cols);
+          load_tokens<T>(tokens[0], call, token_begin, col);
+          load_tokens<T>(tokens[1], call, token_begin, col + 32);
         }
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -89,7 +89,7 @@ __device__ __forceinline__ void compute_rows(const LinearCall& call, const Sourc
     if (row >= call.rows) continue;
     float y = tree_sum_up_to<kNumSlices>(call.num_slices, [&](int s) { return sums[s][token * kTokenStride + i % kRows]; });
     if (call.bias) y += call.bias[row];
-    finish(call.out + (tile.first + token) * call.out_stride + row, y, call.epilogue);
+    finish<T>(call.out, call.rounds_out, (tile.first + token) * call.out_stride + row, y, call.epilogue);
   }
 }
 

@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads) float32_kernel(LinearCall call, Sour
   for (int i = 0; i < kTokensOfThread; ++i) {
     const int token = warp + i * kTokenStep;
     if (token >= tile.count) continue;
-    finish(call.out + (tile.first + token) * call.out_stride + row, call.bias ? sums[0][i] + bias : sums[0][i], call.epilogue);
+    finish<float>(call.out, false, (tile.first + token) * call.out_stride + row, call.bias ? sums[0][i] + bias : sums[0][i], call.epilogue);
   }
 }
 

@@ -2,8 +2,7 @@
 //
 // One block a multiprocessor stays for a whole pass. A warp streams tiles of weights, a unit of 64 columns by 64 or 128 rows each, into a ring
 // of stages in shared memory, and never pauses: what it reads does not depend on earlier kernels, so it begins before they are done. Each
-// warpgroup multiplies 64 rows of every unit by all tokens (wgmma: the weights are the 64-row operand). Up to kFewestRoundedTokens - 1 tokens
-// are read as float32, and warps of their own put them into the ring, rounded; more come from memory rounded.
+// warpgroup multiplies 64 rows of every unit by all tokens (wgmma: the weights are the 64-row operand).
 //
 // The items of work are (row tile, slice of the columns), a product's dealt out evenly as runs of neighbours (Shares of linear_plan.h), or in
 // whole tiles where that is even enough. A block
@@ -21,7 +20,6 @@ namespace cuda {
 namespace {
 
 constexpr int kTileRows = 64;  // of a warpgroup
-constexpr int kRoundingWarps = 4;
 constexpr int kMostStages = 24;
 constexpr int64_t kRingBytes = 96 * 1024, kLargeRingBytes = 192 * 1024;
 constexpr int kMostLeftTiles = 32;
@@ -39,10 +37,9 @@ struct PassProduct {
   int32_t chain_first;
   int32_t first_part;     // of parts, each a node of one tile
   int32_t first_arrival;  // of its chain
-  const float* x;
-  int64_t x_stride;
   const float* bias;
-  float* out;
+  void* out;
+  bool rounds_out;
   int64_t out_stride;
   Epilogue epilogue;
 
@@ -67,7 +64,7 @@ struct PassProduct {
 
 struct HopperPass {
   CUtensorMap weights[kMaxProducts];
-  CUtensorMap tokens[kMaxProducts];  // where x is rounded
+  CUtensorMap tokens[kMaxProducts];
   PassProduct products[kMaxProducts];
   int32_t num_products;
   int32_t num_tokens;
@@ -78,11 +75,10 @@ struct HopperPass {
 
 template <int kTokens, int kWarpgroups>
 struct Shape {
-  static constexpr bool kRounds = kTokens < kFewestRoundedTokens;
   static constexpr int kRows = kTileRows * kWarpgroups;
   static constexpr int kStageBytes = (kRows + kTokens) * kRowBytes;
   static constexpr bool kShifts = kTokens >= 32 && kWarpgroups == 2;  // registers, from a warpgroup that only copies to those that multiply
-  static constexpr int kThreads = 128 * kWarpgroups + (kShifts ? 128 : 32 + (kRounds ? 32 * kRoundingWarps : 0));
+  static constexpr int kThreads = 128 * kWarpgroups + (kShifts ? 128 : 32);
   static constexpr int kSums = kTokens / 8;  // of a thread, times 4
 };
 
@@ -116,7 +112,7 @@ __device__ __forceinline__ void for_each_unit(const HopperPass& pass, const Use&
 template <class S>
 __device__ __forceinline__ void stream(const HopperPass& pass, unsigned char* ring, uint64_t* full, uint64_t* empty) {
   const auto load_weights = [&](int p, int tile, int unit, int stage) {
-    barrier_expect(full + stage, S::kRounds ? S::kRows * kRowBytes : S::kStageBytes);
+    barrier_expect(full + stage, S::kStageBytes);
     tensor_load<true>(ring + stage * S::kStageBytes, pass.weights[p], unit * kUnit, tile * S::kRows, full + stage);
   };
   int index = 0;
@@ -132,42 +128,8 @@ __device__ __forceinline__ void stream(const HopperPass& pass, unsigned char* ri
       barrier_wait(empty + place.stage, place.parity ^ 1);
       load_weights(p, tile, unit, place.stage);
     }
-    if (!S::kRounds) tensor_load(ring + place.stage * S::kStageBytes + S::kRows * kRowBytes, pass.tokens[p], unit * kUnit, 0, full + place.stage);
+    tensor_load(ring + place.stage * S::kStageBytes + S::kRows * kRowBytes, pass.tokens[p], unit * kUnit, 0, full + place.stage);
     ++index;
-    place.advance(pass.num_stages);
-    return true;
-  });
-}
-
-// A warp's share of the tokens: every kRoundingWarps-th unit.
-template <class T, class S, int kTokens>
-__device__ __forceinline__ void round_tokens(const HopperPass& pass, unsigned char* ring, uint64_t* full, uint64_t* empty, int warp) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int piece = lane % 8;  // of 16 bytes in a row
-  wait_for_previous_kernel();
-  int index = 0;
-  Place place;
-  for_each_unit(pass, [&](int p, int, int unit) {
-    if (index++ % kRoundingWarps == warp) {
-      const PassProduct& product = pass.products[p];
-      uint32_t rounded[kTokens / 4][2][2] = {};
-#pragma unroll
-      for (int i = 0; i < kTokens / 4; ++i) {
-        const int token = 4 * i + lane / 8;
-        if (token < pass.num_tokens) load_rounded<T>(rounded[i], product.x + token * product.x_stride, unit * kUnit + 8 * piece, product.cols);
-      }
-      barrier_wait(empty + place.stage, place.parity ^ 1);
-      unsigned char* tile = ring + place.stage * S::kStageBytes + S::kRows * kRowBytes;
-#pragma unroll
-      for (int i = 0; i < kTokens / 4; ++i) {
-        const int token = 4 * i + lane / 8;
-        *reinterpret_cast<uint4*>(tile + token * kRowBytes + (piece ^ token % 8) * 16) =
-            make_uint4(rounded[i][0][0], rounded[i][0][1], rounded[i][1][0], rounded[i][1][1]);
-      }
-      async_proxy_fence();
-      __syncwarp();
-      if (lane == 0) barrier_arrive(full + place.stage);
-    }
     place.advance(pass.num_stages);
     return true;
   });
@@ -225,7 +187,7 @@ __device__ __forceinline__ void add_parts(const HopperPass& pass, const PassProd
 // Bias and epilogue of a warp's 16 rows, from `first_row` on, and their way to memory: over shared memory, so that neighbours write neighbours.
 constexpr int kPatchTokens = 16;
 constexpr int kPatchStride = 16 + 4;  // lanes with different tokens write different banks
-template <int n>
+template <class T, int n>
 __device__ __forceinline__ void finish_rows(const PassProduct& product, int num_tokens, int first_row, const Sums<n>& sums, float* patch) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int row = first_row + lane % 16;
@@ -245,8 +207,9 @@ __device__ __forceinline__ void finish_rows(const PassProduct& product, int num_
     constexpr int kCount = n < kPatchTokens / 8 ? 8 * n : kPatchTokens;
     const int count = row < product.rows ? min(num_tokens - first * 8, kCount) : 0;
     const float* y = patch + lane % 16;
-    float* out = product.out + first * 8 * product.out_stride + row;
+    const int64_t place = first * 8 * product.out_stride + row;
     if (product.epilogue == Epilogue::accumulate) {
+      float* out = static_cast<float*>(product.out) + place;
       float numbers[kCount / 2];
 #pragma unroll
       for (int i = 0; i < kCount / 2; ++i) {
@@ -260,7 +223,8 @@ __device__ __forceinline__ void finish_rows(const PassProduct& product, int num_
       }
     } else {
       for (int token = lane / 16; token < count; token += 2) {
-        finish(out + token * product.out_stride, product.bias ? y[token * kPatchStride] + bias : y[token * kPatchStride], product.epilogue);
+        finish<T>(product.out, product.rounds_out, place + token * product.out_stride,
+                  product.bias ? y[token * kPatchStride] + bias : y[token * kPatchStride], product.epilogue);
       }
     }
   }
@@ -279,7 +243,7 @@ struct LeftTiles {
 };
 
 // Tells the others of the tiles, all at once, and finishes those to which no other warp will come.
-template <class S>
+template <class T, class S>
 __device__ __forceinline__ void settle(const HopperPass& pass, LeftTiles left, float* patch) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -304,7 +268,7 @@ __device__ __forceinline__ void settle(const HopperPass& pass, LeftTiles left, f
     for (int p = first.chain_first; p < first.chain_end; ++p) {
       Sums<S::kSums> sums;
       add_parts<S>(pass, pass.products[p], tile, sums);
-      finish_rows<S::kSums>(pass.products[p], pass.num_tokens, tile * S::kRows + warp * 16, sums, patch);
+      finish_rows<T, S::kSums>(pass.products[p], pass.num_tokens, tile * S::kRows + warp * 16, sums, patch);
     }
   }
 }
@@ -383,7 +347,7 @@ __device__ __forceinline__ void multiply(const HopperPass& pass, const unsigned 
         if (rises && !alone) leave<S>(pass, part, sums);
       }
       if (alone) {
-        finish_rows<S::kSums>(product, pass.num_tokens, tile * S::kRows + warp * 16, sums, patch);
+        finish_rows<T, S::kSums>(product, pass.num_tokens, tile * S::kRows + warp * 16, sums, patch);
         continue;
       }
 #pragma unroll kUnroll
@@ -394,7 +358,7 @@ __device__ __forceinline__ void multiply(const HopperPass& pass, const unsigned 
       left.add(p, tile);
     }
   }
-  if (left.count > 0) settle<S>(pass, left, patch);
+  if (left.count > 0) settle<T, S>(pass, left, patch);
 }
 
 template <class T, int kTokens, int kWarpgroups>
@@ -407,7 +371,7 @@ __global__ void __launch_bounds__(Shape<kTokens, kWarpgroups>::kThreads, 1) hopp
   start_next_kernel();
   if (threadIdx.x == 0) {
     for (int i = 0; i < pass.num_stages; ++i) {
-      barrier_init(full + i, S::kRounds ? 2 : 1);
+      barrier_init(full + i, 1);
       barrier_init(empty + i, 4 * kWarpgroups);
     }
     barrier_init_fence();
@@ -420,9 +384,6 @@ __global__ void __launch_bounds__(Shape<kTokens, kWarpgroups>::kThreads, 1) hopp
   } else {
     if constexpr (S::kShifts) give_up_registers<40>();
     if (threadIdx.x == 128 * kWarpgroups) stream<S>(pass, ring, full, empty);
-    if constexpr (S::kRounds) {
-      if (warp > 4 * kWarpgroups) round_tokens<T, S, kTokens>(pass, ring, full, empty, warp - 4 * kWarpgroups - 1);
-    }
   }
 }
 
@@ -430,7 +391,6 @@ template <class T, int kTokens, int kWarpgroups>
 void start(cudaStream_t stream, HopperPass& pass, int64_t num_blocks) {
   using S = Shape<kTokens, kWarpgroups>;
   const int64_t ring = kWarpgroups == 1 && kTokens <= 16 ? kRingBytes : kLargeRingBytes;
-  static_assert(!S::kRounds || kRingBytes / S::kStageBytes >= kRoundingWarps, "a rounding warp's next unit is at most one round of the ring ahead");
   pass.num_stages = static_cast<int32_t>(std::min<int64_t>(kMostStages, ring / S::kStageBytes));
   launch(hopper_few_kernel<T, kTokens, kWarpgroups>, dim3(static_cast<unsigned>(num_blocks)), dim3(S::kThreads),
          int64_t{pass.num_stages} * S::kStageBytes, stream, pass);
@@ -518,16 +478,13 @@ void linear_hopper_few(cudaStream_t stream, Span<const LinearCall> calls, const 
         product.first_part = static_cast<int32_t>(parts);
         product.first_arrival = static_cast<int32_t>(regions);
         parts += regions_of(count) * call.num_slices;
-        product.x = static_cast<const float*>(call.x);
-        product.x_stride = call.x_stride;
         product.bias = call.bias;
         product.out = call.out;
+        product.rounds_out = call.rounds_out;
         product.out_stride = call.out_stride;
         product.epilogue = call.epilogue;
         pass.weights[i - begin] = tensor_map(call.weight, call.dtype, call.rows, call.pitch, static_cast<int>(rows));
-        if (num_tokens >= kFewestRoundedTokens) {
-          pass.tokens[i - begin] = tensor_map(call.x, call.dtype, num_tokens, call.pitch, static_cast<int>(tile_tokens));
-        }
+        pass.tokens[i - begin] = tensor_map(call.x, call.dtype, num_tokens, call.pitch, static_cast<int>(tile_tokens));
       }
       regions += regions_of(count);
       end = chain_end;

@@ -76,10 +76,10 @@ __device__ void store_tile(const LinearCall& call, const Tile& tile, const float
   for (int token = thread / kLanes; token < count; token += kGroupThreads / kLanes) {
     Pack<float, kWidth> y = load_pack<kWidth>(group_totals + token * kGroupRows + place(local_row % kGroupRows, token));
     if (call.bias) y = add(y, bias);
-    float* out = call.out + (tile.token + token) * call.out_stride + row;
+    const int64_t index = (tile.token + token) * call.out_stride + row;
     activate_all(y.numbers, call.epilogue);
-    if (call.epilogue == Epilogue::accumulate) y = add(load_pack<kWidth>(out), y);
-    store_pack<kWidth>(out, y);
+    if (call.epilogue == Epilogue::accumulate) y = add(load_pack<kWidth>(static_cast<const float*>(call.out) + index), y);
+    store_rounded<kWidth>(call.out, call.out_dtype(), index, y);
   }
 }
 
@@ -247,7 +247,7 @@ void linear_hopper_many(cudaStream_t stream, const LinearCall& call, float4* par
   const int64_t num_tiles = ceil_div(call.rows, kRows) * ceil_div(call.tokens, kTokens);
   launch(call.dtype == DType::float16 ? many_kernel<__half> : many_kernel<__nv_bfloat16>,
          dim3(static_cast<unsigned>(std::min(num_tiles, num_multiprocessors))), dim3(kThreads), kSharedBytes, stream, weight, x, call,
-         static_cast<int>(num_tiles), by_fours(call.out, call.out_stride, call.rows), partials);
+         static_cast<int>(num_tiles), by_fours(call.out, call.out_stride, call.rows, dtype_bytes(call.out_dtype())), partials);
 }
 
 }  // namespace cuda

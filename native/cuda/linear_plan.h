@@ -90,9 +90,8 @@ struct Shares {
   }
 };
 
-// Of the kernel for compute capability 9.0: most tokens; the fewest that it wants rounded.
+// Most tokens of the kernel for compute capability 9.0.
 constexpr int64_t kMostHopperTokens = 64;
-constexpr int64_t kFewestRoundedTokens = 9;
 inline int64_t hopper_tile_tokens(int64_t tokens) { return tokens <= 8 ? 8 : tile_tokens(tokens); }
 
 // Where its blocks leave sums for each other: numbers that two products need at most, regions of a pass, and counters, one a warp of 16 rows.

@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(kThreads, kTokenTiles == 8 ? 1 : 2) tile_kerne
   for (int token = static_cast<int>(threadIdx.x) / S::kRows; token < tile.count; token += kThreads / S::kRows) {
     float y = finished[token * S::kTokenStride + local_row];
     if (call.bias) y += bias;
-    finish(call.out + (tile.first + token) * call.out_stride + row, y, call.epilogue);
+    finish<T>(call.out, call.rounds_out, (tile.first + token) * call.out_stride + row, y, call.epilogue);
   }
 }
 

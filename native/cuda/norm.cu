@@ -11,7 +11,7 @@ namespace cuda {
 namespace {
 
 struct NormOutput {
-  Matrix<float> out;
+  Output out;
   const float* weight;  // or null: 1
   const float* bias;    // or null: 0
   bool own_weight;      // every run of a row has its own weights, not all the same
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kMostNormThreads, 2) norm(NormCall call) {
   const NormOutput& output = call.outputs[blockIdx.y];
   const float* weight = output.weight ? output.weight + (output.own_weight ? first : 0) : nullptr;
   const float* bias = output.bias ? output.bias + (output.own_bias ? first : 0) : nullptr;
-  norm_run<kWidth, kWithMean>({output.out.row(row) + first, call.x.row(row) + first, weight, bias, call.width, call.eps}, scratch);
+  norm_run<kWidth, kWithMean>({output.out.at(row, first), output.out.dtype, call.x.row(row) + first, weight, bias, call.width, call.eps}, scratch);
 }
 
 // norms: of one kind, with one eps.
@@ -48,7 +48,7 @@ void run(cudaStream_t stream, Matrix<const float> x, Span<const RowNorm> norms, 
   for (int64_t j = 0; j < norms.size; ++j) {
     const auto& [kind, out, weight, bias, eps] = norms[j];
     call.outputs[j] = {out, weight.data, bias.data, weight.size > width, bias.size > width};
-    fours = fours && by_fours(out.data, out.stride, width) && by_fours(weight.data, 0, width) && by_fours(bias.data, 0, width);
+    fours = fours && by_fours(out.data, out.stride, width, dtype_bytes(out.dtype)) && by_fours(weight.data, 0, width) && by_fours(bias.data, 0, width);
   }
   const unsigned threads = norm_threads(fours ? width / 4 : width);
   const int64_t blocks = checked_mul(x.rows, x.cols / width);

@@ -11,7 +11,8 @@ namespace parley {
 namespace cuda {
 
 struct NormRun {
-  float* out;  // [width]
+  void* out;  // [width]
+  DType dtype;  // of out
   const float* x;  // [width]; may be out
   const float* weight;  // [width] or null: 1
   const float* bias;  // [width] or null: 0
@@ -86,7 +87,7 @@ __device__ void norm_run(const NormRun& call, float* scratch) {
       }
       numbers.numbers[i] = y;
     }
-    store_pack<kWidth>(call.out + pack * kWidth, numbers);
+    store_rounded<kWidth>(call.out, call.dtype, pack * kWidth, numbers);
   };
 #pragma unroll
   for (int j = 0; j < kHeld; ++j) {

@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "base/check.h"
 #include "base/dtype.h"
@@ -38,6 +39,25 @@ __device__ __forceinline__ Pack<Number, kWidth> load_pack(const Number* from) {
 template <int kWidth, class Number>
 __device__ __forceinline__ void store_pack(Number* to, const Pack<Number, kWidth>& pack) {
   *reinterpret_cast<Pack<Number, kWidth>*>(to) = pack;
+}
+
+// Numbers `index` .. of an array of float32, or rounded to the 16-bit type that it has.
+template <int kWidth>
+__device__ __forceinline__ void store_rounded(void* to, DType dtype, int64_t index, const Pack<float, kWidth>& pack) {
+  const auto store = [&](auto* numbers) {
+    using Number = std::remove_pointer_t<decltype(numbers)>;
+    Pack<Number, kWidth> stored;
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) stored.numbers[i] = from_float<Number>(pack.numbers[i]);
+    store_pack<kWidth>(numbers + index, stored);
+  };
+  if (dtype == DType::float32) {
+    store(static_cast<float*>(to));
+  } else if (dtype == DType::float16) {
+    store(static_cast<__half*>(to));
+  } else {
+    store(static_cast<__nv_bfloat16*>(to));
+  }
 }
 
 // Whether rows that start at `data` and lie `stride` numbers apart can be read four numbers at a time to their ends.

@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads) all_reduce_kernel(Peers peers, AllRe
     for (int j = 0; j < call.num_norms; ++j) {
       const RowNorm& norm = call.norms[j];
       for (int64_t row = blockIdx.x; row < call.out.rows; row += gridDim.x) {
-        const NormRun run{norm.out.row(row), call.out.row(row), norm.weight.data, norm.bias.data, call.out.cols, norm.eps};
+        const NormRun run{norm.out.at(row, 0), norm.out.dtype, call.out.row(row), norm.weight.data, norm.bias.data, call.out.cols, norm.eps};
         if (norm.kind == Norm::layer) {
           norm_run<kWidth, true>(run, scratch);
         } else {
@@ -352,7 +352,7 @@ class PeerCollective final : public Collective {
       call.shared = peers_.num_ranks > 2 && count * out.cols * summands.size > most_added_by_all();
       for (int64_t j = 0; fused && j < norms.size; ++j) {
         call.norms[j] = norms[j];
-        call.norms[j].out.data = norms[j].out.row(first);
+        call.norms[j].out.data = norms[j].out.at(first, 0);
         call.num_norms = static_cast<int32_t>(norms.size);
       }
       const dim3 block(fused ? norm_threads(packs_of_row) : kThreads);
@@ -438,7 +438,7 @@ class PeerCollective final : public Collective {
       all = all && by_fours(summand.part.data, summand.part.stride, out.cols) && by_fours(summand.bias.data, 0, out.cols);
     }
     for (const RowNorm& norm : norms) {
-      all = all && by_fours(norm.out.data, norm.out.stride, out.cols) && by_fours(norm.weight.data, 0, out.cols) && by_fours(norm.bias.data, 0, out.cols);
+      all = all && by_fours(norm.out.data, norm.out.stride, out.cols, dtype_bytes(norm.out.dtype)) && by_fours(norm.weight.data, 0, out.cols) && by_fours(norm.bias.data, 0, out.cols);
     }
     return all;
   }

@@ -23,7 +23,7 @@ void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, M
   collective->all_reduce(out, {&summand, 1}, Epilogue::store, {});
 }
 
-void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
+void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Input x,
              const LinearWeights& weights, Epilogue epilogue, Span<const RowNorm> norms) {
   if (collective == nullptr) {
     linear(backend, out, x, weights.weight, weights.bias, epilogue);
@@ -35,13 +35,12 @@ void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix
   collective->all_reduce(out, {&summand, 1}, epilogue, norms);
 }
 
-Product mlp_up(const ModelSpec& spec, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up, Matrix<float> hidden) {
+Product mlp_up(const ModelSpec& spec, const LayerWeights& layer, Input input, Matrix<float> gate_up, Output hidden) {
   if (spec.gated_mlp) return {gate_up, input, layer.mlp_up.weight, layer.mlp_up.bias, Epilogue::store};
   return {hidden, input, layer.mlp_up.weight, layer.mlp_up.bias, epilogue_of(spec.activation)};
 }
 
-void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,
-             Matrix<float> hidden) {
+void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Input input, Matrix<float> gate_up, Output hidden) {
   const Product up = mlp_up(spec, layer, input, gate_up, hidden);
   backend.linear({&up, 1});
   if (spec.gated_mlp) backend.gate(hidden, gate_up, spec.activation);

@@ -1,6 +1,7 @@
 // What the blocks of the decoder and of the encoder share: workspace matrices, planned first and then cut from one arena, and the MLP.
 #pragma once
 
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -22,16 +23,17 @@ struct StackLimits {
 // A workspace matrix of a stack (decoder or encoder) and its shape. Names a member, so that a plan can be summed before there is a stack.
 template <class Stack>
 struct MatrixPlan {
-  std::variant<Matrix<float> Stack::*, Matrix<int32_t> Stack::*> matrix;
+  std::variant<Matrix<float> Stack::*, Matrix<int32_t> Stack::*, Output Stack::*> matrix;
   int64_t rows;
   int64_t cols;
+  DType dtype = DType::float32;  // of an Output's numbers
 };
 
 template <class Stack>
 int64_t planned_bytes(const std::vector<MatrixPlan<Stack>>& plans) {
   int64_t bytes = 0;
   for (const auto& plan : plans) {
-    bytes = checked_add(bytes, checked_add(checked_mul(checked_mul(plan.rows, plan.cols), 4), Arena::kAlignment));
+    bytes = checked_add(bytes, checked_add(checked_mul(checked_mul(plan.rows, plan.cols), dtype_bytes(plan.dtype)), Arena::kAlignment));
   }
   return bytes;
 }
@@ -40,11 +42,15 @@ int64_t planned_bytes(const std::vector<MatrixPlan<Stack>>& plans) {
 template <class Stack>
 void take_workspace(Stack& stack, const std::vector<MatrixPlan<Stack>>& plans, Arena& arena) {
   for (const auto& plan : plans) {
-    void* data = arena.take(plan.rows * plan.cols * 4);
+    void* data = arena.take(plan.rows * plan.cols * dtype_bytes(plan.dtype));
     std::visit(
         [&](auto member) {
           auto& matrix = stack.*member;
-          matrix = {static_cast<decltype(matrix.data)>(data), plan.rows, plan.cols};
+          if constexpr (std::is_same_v<decltype(matrix), Output&>) {
+            matrix = {data, plan.dtype, plan.rows, plan.cols};
+          } else {
+            matrix = {static_cast<decltype(matrix.data)>(data), plan.rows, plan.cols};
+          }
         },
         plan.matrix);
   }
@@ -74,7 +80,7 @@ Span<const T> span(const std::vector<T>& list) {
 inline void add(Backend& backend, Matrix<float> out, Matrix<const float> x) { backend.sum(out, {&x, 1}, {}, Epilogue::accumulate); }
 
 // out = x W^T + bias, then the epilogue, in a pass of its own.
-inline void linear(Backend& backend, Matrix<float> out, Matrix<const float> x, const PackedWeight& weight, Span<const float> bias,
+inline void linear(Backend& backend, Matrix<float> out, Input x, const PackedWeight& weight, Span<const float> bias,
                    Epilogue epilogue) {
   const Product product{out, x, weight, bias, epilogue};
   backend.linear({&product, 1});
@@ -88,15 +94,14 @@ void embed_tokens(Backend& backend, Collective* collective, Matrix<float> out, M
                   Span<const int32_t> tokens, Span<const float> chosen, int64_t first_token, float scale);
 
 // out = x W^T + bias, or out += x W^T + bias (store, accumulate), and then norms of that. The ranks have other columns of x and W.
-void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Matrix<const float> x,
+void project(Backend& backend, Collective* collective, Matrix<float> out, Matrix<float> part, Input x,
              const LinearWeights& weights, Epilogue epilogue, Span<const RowNorm> norms);
 
 // What an MLP begins with: input [T, H] -> hidden [T, F], its hidden layer; or -> gate_up [T, 2 F] of a gated one, whose hidden layer
 // Backend::gate makes of it.
-Product mlp_up(const ModelSpec& spec, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up, Matrix<float> hidden);
+Product mlp_up(const ModelSpec& spec, const LayerWeights& layer, Input input, Matrix<float> gate_up, Output hidden);
 
 // The two together.
-void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Matrix<const float> input, Matrix<float> gate_up,
-             Matrix<float> hidden);
+void run_mlp(const ModelSpec& spec, Backend& backend, const LayerWeights& layer, Input input, Matrix<float> gate_up, Output hidden);
 
 }  // namespace parley

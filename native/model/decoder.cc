@@ -19,6 +19,8 @@ Matrix<Number> first_rows(const Matrix<Number>& matrix, int64_t rows) {
   return {matrix.data, rows, matrix.cols, matrix.stride};
 }
 
+Output first_rows(const Output& matrix, int64_t rows) { return {matrix.data, matrix.dtype, rows, matrix.cols, matrix.stride}; }
+
 AttentionRows with_plan(AttentionRows rows, int64_t plan) {
   rows.plan = plan;
   return rows;
@@ -54,7 +56,7 @@ void fill_alibi(Matrix<float> table, const ModelSpec& spec) {
 
 }  // namespace
 
-std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, const StackLimits& limits) {
+std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, DType dtype, const StackLimits& limits, const Backend& backend) {
   const ModelSpec& spec = model.own;
   const bool alone = model.num_ranks() == 1;
   const HeadLayout heads = head_layout(spec);
@@ -62,19 +64,26 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, const Sta
   const bool projected = embedding != spec.hidden_size;
   const bool has_branch = spec.position_embedding || spec.norm_placement == NormPlacement::after ||
                           spec.norm_placement == NormPlacement::around;
+  const auto input = [&](Output Decoder::*matrix, int64_t rows, int64_t cols) {
+    return MatrixPlan<Decoder>{matrix, rows, cols, backend.input_type(dtype, cols)};
+  };
+  // What blocks read; experts and their routers read float32.
+  const auto block_input = [&](Output Decoder::*matrix, int64_t rows) {
+    return spec.num_experts > 0 ? MatrixPlan<Decoder>{matrix, rows, spec.hidden_size} : input(matrix, rows, spec.hidden_size);
+  };
   return {
       {&Decoder::hidden_, limits.rows, spec.hidden_size},
-      {&Decoder::normed_, limits.rows, spec.hidden_size},
-      {&Decoder::mlp_normed_, spec.topology == Topology::parallel ? limits.rows : 0, spec.hidden_size},
+      block_input(&Decoder::normed_, limits.rows),
+      block_input(&Decoder::mlp_normed_, spec.topology == Topology::parallel ? limits.rows : 0),
       {&Decoder::branch_, has_branch ? limits.rows : 0, spec.hidden_size},
       {&Decoder::embedded_, projected ? limits.rows : 0, embedding},
       {&Decoder::part_, alone ? 0 : limits.rows, std::max(spec.hidden_size, embedding)},
       {&Decoder::apart_, !alone && model.same_bits && spec.topology != Topology::sequential ? limits.rows : 0, spec.hidden_size},
       {&Decoder::whole_heads_, !alone && spec.qk_norm == QkNorm::whole ? limits.rows : 0, head_layout(model.whole).query_size()},
       {&Decoder::qkv_, limits.rows, heads.qkv_size()},
-      {&Decoder::attention_, limits.rows, heads.query_size()},
+      input(&Decoder::attention_, limits.rows, heads.query_size()),
       {&Decoder::gate_up_, spec.gated_mlp ? limits.rows : 0, 2 * spec.intermediate_size},
-      {&Decoder::mlp_, limits.rows, spec.intermediate_size},
+      input(&Decoder::mlp_, limits.rows, spec.intermediate_size),
       {&Decoder::router_, spec.num_experts > 0 ? limits.rows : 0, spec.num_experts},
       {&Decoder::shares_, spec.num_experts > 0 ? limits.rows : 0, spec.num_experts_per_tok},
       {&Decoder::experts_, spec.num_experts > 0 ? limits.rows : 0, spec.num_experts_per_tok},
@@ -91,8 +100,8 @@ std::vector<MatrixPlan<Decoder>> Decoder::plan(const RankModel& model, const Sta
   };
 }
 
-int64_t Decoder::workspace_bytes(const RankModel& model, const StackLimits& limits) {
-  return planned_bytes(plan(model, limits));
+int64_t Decoder::workspace_bytes(const RankModel& model, DType dtype, const StackLimits& limits, const Backend& backend) {
+  return planned_bytes(plan(model, dtype, limits, backend));
 }
 
 int64_t Decoder::num_plans(const ModelSpec& spec) {
@@ -110,8 +119,8 @@ Decoder::Decoder(const RankModel& model, Collective* collective, const Weights& 
       backend_(backend),
       heads_(head_layout(model.own)),
       lists_(model.own, limits, backend),
-      workspace_(backend, planned_bytes(plan(model, limits))) {
-  take_workspace(*this, plan(model, limits), workspace_);
+      workspace_(backend, workspace_bytes(model, dtype, limits, backend)) {
+  take_workspace(*this, plan(model, dtype, limits, backend), workspace_);
   const ModelSpec& spec = model.own;
   choice_columns_.resize(model.shards.size());
   for (const Shard& shard : model.shards) {
@@ -183,7 +192,7 @@ StepShape Decoder::padded(const StepShape& shape) const {
 void Decoder::plan_norms() {
   const bool before = spec_.norm_placement == NormPlacement::before || spec_.norm_placement == NormPlacement::around;
   const bool parallel = spec_.topology == Topology::parallel;
-  const auto input = [&](Matrix<float> out, const NormWeights& weights) {
+  const auto input = [&](Output out, const NormWeights& weights) {
     return before ? std::vector<RowNorm>{row_norm(out, weights)} : std::vector<RowNorm>();
   };
   const auto start = [&](int64_t index) {
@@ -224,7 +233,7 @@ void Decoder::run_blocks() {
 void Decoder::run_sequential(int64_t index) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const LayerNorms& norms = norms_[static_cast<size_t>(index)];
-  const auto input = first_rows(norms_behind_embedding_.empty() ? hidden_ : normed_, num_rows_);
+  const Output input = norms_behind_embedding_.empty() ? Output(first_rows(hidden_, num_rows_)) : first_rows(normed_, num_rows_);
 
   const Product qkv = qkv_product(layer, input);
   backend_.linear({&qkv, 1});
@@ -243,7 +252,8 @@ void Decoder::run_parallel(int64_t index) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const LayerNorms& norms = norms_[static_cast<size_t>(index)];
   const bool dense = layer.experts.empty();
-  const auto mlp = first_rows(mlp_, num_rows_), gate_up = first_rows(gate_up_, num_rows_);
+  const auto mlp = first_rows(mlp_, num_rows_);
+  const auto gate_up = first_rows(gate_up_, num_rows_);
   const auto input = first_rows(normed_, num_rows_);
   const auto mlp_input = spec_.topology == Topology::parallel ? first_rows(mlp_normed_, num_rows_) : input;
 
@@ -299,7 +309,7 @@ void Decoder::embed() {
 }
 
 // input -> qkv_
-Product Decoder::qkv_product(const LayerWeights& layer, Matrix<const float> input) const {
+Product Decoder::qkv_product(const LayerWeights& layer, Input input) const {
   return {first_rows(qkv_, num_rows_), input, layer.qkv.weight, layer.qkv.bias, Epilogue::store};
 }
 
@@ -323,7 +333,7 @@ void Decoder::attend(int64_t index) {
 }
 
 // hidden_ += attention to the keys and values of the encoded prompt, which the encoder left in this layer's pages.
-void Decoder::attend_encoder(int64_t index, Matrix<const float> input) {
+void Decoder::attend_encoder(int64_t index, Input input) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   const auto hidden = first_rows(hidden_, num_rows_);
   const auto attention = first_rows(attention_, num_rows_);
@@ -336,7 +346,7 @@ void Decoder::attend_encoder(int64_t index, Matrix<const float> input) {
 }
 
 // hidden_ += what the experts that the router chooses make of the input. norms: of that.
-void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input, const std::vector<RowNorm>& norms) {
+void Decoder::add_experts(const LayerWeights& layer, Input input, const std::vector<RowNorm>& norms) {
   const auto logits = first_rows(router_, num_rows_);
   const auto shares = first_rows(shares_, num_rows_);
   const auto experts = first_rows(experts_, num_rows_);
@@ -344,14 +354,14 @@ void Decoder::add_experts(const LayerWeights& layer, Matrix<const float> input, 
   backend_.route(experts, shares, logits, spec_.norm_topk_prob);
   const auto hidden = first_rows(hidden_, num_rows_);
   if (collective_ == nullptr) {
-    backend_.mix_experts(hidden, input, experts, shares, span(layer.experts), spec_.activation);
+    backend_.mix_experts(hidden, input.floats(), experts, shares, span(layer.experts), spec_.activation);
     backend_.normalise(hidden, span(norms));
     return;
   }
   const auto own = part(spec_.hidden_size);
   const bool sequential = spec_.topology == Topology::sequential;
   if (sequential || apart_.rows > 0) backend_.sum(own, {}, {}, Epilogue::store);
-  backend_.mix_experts(own, input, experts, shares, span(layer.experts), spec_.activation);
+  backend_.mix_experts(own, input.floats(), experts, shares, span(layer.experts), spec_.activation);
   if (sequential) {
     const Summand summand{own, {}};
     collective_->all_reduce(hidden, {&summand, 1}, Epilogue::accumulate, span(norms));
@@ -370,7 +380,7 @@ void Decoder::add_parts(const LayerWeights& layer, Span<const float> bias, const
 // The rank's summand of what is `cols` wide.
 Matrix<float> Decoder::part(int64_t cols) const { return {part_.data, num_rows_, cols, part_.cols}; }
 
-RowNorm Decoder::row_norm(Matrix<float> out, const NormWeights& weights) const {
+RowNorm Decoder::row_norm(Output out, const NormWeights& weights) const {
   return {spec_.norm, out, weights.weight, weights.bias, static_cast<float>(spec_.norm_eps)};
 }
 
@@ -401,7 +411,7 @@ void Decoder::norm_heads(Matrix<float> heads, const NormWeights& weights, const 
 }
 
 // hidden_ += out(x), which some models normalise before it is added. norms: of the sum.
-void Decoder::add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& output_norm, const std::vector<RowNorm>& norms) {
+void Decoder::add_branch(Input x, const LinearWeights& out, const NormWeights& output_norm, const std::vector<RowNorm>& norms) {
   const auto hidden = first_rows(hidden_, num_rows_);
   if (spec_.norm_placement == NormPlacement::after || spec_.norm_placement == NormPlacement::around) {
     const auto branch = first_rows(branch_, num_rows_);

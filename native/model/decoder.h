@@ -18,7 +18,7 @@ class Decoder {
           const StackLimits& limits);
 
   // Memory of the matrices below.
-  static int64_t workspace_bytes(const RankModel& model, const StackLimits& limits);
+  static int64_t workspace_bytes(const RankModel& model, DType dtype, const StackLimits& limits, const Backend& backend);
 
   // Plans of attention that a step has: one for each window of its layers, and that of cross-attention.
   static int64_t num_plans(const ModelSpec& spec);
@@ -57,7 +57,7 @@ class Decoder {
   int64_t max_logit_rows() const { return logits_.rows; }
 
  private:
-  static std::vector<MatrixPlan<Decoder>> plan(const RankModel& model, const StackLimits& limits);
+  static std::vector<MatrixPlan<Decoder>> plan(const RankModel& model, DType dtype, const StackLimits& limits, const Backend& backend);
   StepShape padded(const StepShape& shape) const;
   Range samples_of(int64_t rank) const;
   void plan_norms();
@@ -66,16 +66,16 @@ class Decoder {
   void embed();
   void run_sequential(int64_t layer);
   void run_parallel(int64_t layer);
-  Product qkv_product(const LayerWeights& layer, Matrix<const float> input) const;
+  Product qkv_product(const LayerWeights& layer, Input input) const;
   void attend(int64_t layer);
-  void attend_encoder(int64_t layer, Matrix<const float> input);
-  void add_experts(const LayerWeights& layer, Matrix<const float> input, const std::vector<RowNorm>& norms);
+  void attend_encoder(int64_t layer, Input input);
+  void add_experts(const LayerWeights& layer, Input input, const std::vector<RowNorm>& norms);
   Matrix<float> part(int64_t cols) const;
   void add_parts(const LayerWeights& layer, Span<const float> bias, const std::vector<RowNorm>& norms);
-  RowNorm row_norm(Matrix<float> out, const NormWeights& weights) const;
+  RowNorm row_norm(Output out, const NormWeights& weights) const;
   void norm(Matrix<float> out, Matrix<const float> x, const NormWeights& weights);
   void norm_heads(Matrix<float> heads, const NormWeights& weights, const std::vector<Range>& columns);
-  void add_branch(Matrix<const float> x, const LinearWeights& out, const NormWeights& output_norm, const std::vector<RowNorm>& norms);
+  void add_branch(Input x, const LinearWeights& out, const NormWeights& output_norm, const std::vector<RowNorm>& norms);
 
   // Norms of the residual stream, each as soon as it has what is normalised.
   struct LayerNorms {
@@ -111,17 +111,17 @@ class Decoder {
   bool has_logits_ = false;    // forward() computed theirs too
   // Workspace. T is limits.rows, R logit_rows, P positions; a matrix that the model has no use for has no rows.
   Matrix<float> hidden_;         // [T, H] the residual stream; every rank has all of it
-  Matrix<float> normed_;         // [T, H] what a branch reads
-  Matrix<float> mlp_normed_;     // [T, H] what the branch beside the attention reads, if it has a norm of its own
+  Output normed_;                // [T, H] what a branch reads
+  Output mlp_normed_;            // [T, H] what the branch beside the attention reads, if it has a norm of its own
   Matrix<float> branch_;         // [T, H] what is normalised before it is added, and position embeddings
   Matrix<float> embedded_;       // [T, E]
   Matrix<float> part_;           // [T, H or E] the rank's summand of an all-reduce
   Matrix<float> apart_;          // [T, H] the attention's, where it is not in the same one as the parallel branch's
   Matrix<float> whole_heads_;    // [T, all ranks' Q or KV] for norms of the whole row
   Matrix<float> qkv_;            // [T, Q + 2 KV]
-  Matrix<float> attention_;      // [T, Q]
+  Output attention_;             // [T, Q]
   Matrix<float> gate_up_;        // [T, 2 F]
-  Matrix<float> mlp_;            // [T, F]
+  Output mlp_;                   // [T, F]
   Matrix<float> router_;         // [T, num_experts] logits
   Matrix<float> shares_;         // [T, num_experts_per_tok] of a token in its experts
   Matrix<int32_t> experts_;      // the experts, as shares_

@@ -39,6 +39,7 @@ ScratchLimits scratch_limits(const RankModel& model, const EngineOptions& option
   const bool has_encoder = spec.num_encoder_layers > 0;
   return {std::max(limits.rows, limits.logit_rows),
           cols,
+          spec.gated_mlp ? 0 : spec.intermediate_size,
           pass_cols,
           spec.num_experts,
           checked_mul(limits.rows, spec.num_experts_per_tok),
@@ -79,7 +80,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineOptions& options, cons
   const StackLimits limits = stack_limits(fitted);
   for (const RankModel& model : ranks) {
     const int64_t scratch = backend.scratch_bytes(scratch_limits(model, fitted));
-    int64_t workspace = checked_add(Decoder::workspace_bytes(model, limits), scratch);
+    int64_t workspace = checked_add(Decoder::workspace_bytes(model, options.dtype, limits, backend), scratch);
     if (spec.num_encoder_layers > 0) workspace = checked_add(workspace, Encoder::workspace_bytes(model, options.dtype, limits));
     const double matrices = static_cast<double>(matrix_bytes(model.own, options.dtype, backend));
     plan.matrix_bytes += matrices;

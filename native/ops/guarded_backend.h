@@ -106,6 +106,10 @@ class GuardedMemory : public Backend {
   void note(const Matrix<T>& matrix) {
     calls_.insert(calls_.end(), {reinterpret_cast<intptr_t>(matrix.data), matrix.rows, matrix.cols, matrix.stride});
   }
+  template <class Void>
+  void note(const TypedMatrix<Void>& matrix) {
+    calls_.insert(calls_.end(), {reinterpret_cast<intptr_t>(matrix.data), matrix.rows, matrix.cols, matrix.stride});
+  }
   void note(const PackedWeight& weight) { calls_.push_back(reinterpret_cast<intptr_t>(weight.data)); }
   void note(const Span<const Product>& products) {  // the list itself may lie elsewhere each time
     for (const Product& product : products) {

@@ -45,10 +45,14 @@ struct Summand {
 // Most summands of an all-reduce.
 constexpr int64_t kMaxSummands = 2;
 
+// Rows that go into `linear`: written in float32, or rounded once by who makes them to the type that Backend::input_type() names.
+using Output = TypedMatrix<void>;
+using Input = TypedMatrix<const void>;
+
 // A norm of whole rows, as layer_norm or rms_norm makes it, and where it goes.
 struct RowNorm {
   Norm kind = Norm::layer;
-  Matrix<float> out;  // [at least T, n]; may be the rows themselves
+  Output out;  // [at least T, n]; may be the rows themselves
   Span<const float> weight;
   Span<const float> bias;  // of layer
   float eps = 0;
@@ -139,6 +143,7 @@ constexpr int64_t kPassCols = 64;
 struct ScratchLimits {
   int64_t rows;           // of a matrix that goes into `linear`
   int64_t cols;           // the same
+  int64_t activated_cols;  // of what `linear` activates
   int64_t pass_cols;      // of all that go into one pass together, each rounded up to a multiple of kPassCols
   int64_t num_experts;    // of a mixture
   int64_t expert_rows;    // pairs of a token and one of its experts
@@ -159,8 +164,8 @@ enum class Epilogue : int32_t { store, gelu, gelu_tanh, relu, accumulate, silu }
 
 // One product of a pass: y = x W^T + bias, then the epilogue.
 struct Product {
-  Matrix<float> out;       // [T, rows]
-  Matrix<const float> x;   // [T, cols]
+  Output out;              // [T, rows]; of another type than float32 only behind an activation
+  Input x;                 // [T, cols]; float32 or the weight's type
   PackedWeight weight;     // [rows, cols]
   Span<const float> bias;  // [rows] or empty
   Epilogue epilogue;

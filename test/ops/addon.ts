@@ -13,6 +13,11 @@ export interface Matrix<T = Float32Array> {
   stride?: number
 }
 
+/** Of a 16-bit type, by the bits. */
+export interface HalfMatrix extends Matrix<Uint16Array> {
+  dtype: 'float16' | 'bfloat16'
+}
+
 export interface Weight {
   dtype: DType
   rows: number
@@ -70,9 +75,9 @@ export interface AttentionRows {
 }
 
 /** A part of a pass of `linear`. */
-export interface Product {
-  out: Matrix
-  x: Matrix
+export interface Product<Rows = Matrix> {
+  out: Rows
+  x: Rows
   weight: Weight
   bias: Float32Array | null
   epilogue: Epilogue
@@ -91,10 +96,10 @@ export interface Ops {
     eps: number,
   ): void
   rms_norm(out: Matrix, x: Matrix, weight: Float32Array | null, width: number, eps: number): void
-  gate(out: Matrix, x: Matrix, activation: Activation): void
+  gate(out: Matrix | HalfMatrix, x: Matrix, activation: Activation): void
   scale(x: Matrix, factor: number): void
   softcap(x: Matrix, cap: number): void
-  linear(products: Product[]): void
+  linear(products: Product<Matrix | HalfMatrix>[]): void
   route(experts: Matrix<Int32Array>, shares: Matrix, logits: Matrix, normalise: boolean): void
   mix_experts(
     out: Matrix,
@@ -107,7 +112,14 @@ export interface Ops {
   rope(qkv: Matrix, positions: Int32Array, cos_sin: Matrix, heads: Heads, layout: RopeLayout): void
   write_kv(kv: KvPages, qkv: Matrix, slots: Int32Array, heads: Heads): void
   copy_page(kv: KvPages, from: number, to: number, heads: Heads): void
-  attention(out: Matrix, qkv: Matrix, kv: KvPages, rows: AttentionRows, heads: Heads, rule: AttentionRule): void
+  attention(
+    out: Matrix | HalfMatrix,
+    qkv: Matrix,
+    kv: KvPages,
+    rows: AttentionRows,
+    heads: Heads,
+    rule: AttentionRule,
+  ): void
   sample(
     logits: Matrix,
     chosen: Float32Array,
