@@ -116,7 +116,7 @@ if [ -n "$node" ]; then
   step "benchmark: the engine in Node" timeout 120 node test/bench/run.mjs --device cuda --kernels build/gpu-bench/kernels --shape pythia-410m --shape pythia-1.4b --rounds 3
 fi
 if python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2> /dev/null; then
-  step "a peer: transformers" timeout 100 python3 test/gpu/bench/peer_transformers.py --gbps "$gbps" --tflops "$tflops" --batches 1,128
+  step "a peer: transformers" timeout 100 python3 test/gpu/bench/peer_transformers.py --gbps "$gbps" --tflops "$tflops" --batches 1,128 --requests 128
 fi
 
 echo
