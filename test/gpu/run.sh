@@ -5,7 +5,7 @@
 #   test/gpu/run.sh [OUT]     OUT: a folder for the results; build/gpu-results without it
 #
 # With Node at hand and the packages installed, the case lists of test/ops, the families' goldens and the engine's benchmark run on the GPU
-# too; with torch and transformers, the same shapes in transformers. On an H200 with 16 cores all of it takes less than ten minutes.
+# too; with torch and transformers, one of the same shapes in transformers.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build/gpu-results}
@@ -37,16 +37,46 @@ step "build: the library, the programs that check kernels, the benchmarks (compu
   make --silent -C test/gpu -j"$(nproc)" -f device.mk ARCH="$arch" CUBLAS="$cublas"
 for program in build/gpu/*; do
   case $program in *.o | *.d | *.so | *.txt) continue ;; esac
-  if [ -f "$program" ]; then step "kernels: $(basename "$program")" "$program"; fi
+  if [ -f "$program" ]; then step "kernels: $(basename "$program")" timeout 60 "$program"; fi
 done
+step "benchmark: kernels" bash -o pipefail -c 'timeout 300 build/gpu-bench/kernels | tee "$0"' "$out/kernels.txt"
+# Floors are made of what was measured just now: reads, and the faster product of large matrices.
+gbps=$(sed -nE 's/^reading .*: ([0-9.]+) GB\/s$/\1/p' "$out/kernels.txt")
+tflops=$(grep '^multiplying' "$out/kernels.txt" | grep -oE '[0-9.]+ TFLOP' | cut -d' ' -f1 | sort -gr | head -1)
+export PARLEY_CUDA_LIBRARY="$PWD/build/gpu/parley_cuda.so"
+rates=(--gbps "$gbps" --tflops "$tflops" --device cuda)
+# KV pages for all batches and contexts: 128 x 1,024 tokens of the largest model, or what the GPU has room for.
+kv_gb=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | awk '{ free = $1 / 1000 - 48; print free > 72 ? 72 : free > 8 ? free : 8; exit }')
+for model in Pythia-410M Pythia-1.4B Pythia-6.9B GPT-J-6B GPT-NeoX-20B; do  # each in a process of its own, which has a first token
+  step "benchmark: $model" timeout 300 build/gpu-bench/models "${rates[@]}" --kv-gb "$kv_gb" --models "$model"
+done
+step "benchmark: Pythia-6.9B, --deterministic" timeout 300 build/gpu-bench/models "${rates[@]}" --kv-gb "$kv_gb" --models Pythia-6.9B --deterministic yes
+gpus=$(nvidia-smi --list-gpus | wc -l)
+for ranks in 2 4 8; do
+  if [ "$ranks" -le "$gpus" ]; then
+    step "benchmark: models, $ranks ranks on $gpus GPUs" timeout 300 build/gpu-bench/models "${rates[@]}" --ranks "$ranks" --models Pythia-1.4B,GPT-NeoX-20B
+  fi
+done
+
 # A Node that lies at hand: NODE, the PATH, or a folder node* here.
 node=${NODE:-$(command -v node || ls -d "$PWD"/node*/bin/node 2> /dev/null | head -1)}
-export PARLEY_CUDA_LIBRARY="$PWD/build/gpu/parley_cuda.so"
 if [ -n "$node" ] && [ -d node_modules ]; then
   PATH="$(dirname "$node"):$PATH"
   step "the addon, by $("$node" --version)" node src/setup.mjs
 fi
-if [ ! -f build/Release/parley.node ]; then node=; fi
+test_addon() {
+  PARLEY_TEST_ALL=1 timeout 200 node node_modules/vitest/vitest.mjs run --config test/vitest.config.ts test/ops test/gpu/families.test.ts \
+    test/gpu/ranks.test.ts > "$out/addon.txt" 2>&1
+  local result=$?
+  grep -aE ' (FAIL|Test Files|Tests|Duration) |Error:' "$out/addon.txt" | head -40
+  return $result
+}
+if [ -n "$node" ] && [ -f build/Release/parley.node ]; then
+  step "case lists of all ops, the families' goldens, and all families on several ranks" test_addon
+  step "benchmark: the engine in Node" timeout 120 node test/bench/run.mjs --device cuda --kernels build/gpu-bench/kernels --shape pythia-1.4b --rounds 3
+else
+  echo "== ops and goldens through the addon: no Node, or no node_modules or addon here, not run"
+fi
 
 # sanitize: what compute-sanitizer's tools find in the programs, all at once. racecheck takes linear and experts longer than anybody waits.
 sanitize() {
@@ -70,53 +100,14 @@ sanitize() {
   done
   return $failed
 }
-test_addon() {
-  PARLEY_TEST_ALL=1 timeout 240 node node_modules/vitest/vitest.mjs run --config test/vitest.config.ts test/ops test/gpu/families.test.ts test/gpu/ranks.test.ts
-}
-# What computes for the sake of correctness shares the GPU; what is timed has it alone, behind this.
-if [ -n "$node" ]; then
-  test_addon > "$out/addon.txt" 2>&1 &
-  addon=$!
-fi
 if command -v compute-sanitizer > /dev/null; then
   step "compute-sanitizer" sanitize
 else
   echo "== compute-sanitizer: not here, nothing was checked by it"
 fi
-report_addon() {
-  wait "$addon"
-  local result=$?
-  grep -aE ' (FAIL|Test Files|Tests|Duration) |Error:' "$out/addon.txt"
-  return $result
-}
-if [ -n "$node" ]; then
-  step "case lists of all ops, the families' goldens, and all families on several ranks" report_addon
-else
-  echo "== ops and goldens through the addon: no Node, or no node_modules or addon here, not run"
-fi
-
-step "benchmark: kernels" bash -o pipefail -c 'timeout 300 build/gpu-bench/kernels | tee "$0"' "$out/kernels.txt"
-# Floors are made of what was measured just now: reads, and the faster product of large matrices.
-gbps=$(sed -nE 's/^reading .*: ([0-9.]+) GB\/s$/\1/p' "$out/kernels.txt")
-tflops=$(grep '^multiplying' "$out/kernels.txt" | grep -oE '[0-9.]+ TFLOP' | cut -d' ' -f1 | sort -gr | head -1)
-rates=(--gbps "$gbps" --tflops "$tflops" --device cuda)
-# KV pages for all batches and contexts: 128 x 1,024 tokens of the largest model, or what the GPU has room for.
-kv_gb=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | awk '{ free = $1 / 1000 - 48; print free > 72 ? 72 : free > 8 ? free : 8; exit }')
-for model in Pythia-410M Pythia-1.4B Pythia-6.9B GPT-J-6B GPT-NeoX-20B; do  # each in a process of its own, which has a first token
-  step "benchmark: $model" timeout 300 build/gpu-bench/models "${rates[@]}" --kv-gb "$kv_gb" --models "$model"
-done
-step "benchmark: Pythia-6.9B, --deterministic" timeout 300 build/gpu-bench/models "${rates[@]}" --kv-gb "$kv_gb" --models Pythia-6.9B --deterministic yes
-gpus=$(nvidia-smi --list-gpus | wc -l)  # ranks on one GPU share it, which is a test
-for ranks in 2 4 8; do
-  if [ "$ranks" = 2 ] || [ "$ranks" -le "$gpus" ]; then
-    step "benchmark: models, $ranks ranks on $gpus GPUs" timeout 600 build/gpu-bench/models "${rates[@]}" --ranks "$ranks" --models Pythia-1.4B,GPT-NeoX-20B
-  fi
-done
-if [ -n "$node" ]; then
-  step "benchmark: the engine in Node" timeout 120 node test/bench/run.mjs --device cuda --kernels build/gpu-bench/kernels --shape pythia-410m --shape pythia-1.4b --rounds 3
-fi
 if python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2> /dev/null; then
-  step "a peer: transformers" timeout 100 python3 test/gpu/bench/peer_transformers.py --gbps "$gbps" --tflops "$tflops" --batches 1,128 --requests 128
+  step "a peer: transformers" timeout 100 python3 test/gpu/bench/peer_transformers.py --gbps "$gbps" --tflops "$tflops" --models Pythia-6.9B \
+    --batches 1,128 --requests 128
 fi
 
 echo
