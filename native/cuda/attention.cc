@@ -62,12 +62,18 @@ void Attention::reserve(const ScratchLimits& limits) {
 
 void Attention::begin_block(StepBlock& block) { headers_ = block.take<PlanHeader>(static_cast<int64_t>(plans_.size())); }
 
+// Large tiles read keys and values less often; small ones are done sooner, where there is a multiprocessor for each.
+int64_t Attention::wide_pairs(const AttentionRows& rows, HeadLayout heads) const {
+  if (!runs_hopper(heads.head_dim) || count_tiles(rows, heads, kWidePairs) * heads.num_kv_heads <= multiprocessors_) return kWidePairs;
+  return hopper_pairs(heads.head_dim);
+}
+
 void Attention::plan(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, StepBlock& block) {
   check(heads.head_dim <= kMaxHeadDim, "attention on CUDA: heads of ", heads.head_dim, " dims, expected at most ", kMaxHeadDim);
   check(rows.plan < static_cast<int64_t>(plans_.size()), "attention on CUDA: plan ", rows.plan, " of ", plans_.size());
   if (rows.positions.size == 0) return;
   const int64_t pair_numbers = heads.num_kv_heads * partial_stride(heads.head_dim);
-  const AttentionLimits limits{multiprocessors_, kMostPartialNumbers / pair_numbers, kMostSplitTasks};
+  const AttentionLimits limits{wide_pairs(rows, heads), multiprocessors_, kMostPartialNumbers / pair_numbers, kMostSplitTasks};
   const AttentionPlan plan = plan_attention(rows, heads, rule, limits);
   check(plan.num_partials * pair_numbers * 4 <= partials_.bytes() && plan.num_split_tiles * heads.num_kv_heads * 4 <= arrived_.bytes(),
         "attention on CUDA: ", plan.num_partials, " partial sums of ", plan.num_split_tiles, " tiles have no room");
@@ -81,7 +87,7 @@ void Attention::plan(const AttentionRows& rows, HeadLayout heads, const Attentio
   const int32_t* sequences = rows.host_sequences;
   if (std::adjacent_find(sequences, sequences + rows.positions.size) == sequences + rows.positions.size) {
     // Every row has a sequence of its own: not as many tasks as there are now, but as there can be.
-    const RowTiles tiles = tiles_of_row(heads);
+    const RowTiles tiles = tiles_of_row(heads, limits.wide_pairs);
     const int64_t splits = ceil_div(rows.page_table.cols * kPageSize, kSplitKeys);
     planned.num_narrow = tiles.narrow * rows.positions.size * splits;
     planned.num_wide = tiles.wide * rows.positions.size * splits;
@@ -118,9 +124,14 @@ void Attention::run(Output out, Matrix<const float> qkv, const KvLayer& kv, cons
   call.partial_stride = partial_stride(heads.head_dim);
   call.arrived = arrived_.reserve<unsigned>(0);
   const int64_t narrow = num_blocks(planned.num_narrow, heads.num_kv_heads, multiprocessors_);
-  const int64_t wide = num_blocks(planned.num_wide, heads.num_kv_heads, multiprocessors_);
   if (narrow > 0) attend_narrow(call, kv.dtype, narrow, stream_);
-  if (wide > 0) attend_wide(call, kv.dtype, wide, stream_);
+  if (planned.num_wide == 0) return;
+  if (runs_hopper(heads.head_dim)) {
+    const int64_t blocks = std::min(planned.num_wide * heads.num_kv_heads, std::max<int64_t>(1, multiprocessors_));
+    attend_hopper(call, kv.dtype, kv.num_pages, blocks, stream_);
+  } else {
+    attend_wide(call, kv.dtype, num_blocks(planned.num_wide, heads.num_kv_heads, multiprocessors_), stream_);
+  }
 }
 
 }  // namespace cuda

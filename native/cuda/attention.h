@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cuda/attention_call.h"
+#include "cuda/hopper.h"
 #include "cuda/memory.h"
 #include "cuda/step_block.h"
 
@@ -16,7 +17,8 @@ namespace cuda {
 
 class Attention {
  public:
-  Attention(cudaStream_t stream, int64_t multiprocessors) : stream_(stream), multiprocessors_(multiprocessors) {}
+  Attention(cudaStream_t stream, int64_t multiprocessors)
+      : stream_(stream), multiprocessors_(multiprocessors), hopper_(runs_hopper_kernels()) {}
 
   // Bytes of scratch, and those held now; see Backend.
   int64_t scratch_bytes(const ScratchLimits& limits) const;
@@ -40,8 +42,13 @@ class Attention {
     int64_t num_wide = 0;
   };
 
+  // Whether these heads have the prefill kernel for compute capability 9.0; pairs that its or the other's tiles may have, for these rows.
+  bool runs_hopper(int64_t head_dim) const { return hopper_ && hopper_pairs(head_dim) > 0; }
+  int64_t wide_pairs(const AttentionRows& rows, HeadLayout heads) const;
+
   cudaStream_t stream_;
   int64_t multiprocessors_;
+  bool hopper_;
   std::vector<Planned> plans_;           // by their numbers
   StepBlock::Part<PlanHeader> headers_{};  // of each
   DeviceScratch partials_;

@@ -46,6 +46,11 @@ constexpr int64_t kPartialHeader = 4;
 void attend_narrow(const AttentionCall& call, DType dtype, int64_t blocks, cudaStream_t stream);
 void attend_wide(const AttentionCall& call, DType dtype, int64_t blocks, cudaStream_t stream);
 
+// In place of attend_wide on compute capability 9.0, with tiles of up to hopper_pairs(); 0: not for such heads. blocks: for all heads together.
+// num_pages: that keys and values have.
+int64_t hopper_pairs(int64_t head_dim);
+void attend_hopper(const AttentionCall& call, DType dtype, int64_t num_pages, int64_t blocks, cudaStream_t stream);
+
 // Float32 keys and values; needs no plan.
 void attend_float32(const AttentionCall& call, cudaStream_t stream);
 

@@ -72,18 +72,32 @@ class Planner {
   int64_t split_tasks_ = 0;
 };
 
+// function(first, behind the last) of the rows of each sequence.
+template <class Function>
+void for_sequences(const AttentionRows& rows, const Function& function) {
+  for (int64_t first = 0; first < rows.positions.size;) {
+    int64_t last = first + 1;
+    while (last < rows.positions.size && rows.host_sequences[last] == rows.host_sequences[first]) ++last;
+    function(first, last);
+    first = last;
+  }
+}
+
 }  // namespace
+
+int64_t count_tiles(const AttentionRows& rows, HeadLayout heads, int64_t pairs) {
+  int64_t tiles = 0;
+  for_sequences(rows, [&](int64_t first, int64_t last) { tiles += ceil_div((last - first) * (heads.num_heads / heads.num_kv_heads), pairs); });
+  return tiles;
+}
 
 AttentionPlan plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, const AttentionLimits& limits) {
   AttentionPlan plan;
   const int64_t sharing = heads.num_heads / heads.num_kv_heads;
-  const int64_t num_rows = rows.positions.size;
-  for (int64_t first = 0; first < num_rows;) {
-    int64_t last = first + 1;
-    while (last < num_rows && rows.host_sequences[last] == rows.host_sequences[first]) ++last;
+  for_sequences(rows, [&](int64_t first, int64_t last) {
     const int64_t pairs = (last - first) * sharing;
     for (int64_t pair = 0; pair < pairs;) {
-      const int64_t count = std::min(pairs - pair, kWidePairs);
+      const int64_t count = std::min(pairs - pair, limits.wide_pairs);
       // Positions rise from row to row: the first row's window starts first, the last row sees farthest.
       const int64_t start = rows.host_positions[first + pair / sharing];
       const int64_t end = rows.host_positions[first + (pair + count - 1) / sharing];
@@ -98,19 +112,18 @@ AttentionPlan plan_attention(const AttentionRows& rows, HeadLayout heads, const 
       (count <= kNarrowPairs ? plan.narrow : plan.wide).push_back(tile);
       pair += count;
     }
-    first = last;
-  }
+  });
   Planner planner(plan, limits, heads.num_kv_heads);
   planner.add(plan.narrow, kNarrow);
   planner.add(plan.wide, kWide);
   return plan;
 }
 
-RowTiles tiles_of_row(HeadLayout heads) {
+RowTiles tiles_of_row(HeadLayout heads, int64_t wide_pairs) {
   const int64_t pairs = heads.num_heads / heads.num_kv_heads;
-  const int64_t rest = pairs % kWidePairs;
+  const int64_t rest = pairs % wide_pairs;
   const int64_t narrow = rest > 0 && rest <= kNarrowPairs ? 1 : 0;
-  return {narrow, ceil_div(pairs, kWidePairs) - narrow};
+  return {narrow, ceil_div(pairs, wide_pairs) - narrow};
 }
 
 }  // namespace cuda

@@ -21,7 +21,7 @@ constexpr int64_t kSplitKeys = 256;
 constexpr int64_t kNarrowPairs = 16;
 constexpr int kMaxHeadDim = 256;
 
-// Most pairs of a tile of the prefill kernel.
+// Most pairs of a tile of the prefill kernel. That for compute capability 9.0 may have more (hopper_pairs), but none fewer.
 constexpr int64_t kWidePairs = 64;
 
 // One tile, or one split of it, for every key/value head.
@@ -47,10 +47,14 @@ struct AttentionPlan {
 
 // What a plan may use.
 struct AttentionLimits {
+  int64_t wide_pairs;       // of a tile
   int64_t multiprocessors;  // 0: no tile is cut
-  int64_t partials;     // AttentionPlan::num_partials at most
-  int64_t split_tasks;  // of tiles of several splits
+  int64_t partials;         // AttentionPlan::num_partials at most
+  int64_t split_tasks;      // of tiles of several splits
 };
+
+// Tiles for every key/value head, if each has up to `pairs` pairs.
+int64_t count_tiles(const AttentionRows& rows, HeadLayout heads, int64_t pairs);
 
 // The rows of `rows`' host lists, with the window and num_keys of `rule`.
 AttentionPlan plan_attention(const AttentionRows& rows, HeadLayout heads, const AttentionRule& rule, const AttentionLimits& limits);
@@ -60,7 +64,7 @@ struct RowTiles {
   int64_t narrow;
   int64_t wide;
 };
-RowTiles tiles_of_row(HeadLayout heads);
+RowTiles tiles_of_row(HeadLayout heads, int64_t wide_pairs);
 
 }  // namespace cuda
 }  // namespace parley

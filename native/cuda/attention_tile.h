@@ -1,4 +1,5 @@
-// Attention of a tile of query pairs (attention_plan.h) on tensor cores: the one body of the decode and of the prefill kernel.
+// Attention of a tile of query pairs (attention_plan.h) on tensor cores: the one body of the decode and of the prefill kernel, and what the prefill
+// kernel for compute capability 9.0 (attention_hopper.cu) shares with them.
 //
 // Flash attention (Dao, 2023, "FlashAttention-2", algorithm 1) over blocks of kKeys keys, with FlashDecoding's splits: within a split
 // the running largest exponent, sum and weighted values are rescaled from block to block; splits are merged in order (attention_merge.h).
@@ -50,8 +51,9 @@ struct SharedRows {
 constexpr int power_of_two(int count) { return count <= 1 ? 1 : 2 * power_of_two((count + 1) / 2); }
 
 // Warps stand in kRowWarps x kColumnWarps: those of a row have the same 16 pairs, and share out the keys of a step for its scores and then
-// the dims of its values. kHeadDim: a multiple of 16, at least the heads' own. kStages: steps whose keys and values are under way.
-template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStepBlocks, int kStages>
+// the dims of its values. kHeadDim: a multiple of 16, at least the heads' own. kStages: steps whose keys and values are under way. KeyRows: how
+// keys and values lie in shared memory.
+template <class Number, int kHeadDim, int kRowWarps, int kColumnWarps, int kStepBlocks, int kStages, class KeyRows = SharedRows<kHeadDim>>
 struct Tile {
   static constexpr int kThreads = 32 * kRowWarps * kColumnWarps;
   static constexpr int kPairs = 16 * kRowWarps;
@@ -69,17 +71,15 @@ struct Tile {
   // Shared memory: queries, keys and values of kStages steps, the row warps' weights and maxima if several warps need them, what each
   // pair sees.
   static constexpr int kQueryNumbers = Rows::numbers(kPairs);
-  static constexpr int kStageNumbers = Rows::numbers(kStepKeys);
+  static constexpr int kStageNumbers = KeyRows::numbers(kStepKeys);
   static constexpr int kWeightNumbers = kColumnWarps > 1 ? WeightRows::numbers(kPairs) : 0;
   static constexpr int kMaxima = kColumnWarps > 1 ? kPairs * kColumnWarps : 0;
   static constexpr int64_t kSharedBytes = 2 * (kQueryNumbers + 2 * kStages * kStageNumbers + kWeightNumbers) + 4 * kMaxima + 16 * (kPairs + 1);
-  static_assert(kSharedBytes <= kMaxSharedBytes, "");
 
   // Threads that copy a row of keys or values, a piece each if there is one; rounds until all rows of a step are copied.
   static constexpr int kRowThreads = power_of_two(Rows::kPieces);
   static constexpr int kRoundRows = kThreads / kRowThreads;
   static constexpr int kRounds = kStepKeys / kRoundRows;
-  static_assert(kStepKeys % kRoundRows == 0 && kRoundRows % 8 == 0, "");
 
   // The keys that a pair sees, and where key 0 stands in its row of the bias table.
   struct Sight {
@@ -125,7 +125,20 @@ struct Tile {
     return kv_head * call.heads_per_kv + (task.first_pair + pair) % call.heads_per_kv;
   }
 
-  // Pairs behind the last are zeros that see what the last one sees.
+  // Pairs behind the last see what the last one sees.
+  __device__ __forceinline__ Sight sight_of(int pair) const {
+    const int known = min(pair, task.num_pairs - 1);
+    const int position = call.positions[row_of(known)];
+    const int columns = static_cast<int>(call.bias.cols);
+    Sight sight;
+    sight.first_key = call.window > 0 ? max(position - call.window + 1, 0) : 0;
+    sight.last_key = call.num_keys > 0 ? call.num_keys : position + 1;
+    sight.bias_column = call.bias_by_key ? 0 : (call.num_keys > 0 ? columns / 2 : columns - 1) - position;
+    sight.head = head_of(known);
+    return sight;
+  }
+
+  // Pairs behind the last are zeros.
   __device__ __forceinline__ void load_queries() const {
     int thread = static_cast<int>(threadIdx.x);
     forget(thread, kThreads);
@@ -162,21 +175,12 @@ struct Tile {
         *reinterpret_cast<uint4*>(queries + Rows::at(index / Rows::kPieces, index % Rows::kPieces)) = packed;
       }
     }
-    for (int pair = static_cast<int>(threadIdx.x); pair < kPairs; pair += kThreads) {
-      const int known = min(pair, task.num_pairs - 1);
-      const int position = call.positions[row_of(known)];
-      Sight sight;
-      sight.first_key = call.window > 0 ? max(position - call.window + 1, 0) : 0;
-      sight.last_key = call.num_keys > 0 ? call.num_keys : position + 1;
-      const int columns = static_cast<int>(call.bias.cols);
-      sight.bias_column = call.bias_by_key ? 0 : (call.num_keys > 0 ? columns / 2 : columns - 1) - position;
-      sight.head = head_of(known);
-      sights[pair] = sight;
-    }
+    for (int pair = static_cast<int>(threadIdx.x); pair < kPairs; pair += kThreads) sights[pair] = sight_of(pair);
   }
 
   // The keys or values of the step that starts at `first`; zeros for those that the task does not see. Nothing of blocks behind its last.
   __device__ __forceinline__ void request(Number* to, const void* from, int first) const {
+    static_assert(kStepKeys % kRoundRows == 0 && kRoundRows % 8 == 0, "");
     int thread = static_cast<int>(threadIdx.x);
     forget(thread, kThreads);
     const int piece = thread % kRowThreads, first_row = thread / kRowThreads;
@@ -263,12 +267,15 @@ struct Tile {
     }
   }
 
-  // Scores → exponents of 2, -inf where a pair does not see the key. first: the step's first key; masked: some pair does not see some key.
-  __device__ __forceinline__ void apply_rule(float (&scores)[kKeyTiles][4], int first, bool masked) const {
-    constexpr float kLog2e = 1.44269504f;
+  // A score that has nothing added becomes an exponent of 2 by this factor.
+  static constexpr float kLog2e = 1.44269504f;
+  __device__ __forceinline__ bool only_scales() const { return call.softcap == 0 && !call.bias.data; }
+
+  // Scores → exponents of 2. first: the step's first key.
+  __device__ __forceinline__ void apply_rule(float (&scores)[kKeyTiles][4], int first) const {
     const Sight* sight = sights + row_warp * 16 + lane / 4;  // and 8 behind it
     const int warp_first = first + column_warp * kWarpKeys + 2 * (lane % 4);
-    if (call.softcap == 0 && !call.bias.data) {
+    if (only_scales()) {
       const float scale = call.scale * kLog2e;
 #pragma unroll
       for (int n = 0; n < kKeyTiles; ++n) {
@@ -295,7 +302,12 @@ struct Tile {
 #pragma unroll
       for (int i = 0; i < kKeyTiles * 4; ++i) scores[i / 4][i % 4] = copies[i];
     }
-    if (!masked) return;
+  }
+
+  // Exponents of keys that a pair does not see → -inf.
+  __device__ __forceinline__ void hide_unseen(float (&scores)[kKeyTiles][4], int first) const {
+    const Sight* sight = sights + row_warp * 16 + lane / 4;
+    const int warp_first = first + column_warp * kWarpKeys + 2 * (lane % 4);
     const int first_key[2] = {sight[0].first_key, sight[8].first_key}, last_key[2] = {sight[0].last_key, sight[8].last_key};
 #pragma unroll
     for (int n = 0; n < kKeyTiles; ++n) {
@@ -312,7 +324,7 @@ struct Tile {
     return weights + WeightRows::at(row_warp * 16 + lane % 16, block * (kKeys / 8) + lane / 16);
   }
   __device__ __forceinline__ const Number* values_of(const Number* step, int block) const {
-    return step + Rows::at(block * kKeys + lane % 16, 2 * column_warp + lane / 16);
+    return step + KeyRows::at(block * kKeys + lane % 16, 2 * column_warp + lane / 16);
   }
 
   // The weights of keys 16 k .. 16 k + 15 of a block as A of mma. own: what the thread computed, if its warp has the weights of all keys.
@@ -329,7 +341,7 @@ struct Tile {
 
   // Values of keys 16 k .. 16 k + 15 of a block as B of two mma: of the dims 0-7 and 8-15 of the warp's j-th tile.
   __device__ __forceinline__ void load_values(uint32_t (&b)[4], const Number* block, int k, int j) const {
-    ldmatrix_x4_trans(b, block, Rows::flip(2 * j * kColumnWarps), Rows::offset(k * 16, 2 * j * kColumnWarps));
+    ldmatrix_x4_trans(b, block, KeyRows::flip(2 * j * kColumnWarps), KeyRows::offset(k * 16, 2 * j * kColumnWarps));
   }
 
   // Whether the warp has a j-th tile of dims.
@@ -531,16 +543,17 @@ struct Tile {
     }
   }
 
-  // Behind the store of a split's sums: the block that comes last merges all.
-  __device__ __forceinline__ void merge_partials() const {
+  // Behind the store of a split's sums: the block that comes last merges all. sync(): of the tile's threads.
+  template <class Sync>
+  __device__ __forceinline__ void merge_partials(const Sync& sync) const {
     __threadfence();
-    __syncthreads();
+    sync();
     if (threadIdx.x == 0) {
       unsigned* arrived = call.arrived + static_cast<int64_t>(task.tile) * call.num_kv_heads + kv_head;
       *is_last = atomicAdd(arrived, 1u) + 1 == static_cast<unsigned>(task.num_splits);
       if (*is_last) *arrived = 0;
     }
-    __syncthreads();
+    sync();
     if (!*is_last) return;
     __threadfence();
     const int fours = (call.head_dim + 3) / 4;
@@ -612,7 +625,8 @@ struct Tile {
       const bool has_keys = active && (kStepBlocks == 1 || (warp_first < last_key && warp_first + kWarpKeys > first_key));
       if (has_keys) {
         multiply_keys(scores, keys + step % kStages * kStageNumbers);
-        apply_rule(scores, first, warp_first < highest->first_key || warp_first + kWarpKeys > lowest->last_key);
+        apply_rule(scores, first);
+        if (warp_first < highest->first_key || warp_first + kWarpKeys > lowest->last_key) hide_unseen(scores, first);
 #pragma unroll
         for (int n = 0; n < kKeyTiles; ++n) {
 #pragma unroll
@@ -707,7 +721,7 @@ struct Tile {
     }
     cp_async_wait<0>();
     store(all);
-    if (task.num_splits > 1) merge_partials();
+    if (task.num_splits > 1) merge_partials([] { __syncthreads(); });
     __syncthreads();  // the next task's
   }
 };
@@ -715,6 +729,7 @@ struct Tile {
 // blockIdx.x: the key/value head; blockIdx.y: the first task. So the longest tasks of all heads start first.
 template <class Tiles, int kBlocks>
 __global__ void __launch_bounds__(Tiles::kThreads, kBlocks) attend_tiles(const AttentionCall call, bool wide) {
+  static_assert(Tiles::kSharedBytes <= kMaxSharedBytes, "");
   start_next_kernel(call.qkv.rows);
   const PlanHeader plan = *call.plan;  // of the step's block, which no kernel writes
   wait_for_previous_kernel();

@@ -27,7 +27,7 @@ bool runs_hopper_kernels() {
 #ifdef PARLEY_CUDA_EMULATED
 
 CUtensorMap tensor_map(const void* data, DType, int64_t rows, int64_t pitch, int box_rows) {
-  check(reinterpret_cast<uintptr_t>(data) % 16 == 0 && rows > 0 && pitch % kUnitCols == 0 && box_rows > 0 && box_rows <= 256, "tensor map");
+  check(reinterpret_cast<uintptr_t>(data) % 16 == 0 && rows > 0 && pitch % 8 == 0 && pitch >= kUnitCols && box_rows > 0 && box_rows <= 256, "tensor map");
   return {data, rows, pitch, box_rows};
 }
 

@@ -31,7 +31,7 @@ constexpr int64_t kMaxHopperSharedBytes = 227 * 1024;
 bool runs_hopper_kernels();
 
 // Boxes of box_rows <= 256 rows of 64 numbers of a row-major matrix [rows, pitch] of a 16-bit type, which starts at a multiple of 16 bytes; pitch is a
-// multiple of 64. Rows behind the last one are read as zeros. A kernel's parameter `const __grid_constant__ CUtensorMap`.
+// multiple of 8, at least 64. Rows and columns behind the last one are read as zeros. A kernel's parameter `const __grid_constant__ CUtensorMap`.
 CUtensorMap tensor_map(const void* data, DType dtype, int64_t rows, int64_t pitch, int box_rows);
 
 // A barrier's phase is over when so many have arrived and all bytes that were expected have come; the next phase then begins by itself. One
@@ -59,6 +59,9 @@ __device__ __forceinline__ void async_proxy_fence();
 
 // Of a tile, as wgmma_k16 takes it; + 2 for each 16 columns further.
 __device__ __forceinline__ uint64_t wgmma_descriptor(const void* tile);
+// Of a matrix B [columns of the product, k] that lies turned, a tile's rows being k; + 128 for each 16 rows further. Behind the tile of 64 columns of the
+// product come those of the next, every tile_bytes.
+__device__ __forceinline__ uint64_t wgmma_turned_descriptor(const void* tile, int tile_bytes);
 
 // Before the first wgmma_k16, and wherever registers of `d` were written otherwise.
 __device__ __forceinline__ void wgmma_fence();
@@ -67,9 +70,11 @@ __device__ __forceinline__ void wgmma_commit();
 // Waits until at most `groups_left` of the newest groups are under way. Tiles and sums of the others are free.
 template <int groups_left>
 __device__ __forceinline__ void wgmma_wait();
-// Behind a wait: no use of the sums is moved before it.
+// Behind a wait: no use of the sums is moved before it. Before a fence: nothing that makes the sums or A's registers is moved behind it.
 template <int n>
 __device__ __forceinline__ void wgmma_use(float (&d)[n]);
+template <int n>
+__device__ __forceinline__ void wgmma_use(uint32_t (&a)[n]);
 
 // d += A B^T, or d = A B^T without `add`, in float32: A 64 rows, B kCols rows, of 16 columns. kCols is 8, 16, 32, 64, 128 or 256. Runs on after the call. All
 // 128 threads of the warpgroup call it. Of thread t, with warp = t / 32 % 4, group = t % 32 / 4 and pair = t % 4:
@@ -77,6 +82,10 @@ __device__ __forceinline__ void wgmma_use(float (&d)[n]);
 //   d[4 j + 0], d[4 j + 1] = D[16 warp + group, 8 j + 2 pair + {0, 1}]      d[4 j + 2], d[4 j + 3] = the same of row + 8
 template <class Number, int kCols>
 __device__ __forceinline__ void wgmma_k16(float (&d)[kCols / 2], uint64_t a, uint64_t b, bool add = true);
+// The same with A in registers, which must stay as they are until the multiplication is done: those of each warp hold its 16 rows as mma_m16n8k16 has them
+// (mma.h). kTurned: b is a wgmma_turned_descriptor. kCols is 64, 80, 96 or 128.
+template <class Number, int kCols, bool kTurned>
+__device__ __forceinline__ void wgmma_k16(float (&d)[kCols / 2], const uint32_t (&a)[4], uint64_t b, bool add = true);
 
 // The warpgroup's threads may use so many registers from now on; a multiple of 8. What some give up, others can have.
 template <int count>
@@ -99,6 +108,7 @@ void tensor_load(void* shared, const CUtensorMap& map, int32_t col, int32_t row,
 inline void tensor_prefetch(const CUtensorMap&) {}
 inline void async_proxy_fence() {}
 inline uint64_t wgmma_descriptor(const void* tile) { return emulator::wgmma_descriptor(tile); }
+inline uint64_t wgmma_turned_descriptor(const void* tile, int tile_bytes) { return emulator::wgmma_turned_descriptor(tile, tile_bytes); }
 inline void wgmma_fence() {}
 inline void wgmma_commit() { emulator::commit_wgmma(); }
 template <int groups_left>
@@ -107,9 +117,15 @@ void wgmma_wait() {
 }
 template <int n>
 void wgmma_use(float (&)[n]) {}
+template <int n>
+void wgmma_use(uint32_t (&)[n]) {}
 template <class Number, int kCols>
 void wgmma_k16(float (&d)[kCols / 2], uint64_t a, uint64_t b, bool add) {
-  emulator::start_wgmma({d, kCols, a, b, add, emulator::multiply_k16<Number>});
+  emulator::multiply_k16<Number>(d, kCols, a, b, add);
+}
+template <class Number, int kCols, bool kTurned>
+void wgmma_k16(float (&d)[kCols / 2], const uint32_t (&a)[4], uint64_t b, bool add) {
+  emulator::multiply_k16<Number, kTurned>(d, kCols, a, b, add);
 }
 template <int count>
 void give_up_registers() {}
@@ -175,6 +191,10 @@ __device__ __forceinline__ void async_proxy_fence() { PARLEY_HOPPER("fence.proxy
 __device__ __forceinline__ uint64_t wgmma_descriptor(const void* tile) {
   return uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | uint64_t{1} << 16 | (shared_window(tile) >> 4 & 0x3fff);
 }
+// The bytes / 16 from 64 columns of the product to the next 64 stand from bit 16 on, those from 8 of k to the next 8 from bit 32 on.
+__device__ __forceinline__ uint64_t wgmma_turned_descriptor(const void* tile, int tile_bytes) {
+  return uint64_t{1} << 62 | uint64_t{1024 / 16} << 32 | static_cast<uint64_t>(tile_bytes / 16) << 16 | (shared_window(tile) >> 4 & 0x3fff);
+}
 
 __device__ __forceinline__ void wgmma_fence() { PARLEY_HOPPER("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { PARLEY_HOPPER("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
@@ -187,12 +207,19 @@ __device__ __forceinline__ void wgmma_use(float (&d)[n]) {
 #pragma unroll
   for (int i = 0; i < n; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
+template <int n>
+__device__ __forceinline__ void wgmma_use(uint32_t (&a)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) asm volatile("" : "+r"(a[i])::"memory");
+}
 
 // The names of so many registers, and the registers.
 #define PARLEY_NAMES_4 "%0, %1, %2, %3"
 #define PARLEY_NAMES_8 PARLEY_NAMES_4 ", %4, %5, %6, %7"
 #define PARLEY_NAMES_16 PARLEY_NAMES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define PARLEY_NAMES_32 PARLEY_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define PARLEY_NAMES_40 PARLEY_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define PARLEY_NAMES_48 PARLEY_NAMES_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
 #define PARLEY_NAMES_64                                                                                                            \
   PARLEY_NAMES_32                                                                                                                  \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57" \
@@ -206,6 +233,8 @@ __device__ __forceinline__ void wgmma_use(float (&d)[n]) {
 #define PARLEY_REGISTERS_8(i) PARLEY_REGISTERS_4(i), PARLEY_REGISTERS_4(i + 4)
 #define PARLEY_REGISTERS_16(i) PARLEY_REGISTERS_8(i), PARLEY_REGISTERS_8(i + 8)
 #define PARLEY_REGISTERS_32(i) PARLEY_REGISTERS_16(i), PARLEY_REGISTERS_16(i + 16)
+#define PARLEY_REGISTERS_40(i) PARLEY_REGISTERS_32(i), PARLEY_REGISTERS_8(i + 32)
+#define PARLEY_REGISTERS_48(i) PARLEY_REGISTERS_32(i), PARLEY_REGISTERS_16(i + 32)
 #define PARLEY_REGISTERS_64(i) PARLEY_REGISTERS_32(i), PARLEY_REGISTERS_32(i + 32)
 #define PARLEY_REGISTERS_128(i) PARLEY_REGISTERS_64(i), PARLEY_REGISTERS_64(i + 64)
 // first, second, third: the numbers of the operands behind `count` registers.
@@ -237,6 +266,33 @@ __device__ __forceinline__ void wgmma_k16(float (&d)[kCols / 2], uint64_t a, uin
   }
 }
 
+// a0 .. a3, right, added, turned: the numbers of the operands behind `count` registers.
+#define PARLEY_WGMMA_A(cols, type, count, a0, a1, a2, a3, right, added, turned)                                                               \
+  PARLEY_HOPPER(                                                                                                                             \
+      "{\n"                                                                                                                                  \
+      ".reg .pred add;\n"                                                                                                                    \
+      "setp.ne.b32 add, %" #added ", 0;\n"                                                                                                   \
+      "wgmma.mma_async.sync.aligned.m64n" #cols "k16.f32." type "." type " {" PARLEY_NAMES_##count "}, {%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 \
+      "}, %" #right ", add, 1, 1, %" #turned ";\n"                                                                                           \
+      "}\n"                                                                                                                                  \
+      : PARLEY_REGISTERS_##count(0)                                                                                                          \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)), "n"(kTurned ? 1 : 0))
+#define PARLEY_WGMMA_A_OF_TYPE(type)                                                            \
+  if constexpr (kCols == 64) PARLEY_WGMMA_A(64, type, 32, 32, 33, 34, 35, 36, 37, 38);          \
+  if constexpr (kCols == 80) PARLEY_WGMMA_A(80, type, 40, 40, 41, 42, 43, 44, 45, 46);          \
+  if constexpr (kCols == 96) PARLEY_WGMMA_A(96, type, 48, 48, 49, 50, 51, 52, 53, 54);          \
+  if constexpr (kCols == 128) PARLEY_WGMMA_A(128, type, 64, 64, 65, 66, 67, 68, 69, 70)
+
+template <class Number, int kCols, bool kTurned>
+__device__ __forceinline__ void wgmma_k16(float (&d)[kCols / 2], const uint32_t (&a)[4], uint64_t b, bool add) {
+  static_assert(kCols == 64 || kCols == 80 || kCols == 96 || kCols == 128, "");
+  if constexpr (std::is_same<Number, __half>::value) {
+    PARLEY_WGMMA_A_OF_TYPE("f16");
+  } else {
+    PARLEY_WGMMA_A_OF_TYPE("bf16");
+  }
+}
+
 template <int count>
 __device__ __forceinline__ void give_up_registers() {
   PARLEY_HOPPER("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(count));
@@ -248,6 +304,8 @@ __device__ __forceinline__ void take_registers() {
 
 #undef PARLEY_WGMMA_OF_TYPE
 #undef PARLEY_WGMMA
+#undef PARLEY_WGMMA_A_OF_TYPE
+#undef PARLEY_WGMMA_A
 
 #endif
 

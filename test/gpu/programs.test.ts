@@ -23,7 +23,7 @@ test.each(programs)('%s', async (program) => {
 })
 
 // The emulated GPU is one of 8.6 elsewhere.
-test.each(['linear', 'experts'])('%s, with the kernels of compute capability 9.0', async (program) => {
+test.each(['linear', 'experts', 'attention'])('%s, with the kernels of compute capability 9.0', async (program) => {
   const env = { ...process.env, PARLEY_EMULATED_CAPABILITY: '90' }
   const { stdout } = await run(join(folder, '../../build/emulated', program), { env })
   expect(stdout).toContain(`${program}: ok`)

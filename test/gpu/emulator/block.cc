@@ -264,7 +264,7 @@ void run_loads(uint64_t* barrier) {
     for (int row = 0; row < load.box_rows; ++row) {
       for (int piece = 0; piece < 8; ++piece) {
         char* to = swizzled(load.tile + row * 128 + piece * 16);
-        if (row < load.there) std::memcpy(to, load.rows + row * load.row_bytes + piece * 16, 16);
+        if (row < load.there && piece * 16 < load.bytes) std::memcpy(to, load.rows + row * load.row_bytes + piece * 16, 16);
         else std::memset(to, 0, 16);
       }
     }

@@ -72,6 +72,7 @@ struct Load {
   char* tile;
   const char* rows;  // of the box, from its first column on
   int64_t row_bytes;
+  int bytes;  // of a row's 128 that are there; zeros behind them
   int box_rows, there;  // rows behind those that are there are zeros
   uint64_t* barrier;
 };
@@ -82,6 +83,7 @@ struct Wgmma {
   uint64_t a, b;
   bool add;
   void (*run)(const Wgmma& self, int thread);
+  float left[2][16];  // the thread's rows of A, where that was in registers
 };
 void start_wgmma(const Wgmma& wgmma);
 void commit_wgmma();
