@@ -39,6 +39,7 @@ class Linear {
  private:
   int64_t rounded_scratch(const ScratchLimits& limits) const;
   int64_t sums_scratch(const ScratchLimits& limits) const;
+  int64_t few_tokens() const;  // most of a call with dense 16-bit weights that is part of a pass
   const void* rounded(Matrix<const float> x, DType dtype);
   void run_hopper(Span<LinearCall> calls);
   void round_inputs(Span<LinearCall> calls);

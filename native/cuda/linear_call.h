@@ -151,12 +151,11 @@ void round_rows(cudaStream_t stream, void* out, DType dtype, Matrix<const float>
 void linear_few(cudaStream_t stream, Span<const LinearCall> calls, int64_t num_multiprocessors);
 void linear_few(cudaStream_t stream, const LinearCall& call, const ExpertWeightList& source, int64_t max_tiles, int64_t num_multiprocessors);
 
-// 16-bit weights, at most kMostHopperTokens tokens, on compute capability 9.0: linear_hopper_few.cu. The calls of a pass, at most kMaxProducts of one type and with the same number of tokens, are one
-// kernel where the scratch has room for what its blocks leave each other. `arrivals` are zero, and are zero again afterwards.
+// 16-bit weights, at most kMostHopperTokens tokens, on compute capability 9.0: linear_hopper_few.cu. The calls of a pass, at most kMaxProducts of
+// one type and with the same number of tokens, are one kernel where `parts` have room for the sums that its blocks leave, and one that adds these.
 struct HopperScratch {
   float4* parts;
   int64_t part_numbers;  // at least hopper_part_numbers()
-  unsigned* arrivals;    // [kMostHopperArrivals]
 };
 void linear_hopper_few(cudaStream_t stream, Span<const LinearCall> calls, const HopperScratch& scratch, int64_t num_multiprocessors);
 

@@ -91,15 +91,11 @@ struct Shares {
 };
 
 // Most tokens of the kernel for compute capability 9.0.
-constexpr int64_t kMostHopperTokens = 64;
+constexpr int64_t kMostHopperTokens = 128;
 inline int64_t hopper_tile_tokens(int64_t tokens) { return tokens <= 8 ? 8 : tile_tokens(tokens); }
 
-// Where its blocks leave sums for each other: numbers that two products need at most, regions of a pass, and counters, one a warp of 16 rows.
-inline int64_t hopper_part_numbers(int64_t num_multiprocessors) { return num_multiprocessors * kNumSlices * 128 * kMostHopperTokens * 2; }
-// What it costs when blocks share tiles, in bytes of weights that a multiprocessor could have read meanwhile: measured on an H200.
-inline int64_t sharing_bytes(int64_t tile_tokens) { return (128 + 8 * tile_tokens) * 1024; }
-constexpr int64_t kMostHopperRegions = 2048;
-constexpr int64_t kMostHopperArrivals = kMostHopperRegions * (128 / 16);
+// Where its blocks leave sums: numbers that two products need at most.
+inline int64_t hopper_part_numbers(int64_t num_multiprocessors) { return num_multiprocessors * kNumSlices * kMaxTileNumbers * 2; }
 
 }  // namespace cuda
 }  // namespace parley

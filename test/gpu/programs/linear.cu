@@ -109,7 +109,7 @@ void test_bits() {
     const std::vector<float> all = run(one, weight, x, 0, most, Epilogue::gelu);
     for (const int64_t multiprocessors : all_or({6, 12, 200}, {3, 20})) {
       Linear linear(nullptr, multiprocessors, true);
-      for (const int64_t tokens : all_or({1, 3, 8, 9, 31, 64, 150}, {1, 8, 9, 31, 64})) {
+      for (const int64_t tokens : all_or({1, 3, 8, 9, 31, 64, 100, 150}, {1, 8, 9, 31, 64, 100})) {
         const int64_t first = below(most - tokens + 1);
         expect(same(run(linear, weight, x, first, tokens, Epilogue::gelu), all.data() + first * weight.rows),
                "%s: tokens %ld + %ld have other bits on %ld multiprocessors", dtype_name(dtype), first, tokens, multiprocessors);
@@ -126,7 +126,7 @@ void test_passes() {
     half.parts = 2;
     for (const int64_t multiprocessors : all_or({1, 200}, {1, 30})) {
       Linear linear(nullptr, multiprocessors, true);
-      for (const int64_t tokens : all_or({1, 5, 8, 9, 20, 60}, {5, 20})) {
+      for (const int64_t tokens : all_or({1, 5, 8, 9, 20, 60, 100}, {5, 20, 100})) {
         const Both<float> x(normals(tokens * 1100)), other_x(normals(tokens * 256));
         const std::vector<float> before = normals(tokens * 70);
         Both<float> sums[2] = {Both<float>(before), Both<float>(before)};
