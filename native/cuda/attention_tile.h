@@ -485,15 +485,30 @@ struct Tile {
   __device__ __forceinline__ void output(int pair, int dim, const float (&numbers)[count]) const {
     const int64_t first = row_of(pair) * call.out.stride + static_cast<int64_t>(head_of(pair)) * call.head_dim + dim;
     static_assert(count % 2 == 0, "");
+    const auto store = [&](auto* out, auto width, int i) {
+      constexpr int kWidth = decltype(width)::value;
+      using Stored = std::remove_pointer_t<decltype(out)>;
+      Pack<Stored, kWidth> pack;
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) pack.numbers[j] = from_float<Stored>(numbers[i + j]);
+      store_pack<kWidth>(out + first + i, pack);
+    };
+    const auto store_typed = [&](auto width, int i) {
+      if (call.out.dtype == DType::float32) {
+        store(static_cast<float*>(call.out.data), width, i);
+      } else {
+        store(static_cast<Number*>(call.out.data), width, i);
+      }
+    };
     if (call.whole_pieces) {
 #pragma unroll
       for (int i = 0; i < count; i += 2) {
-        if (dim + i < call.head_dim) store_rounded<2>(call.out.data, call.out.dtype, first + i, Pack<float, 2>{{numbers[i], numbers[i + 1]}});
+        if (dim + i < call.head_dim) store_typed(std::integral_constant<int, 2>(), i);
       }
     } else {
 #pragma unroll
       for (int i = 0; i < count; ++i) {
-        if (dim + i < call.head_dim) store_rounded<1>(call.out.data, call.out.dtype, first + i, Pack<float, 1>{{numbers[i]}});
+        if (dim + i < call.head_dim) store_typed(std::integral_constant<int, 1>(), i);
       }
     }
   }

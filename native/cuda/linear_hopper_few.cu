@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kTileRows = 64;  // of a warpgroup
 constexpr int kMostStages = 24;
-constexpr int64_t kRingBytes = 96 * 1024, kLargeRingBytes = 200 * 1024;
+constexpr int64_t kRingBytes = 200 * 1024;  // so much that no multiprocessor gets two blocks of a pass that starts early
 constexpr int kMostLowTileTokens = 64;  // of a tile of 64 rows: 128 tokens would need more registers than a thread has
 constexpr int kUnit = static_cast<int>(kUnitCols);
 constexpr int kRowBytes = 2 * kUnit;  // of a tile
@@ -423,8 +423,7 @@ __global__ void __launch_bounds__(kFinishThreads) finish_parts(const __grid_cons
 template <class T, int kTokens, int kWarpgroups>
 void start(cudaStream_t stream, HopperPass& pass, int64_t num_blocks) {
   using S = Shape<kTokens, kWarpgroups>;
-  const int64_t ring = kWarpgroups == 1 && kTokens <= 16 ? kRingBytes : kLargeRingBytes;
-  pass.num_stages = static_cast<int32_t>(std::min<int64_t>(kMostStages, ring / S::kStageBytes));
+  pass.num_stages = static_cast<int32_t>(std::min<int64_t>(kMostStages, kRingBytes / S::kStageBytes));
   launch(hopper_few_kernel<T, kTokens, kWarpgroups>, dim3(static_cast<unsigned>(num_blocks)), dim3(S::kThreads),
          int64_t{pass.num_stages} * S::kStageBytes, stream, pass);
 }

@@ -46,7 +46,7 @@ tflops=$(grep '^multiplying' "$out/kernels.txt" | grep -oE '[0-9.]+ TFLOP' | cut
 export PARLEY_CUDA_LIBRARY="$PWD/build/gpu/parley_cuda.so"
 rates=(--gbps "$gbps" --tflops "$tflops" --device cuda)
 # KV pages for all batches and contexts: 128 x 1,024 tokens of the largest model, or what the GPU has room for.
-kv_gb=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | awk '{ free = $1 / 1000 - 48; print free > 72 ? 72 : free > 8 ? free : 8; exit }')
+kv_gb=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | awk '{ free = $1 / 1000 - 48; print (free > 72 ? 72 : free > 8 ? free : 8); exit }')
 for model in Pythia-410M Pythia-1.4B Pythia-6.9B GPT-J-6B GPT-NeoX-20B; do  # each in a process of its own, which has a first token
   step "benchmark: $model" timeout 300 build/gpu-bench/models "${rates[@]}" --kv-gb "$kv_gb" --models "$model"
 done
