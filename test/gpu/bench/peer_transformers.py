@@ -167,7 +167,10 @@ def bench(name: str, options: argparse.Namespace) -> None:
     pages = ContinuousBatchingConfig(
         max_requests_per_batch=running,
         max_batch_tokens=PAGED_STEP_TOKENS,
-        num_blocks=running * math.ceil((prompt + completion) / ContinuousBatchingConfig.page_size),
+        # 5.17 has no page_size: it takes what memory is left
+        num_blocks=running * math.ceil((prompt + completion) / ContinuousBatchingConfig.page_size)
+        if hasattr(ContinuousBatchingConfig, "page_size")
+        else None,
         allow_block_sharing=False,
     )
     took = seconds(lambda: made.update(model.generate_batch(ids.tolist(), settings, pages)))
