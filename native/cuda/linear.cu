@@ -127,7 +127,7 @@ void Linear::run_hopper(Span<LinearCall> calls) {
     while (end < calls.size && calls[end].dtype == first.dtype && calls[end].tokens == first.tokens) ++end;
     const Span<LinearCall> pass{calls.data + begin, end - begin};
     round_inputs(pass);
-    linear_hopper_few(stream_, pass, scratch, num_multiprocessors_);
+    linear_hopper_few(stream_, pass, scratch, cuts_, num_multiprocessors_);
   }
 }
 
