@@ -485,30 +485,22 @@ struct Tile {
   __device__ __forceinline__ void output(int pair, int dim, const float (&numbers)[count]) const {
     const int64_t first = row_of(pair) * call.out.stride + static_cast<int64_t>(head_of(pair)) * call.head_dim + dim;
     static_assert(count % 2 == 0, "");
-    const auto store = [&](auto* out, auto width, int i) {
-      constexpr int kWidth = decltype(width)::value;
-      using Stored = std::remove_pointer_t<decltype(out)>;
-      Pack<Stored, kWidth> pack;
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) pack.numbers[j] = from_float<Stored>(numbers[i + j]);
-      store_pack<kWidth>(out + first + i, pack);
-    };
-    const auto store_typed = [&](auto width, int i) {
+    const auto store = [&](int i, const auto& pack) {  // of two types, not store_rounded's three, for which there are no registers
       if (call.out.dtype == DType::float32) {
-        store(static_cast<float*>(call.out.data), width, i);
+        store_as<float>(call.out.data, first + i, pack);
       } else {
-        store(static_cast<Number*>(call.out.data), width, i);
+        store_as<Number>(call.out.data, first + i, pack);
       }
     };
     if (call.whole_pieces) {
 #pragma unroll
       for (int i = 0; i < count; i += 2) {
-        if (dim + i < call.head_dim) store_typed(std::integral_constant<int, 2>(), i);
+        if (dim + i < call.head_dim) store(i, Pack<float, 2>{{numbers[i], numbers[i + 1]}});
       }
     } else {
 #pragma unroll
       for (int i = 0; i < count; ++i) {
-        if (dim + i < call.head_dim) store_typed(std::integral_constant<int, 1>(), i);
+        if (dim + i < call.head_dim) store(i, Pack<float, 1>{{numbers[i]}});
       }
     }
   }

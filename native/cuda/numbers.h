@@ -5,7 +5,6 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
-#include <type_traits>
 
 #include "base/check.h"
 #include "base/dtype.h"
@@ -41,22 +40,24 @@ __device__ __forceinline__ void store_pack(Number* to, const Pack<Number, kWidth
   *reinterpret_cast<Pack<Number, kWidth>*>(to) = pack;
 }
 
-// Numbers `index` .. of an array of float32, or rounded to the 16-bit type that it has.
+// Numbers `index` .. of an array become the pack's, rounded to their type.
+template <class Number, int kWidth>
+__device__ __forceinline__ void store_as(void* to, int64_t index, const Pack<float, kWidth>& pack) {
+  Pack<Number, kWidth> stored;
+#pragma unroll
+  for (int i = 0; i < kWidth; ++i) stored.numbers[i] = from_float<Number>(pack.numbers[i]);
+  store_pack<kWidth>(static_cast<Number*>(to) + index, stored);
+}
+
+// The same where the type is known when the kernel runs.
 template <int kWidth>
 __device__ __forceinline__ void store_rounded(void* to, DType dtype, int64_t index, const Pack<float, kWidth>& pack) {
-  const auto store = [&](auto* numbers) {
-    using Number = std::remove_pointer_t<decltype(numbers)>;
-    Pack<Number, kWidth> stored;
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) stored.numbers[i] = from_float<Number>(pack.numbers[i]);
-    store_pack<kWidth>(numbers + index, stored);
-  };
   if (dtype == DType::float32) {
-    store(static_cast<float*>(to));
+    store_as<float>(to, index, pack);
   } else if (dtype == DType::float16) {
-    store(static_cast<__half*>(to));
+    store_as<__half>(to, index, pack);
   } else {
-    store(static_cast<__nv_bfloat16*>(to));
+    store_as<__nv_bfloat16>(to, index, pack);
   }
 }
 
