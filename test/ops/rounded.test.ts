@@ -126,5 +126,11 @@ describe.each(halves)('CUDA, %s', (dtype) => {
     expect(run(unwritten(other, 1, 1, 0), x, 'gelu')).toThrow(`out: expected float32 or ${dtype}, got ${other}`)
     expect(run(unwritten(dtype, 1, 1, 0), x, 'store')).toThrow('out: expected float32 without an activation')
     expect(run(poisoned(1, 1), halfOf(random.matrix(1, 63), dtype), 'store')).toThrow('columns of x and weight')
+    const narrow = { ...weight, cols: 63 }
+    expect(() =>
+      ops.linear([
+        { out: poisoned(1, 1), x: halfOf(random.matrix(1, 63), dtype), weight: narrow, bias: null, epilogue: 'store' },
+      ]),
+    ).toThrow(`linear: rows of ${dtype} with ${dtype} weights, 63 numbers apart`)
   })
 })

@@ -46,6 +46,35 @@ struct Rows {
   std::vector<float> numbers;  // that should be there
 };
 
+// The same numbers to be, rounded to float16.
+struct RoundedRows {
+  explicit RoundedRows(Backend& backend, int64_t rows, int64_t cols) : backend(backend), rows(rows), cols(cols), data(backend.allocate(bytes())) {
+    const std::vector<char> ones(static_cast<size_t>(bytes()), '\xff');
+    backend.upload(data, ones.data(), bytes());
+  }
+  ~RoundedRows() { backend.release(data, bytes()); }
+  RoundedRows(const RoundedRows&) = delete;
+  RoundedRows& operator=(const RoundedRows&) = delete;
+
+  int64_t bytes() const { return rows * cols * 2; }
+  Output view() const { return {data, DType::float16, rows, cols}; }
+  // numbers: `stride` from row to row
+  bool holds(const std::vector<float>& numbers, int64_t stride) const {
+    std::vector<uint16_t> now(static_cast<size_t>(rows * cols));
+    backend.download(now.data(), data, bytes());
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t col = 0; col < cols; ++col) {
+        if (now[static_cast<size_t>(row * cols + col)] != float_to_fp16(numbers[static_cast<size_t>(row * stride + col)])) return false;
+      }
+    }
+    return true;
+  }
+
+  Backend& backend;
+  int64_t rows, cols;
+  void* data;
+};
+
 struct Ranks {
   Ranks(int count, Exchange exchange, bool with_nccl = false) {
     std::vector<int> devices;
@@ -112,14 +141,16 @@ void test_norms(Ranks& ranks, int64_t rows, int64_t cols, int64_t gap, Norm kind
   const size_t count = ranks.backends.size();
   const auto outs = of_each(ranks, rows, cols, gap), parts = of_each(ranks, rows, cols, 0), normed = of_each(ranks, rows + 1, cols, gap);
   const auto weights = of_each(ranks, 2, cols, cols % 4);
-  const auto norm_to = [&](size_t r, Matrix<float> out) {
+  std::vector<std::unique_ptr<RoundedRows>> rounded;
+  for (const auto& backend : ranks.backends) rounded.push_back(std::make_unique<RoundedRows>(*backend, rows, cols));
+  const auto norm_to = [&](size_t r, Output out) {
     const auto of = [&](int64_t row) { return with_weights ? Span<const float>{weights[r]->view().row(row), cols} : Span<const float>{}; };
     return RowNorm{kind, out, of(0), kind == Norm::layer ? of(1) : Span<const float>{}, 1e-5f};
   };
   each_rank(ranks, [&](size_t r) {
     const Summand summand{parts[r]->view(), {}};
-    const RowNorm norms[] = {norm_to(r, normed[r]->view()), norm_to(r, outs[r]->view())};
-    ranks.collectives[r]->all_reduce(outs[r]->view(), {&summand, 1}, Epilogue::accumulate, {norms, in_place ? 2 : 1});
+    const RowNorm norms[] = {norm_to(r, normed[r]->view()), in_place ? norm_to(r, outs[r]->view()) : norm_to(r, rounded[r]->view())};
+    ranks.collectives[r]->all_reduce(outs[r]->view(), {&summand, 1}, Epilogue::accumulate, {norms, 2});
   });
   for (size_t r = 0; r < count; ++r) {
     Rows sums(*ranks.backends[r], rows, cols, gap), expected(*ranks.backends[r], rows, cols, gap);
@@ -127,8 +158,9 @@ void test_norms(Ranks& ranks, int64_t rows, int64_t cols, int64_t gap, Norm kind
       for (int64_t col = 0; col < cols; ++col) sums.set(row, col, outs[r]->at(row, col) + tree(parts, 0, count, row, col));
     }
     sums.upload();
-    const RowNorm norm = norm_to(r, expected.view());
-    ranks.backends[r]->normalise(sums.view(), {&norm, 1});
+    const RoundedRows expected_rounded(*ranks.backends[r], rows, cols);
+    const RowNorm norms[] = {norm_to(r, expected.view()), norm_to(r, expected_rounded.view())};
+    ranks.backends[r]->normalise(sums.view(), {norms, 2});
     const std::vector<float> numbers = expected.download();
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t col = 0; col < cols; ++col) {
@@ -137,6 +169,8 @@ void test_norms(Ranks& ranks, int64_t rows, int64_t cols, int64_t gap, Norm kind
         outs[r]->set(row, col, in_place ? number : sums.at(row, col));
       }
     }
+    expect(expected_rounded.holds(numbers, expected.stride) && (in_place || rounded[r]->holds(numbers, expected.stride)),
+           "%zu ranks, norm %d of %ld x %ld: rank %zu has others rounded", count, static_cast<int>(kind), rows, cols, r);
     expect(normed[r]->holds() && outs[r]->holds(), "%zu ranks, norm %d of %ld x %ld, gap %ld, in place %d: rank %zu has other numbers", count,
            static_cast<int>(kind), rows, cols, gap, in_place, r);
   }
