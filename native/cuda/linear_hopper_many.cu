@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const __grid_constant
   float* totals = reinterpret_cast<float*>(stages + kStages * kStageBytes);  // of both groups, [group][token][row]
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) barrier_init(&full[i], 1), barrier_init(&empty[i], 2 * kGroupThreads / 32);
-    barrier_init(&finished, 2 * kGroupThreads / 32);
-    barrier_init(&stored, kGroupThreads / 32);
+    barrier_init(&finished, 2 * kGroupThreads);
+    barrier_init(&stored, kGroupThreads);
     barrier_init_fence();
   }
   __syncthreads();
@@ -126,8 +126,7 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const __grid_constant
       } else {
         store_tile<1>(call, tile, totals, thread);
       }
-      __syncwarp();
-      if (thread % 32 == 0) barrier_arrive(&stored);
+      barrier_arrive(&stored);
     }
   } else {
     take_registers<224>();
@@ -233,8 +232,7 @@ __global__ void __launch_bounds__(kThreads, 1) many_kernel(const __grid_constant
       for (int i = 0; i < kSums; ++i) {
         mine[(i / 4 * 8 + i % 2) * kGroupRows + 2 * t * kGroupRows + ((16 * warp + i / 2 % 2 * 8 + g) ^ (8 * t))] = sums[i];  // as `place`
       }
-      __syncwarp();
-      if (thread % 32 == 0) barrier_arrive(&finished);
+      barrier_arrive(&finished);
     }
   }
 }
