@@ -76,10 +76,10 @@ std::vector<float> run(Linear& linear, const Weight& weight, const Both<float>& 
   return out.host;
 }
 
-// On a GPU all kernels that it has are tested. The emulator is one of compute capability 8.6, and then, more slowly, of 9.0: for that, less.
+// On a GPU all kernels that it has are tested. The emulator is one of compute capability 8.6, and then, more slowly, of 9.0: for that, few.
 bool emulates_hopper = false;
 using Numbers = std::vector<int64_t>;
-Numbers all_or(const Numbers& all, const Numbers& few) { return emulates_hopper ? few : all; }
+Numbers all_or(const Numbers& all, const Numbers& some) { return few ? some : all; }
 std::vector<DType> dtypes() { return emulates_hopper ? std::vector<DType>{kDTypes[1], kDTypes[2]} : std::vector<DType>(std::begin(kDTypes), std::end(kDTypes)); }
 
 void test_values(Linear& linear) {
@@ -103,7 +103,7 @@ void test_values(Linear& linear) {
 void test_bits() {
   for (const DType dtype : dtypes()) {
     const Weight weight(70, 1100, dtype);  // 18 units: slices of 2 and 3
-    const int64_t most = emulates_hopper ? 130 : 150;
+    const int64_t most = few ? 130 : 150;
     const Both<float> x(normals(most * weight.cols));
     Linear one(nullptr, 1, true);
     const std::vector<float> all = run(one, weight, x, 0, most, Epilogue::gelu);
@@ -226,13 +226,14 @@ void test_all() {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  few = asks_for_few(argc, argv);
   test_plan();
   test_shares();
   test_all();
 #ifdef PARLEY_CUDA_EMULATED
   setenv("PARLEY_EMULATED_CAPABILITY", "90", 1);
-  emulates_hopper = true;
+  emulates_hopper = few = true;
   test_all();
 #endif
   if (failures) return 1;

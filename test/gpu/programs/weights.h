@@ -14,6 +14,10 @@
 namespace parley {
 namespace cuda {
 
+// With the argument `few` a program has fewer cases of each kind: for sanitizers, under which every kernel's start takes milliseconds.
+inline bool few = false;
+inline bool asks_for_few(int argc, char** argv) { return argc > 1 && std::strcmp(argv[1], "few") == 0; }
+
 inline int failures = 0;
 inline unsigned seed = std::random_device{}();
 inline std::mt19937 random_bits(seed);
