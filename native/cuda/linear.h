@@ -49,7 +49,7 @@ class Linear {
   int64_t num_multiprocessors_;
   bool hopper_;  // dense 16-bit weights: linear_hopper_few
   std::unique_ptr<CublasLt> library_;  // null: not used
-  HopperCuts cuts_;
+  PassCuts cuts_;
   DeviceScratch rounded_;               // x in the weights' type
   DeviceScratch sums_;                  // the library's, where `out` is not float32
   DeviceScratch partials_;              // sums that blocks share

@@ -4,10 +4,9 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <map>
-#include <vector>
 
 #include "cuda/activation.h"
+#include "cuda/linear_hopper_plan.h"
 #include "cuda/linear_plan.h"
 #include "cuda/mma.h"
 #include "cuda/tree_sum.h"
@@ -159,13 +158,7 @@ struct HopperScratch {
   float4* parts;
   int64_t part_numbers;  // at least hopper_part_numbers()
 };
-// How passes are cut: rows of a tile, and slices of a grain; by their shape, each found once, which takes the host 30 to 40 us.
-struct HopperCut {
-  int64_t rows;
-  int64_t grain;
-};
-using HopperCuts = std::map<std::vector<int64_t>, HopperCut>;
-void linear_hopper_few(cudaStream_t stream, Span<const LinearCall> calls, const HopperScratch& scratch, HopperCuts& cuts, int64_t num_multiprocessors);
+void linear_hopper_few(cudaStream_t stream, Span<const LinearCall> calls, const HopperScratch& scratch, PassCuts& cuts, int64_t num_multiprocessors);
 
 // 16-bit weights: linear_tile.cu. With tile.splits > 1, `partials` has room for max_split_blocks() tiles of
 // kMaxTileNumbers, and `arrivals` as many counters that are zero, and are zero again afterwards.

@@ -4,76 +4,32 @@
 // of stages in shared memory, and never pauses: what it reads does not depend on earlier kernels, so it begins before they are done. Each
 // warpgroup multiplies 64 rows of every unit by all tokens (wgmma: the weights are the 64-row operand).
 //
-// The items of work are (row tile, slice of the columns), a product's dealt out evenly as runs of neighbours (Shares of linear_plan.h), one by one
-// or in grains of 2, 4 or all slices of a tile (best_cut). A block adds the slices of a tile that are its own as the tree of linear_plan.h does. If
-// others have slices of it too, or products behind each other have one `out`, each block leaves the nodes of the tree that it has, and a second
-// kernel adds these, so who had which slice does not show in the bits.
+// Which block has which slices of which tiles is linear_hopper_plan.h's: a tile whose slices are all its own a block finishes; of others it leaves
+// nodes of the tree as parts, which a second kernel adds. Who had which slice does not show in the bits.
 #include <algorithm>
-#include <limits>
-#include <utility>
 
 #include "cuda/hopper.h"
 #include "cuda/launch.h"
 #include "cuda/linear_call.h"
+#include "cuda/linear_hopper_plan.h"
 
 namespace parley {
 namespace cuda {
 namespace {
 
-constexpr int kTileRows = 64;  // of a warpgroup
+constexpr int kTileRows = static_cast<int>(kLowTileRows);  // of a warpgroup
 constexpr int kMostStages = 24;
 constexpr int64_t kRingBytes = 200 * 1024;  // so much that no multiprocessor gets two blocks of a pass that starts early
-constexpr int kMostLowTileTokens = 64;  // of a tile of 64 rows: 128 tokens would need more registers than a thread has
 constexpr int kUnit = static_cast<int>(kUnitCols);
 constexpr int kRowBytes = 2 * kUnit;  // of a tile
 
-struct PassProduct {
+struct PassProduct : ProductCut {
   int32_t rows;
-  int32_t cols;
-  int32_t num_units;
-  int32_t log_slices;
-  int32_t log_grain;  // items are dealt out in grains of so many
-  Shares shares;      // of the grains, tile after tile
-  int32_t chain_end;  // products from chain_first until here have one `out`
-  int32_t chain_first;
-  int32_t first_part;  // of parts, each a node of one tile
   const float* bias;
   void* out;
   bool rounds_out;
   int64_t out_stride;
   Epilogue epilogue;
-
-  __device__ bool in_chain() const { return chain_end - chain_first > 1; }
-  __device__ int begin(int block) const { return shares.begin(block) << log_grain; }  // the first item of a block
-  __device__ int block_of(int item) const { return shares.block_of(item >> log_grain); }
-  __device__ int num_slices() const { return 1 << log_slices; }
-  __device__ int slice_begin(int slice) const { return slice * num_units >> log_slices; }
-  // Where what blocks leave of a tile is kept. Of a product by itself, only the last of a block's tiles can go on in another block.
-  __device__ int region(int tile) const { return in_chain() ? tile : block_of(tile << log_slices); }
-  // Bit s: slice s of the tile is the first of another block than slice s - 1.
-  __device__ unsigned cuts(int tile) const {
-    const int first = tile << log_slices;
-    unsigned bits = 0;
-    for (int block = block_of(first) + 1;; ++block) {
-      const int slice = begin(block) - first;
-      if (slice >= num_slices()) return bits;
-      bits |= 1u << slice;
-    }
-  }
-  // Bit s: a block leaves the node of the tree that begins with slice s of the tile. Of a node and the one before it that has its parent, if
-  // one block has not both.
-  __device__ unsigned left_nodes(int tile) const {
-    const unsigned first_of_block = cuts(tile);
-    unsigned bits = 1;
-#pragma unroll
-    for (int width = 1; width < kNumSlices; width *= 2) {
-#pragma unroll
-      for (int s = width; s < kNumSlices; s += 2 * width) {
-        if (first_of_block >> (s - width + 1) & ((1u << (2 * width - 1)) - 1)) bits |= 1u << s;
-      }
-    }
-    return bits & ((1u << num_slices()) - 1);
-  }
 };
 
 struct HopperPass {
@@ -306,12 +262,11 @@ __device__ __forceinline__ void multiply(const HopperPass& pass, const unsigned 
     const int begin = product.begin(block), end = product.begin(block + 1);
     for (int tile = begin >> product.log_slices; begin < end && tile * num_slices < end; ++tile) {
       const int first = max(begin - tile * num_slices, 0), last = min(end - tile * num_slices, num_slices);
-      const int part = product.first_part + (product.region(tile) << product.log_slices);
+      const int part = product.part_of(tile);
       // The largest nodes of the tree that are this block's own, one after the other. Sums of four slices for which there are no registers wait in
       // the place of the tile's first part.
       for (int slice = first, width; slice < last; slice += width) {
-        width = slice == 0 ? num_slices : slice & -slice;
-        while (slice + width > last) width /= 2;
+        width = product.node_width(slice, last);
         Sums<S::kSums> sums, even, two, four;  // the last three: left children of 1, 2, 4 slices, while they wait
         for (int i = 0; i < width; ++i) {
           if (i % 2 == 0 && width > 1) {
@@ -395,7 +350,7 @@ __global__ void __launch_bounds__(kFinishThreads) finish_parts(const __grid_cons
   for (int p = chain.chain_first; p < chain.chain_end; ++p) {
     const PassProduct& product = pass.products[p];
     const unsigned left = product.left_nodes(tile);
-    const int64_t part = product.first_part + (product.region(tile) << product.log_slices);
+    const int64_t part = product.part_of(tile);
     float4 nodes[kNumSlices];
 #pragma unroll
     for (int s = 0; s < kNumSlices; ++s) {
@@ -448,135 +403,37 @@ void start(cudaStream_t stream, HopperPass& pass, int64_t num_blocks, int64_t ro
   }
 }
 
-int log2_of(int64_t power) {
-  int log = 0;
-  while (int64_t{1} << log < power) ++log;
-  return log;
-}
-
-// What a cut costs, in bytes of weights that a block could read meanwhile. Measured on an H200: tokens come from the cache and cost a quarter of
-// their bytes; blocks that are done leave their share of the memory's rate to the others, up to a ninth for each; a number that is left takes the time of
-// 24 bytes, and finish_parts 3 us besides. Of all cuts, those it chooses take 0.8% longer than the best one, on average over four models.
-int64_t cost(Span<const LinearCall> calls, const HopperCut& cut, int64_t tile_tokens, int64_t num_blocks) {
-  constexpr int64_t kFinishBytes = 100 * 1024, kBytesPerLeftNumber = 24;
-  int64_t sum = 0, most = 0, most_left = 0;
-  for (int32_t block = 0; block < num_blocks; ++block) {
-    int64_t bytes = 0, left = 0, first_extra = 0;  // left: tiles
-    for (int64_t i = 0; i < calls.size; ++i) {
-      const LinearCall& call = calls[i];
-      const int64_t grain = std::min<int64_t>(cut.grain, call.num_slices), tile_grains = call.num_slices / grain;
-      const int64_t grains = ceil_div(call.rows, cut.rows) * tile_grains;
-      const Shares shares = Shares::of(grains, num_blocks, first_extra);
-      first_extra = (first_extra + grains) % num_blocks;
-      const int64_t begin = shares.begin(block), end = shares.begin(block + 1);
-      if (begin == end) continue;
-      bytes += (end - begin) * (cut.rows + tile_tokens / 4) * call.pitch * 2 / tile_grains;
-      const bool in_chain = (i > 0 && calls[i - 1].out == call.out) || (i + 1 < calls.size && calls[i + 1].out == call.out);
-      const int64_t tiles = ceil_div(end, tile_grains) - begin / tile_grains;
-      const int64_t whole_tiles = std::max<int64_t>(0, end / tile_grains - ceil_div(begin, tile_grains));
-      left += in_chain ? tiles : tiles - whole_tiles;
-    }
-    sum += bytes;
-    most = std::max(most, bytes);
-    most_left = std::max(most_left, left);
-  }
-  const int64_t finish = most_left > 0 ? kFinishBytes + most_left * cut.rows * tile_tokens * kBytesPerLeftNumber : 0;
-  return std::max(sum / num_blocks, most * 9 / 10) + finish;
-}
-
-HopperCut best_cut(Span<const LinearCall> calls, int64_t tile_tokens, int64_t num_blocks) {
-  HopperCut best{};
-  int64_t least = std::numeric_limits<int64_t>::max();
-  for (const int64_t rows : {2 * kTileRows, kTileRows}) {
-    if (rows == kTileRows && tile_tokens > kMostLowTileTokens) break;
-    for (int64_t grain = kNumSlices; grain > 0; grain /= 2) {
-      const int64_t bytes = cost(calls, {rows, grain}, tile_tokens, num_blocks);
-      if (bytes < least) best = {rows, grain}, least = bytes;
-    }
-  }
-  return best;
-}
-
-HopperCut known_cut(HopperCuts& cuts, Span<const LinearCall> calls, int64_t tile_tokens, int64_t num_blocks) {
-  std::vector<int64_t> shape{tile_tokens};
-  for (int64_t i = 0; i < calls.size; ++i) {
-    const LinearCall& call = calls[i];
-    shape.insert(shape.end(), {call.rows, call.pitch, call.num_slices, i > 0 && calls[i - 1].out == call.out});
-  }
-  const auto [found, is_new] = cuts.try_emplace(std::move(shape));
-  if (is_new) found->second = best_cut(calls, tile_tokens, num_blocks);
-  return found->second;
-}
-
 }  // namespace
 
-void linear_hopper_few(cudaStream_t stream, Span<const LinearCall> calls, const HopperScratch& scratch, HopperCuts& cuts, int64_t num_multiprocessors) {
+void linear_hopper_few(cudaStream_t stream, Span<const LinearCall> calls, const HopperScratch& scratch, PassCuts& cuts, int64_t num_multiprocessors) {
   const int64_t tile_tokens = hopper_tile_tokens(calls[0].tokens), num_tokens = calls[0].tokens;
-  const HopperCut cut = known_cut(cuts, calls, tile_tokens, num_multiprocessors);
-  const int64_t rows = cut.rows;
-  const int64_t most_parts = scratch.part_numbers / (rows * tile_tokens);
+  ProductShape shapes[kMaxProducts];
+  for (int64_t i = 0; i < calls.size; ++i) {
+    shapes[i] = {calls[i].rows, calls[i].pitch, calls[i].num_slices, i > 0 && calls[i].out == calls[i - 1].out};
+  }
+  const PassCut cut = cuts.of({shapes, calls.size}, tile_tokens, num_multiprocessors);
+  const bool half = calls[0].dtype == DType::float16;
 
-  // Products with one `out` behind each other are a chain. One that finds no room is a pass for each product.
-  for (int64_t begin = 0; begin < calls.size;) {
+  for (int64_t done = 0; done < calls.size;) {
+    const PassPlan plan = plan_pass({shapes + done, calls.size - done}, cut, num_multiprocessors, scratch.part_numbers / (cut.rows * tile_tokens));
     HopperPass pass{};
-    int64_t parts = 0, most_tiles = 0, first_extra = 0;
-    bool leaves = false;
-    int64_t end = begin;
-    while (end < calls.size) {
-      int64_t chain_end = end + 1;
-      while (chain_end < calls.size && calls[chain_end].out == calls[end].out) ++chain_end;
-      const auto regions_of = [&](int64_t count) { return count == 1 ? num_multiprocessors : ceil_div(calls[end].rows, rows); };
-      const auto parts_of = [&](int64_t count) {
-        int64_t sum = 0;
-        for (int64_t i = end; i < end + count; ++i) sum += regions_of(count) * calls[i].num_slices;
-        return sum;
-      };
-      const auto fits = [&](int64_t count) { return parts + parts_of(count) <= most_parts; };
-      int64_t count = chain_end - end;
-      if (!fits(count)) {
-        if (end > begin) break;
-        count = 1;
-        chain_end = end + 1;
-      }
-      for (int64_t i = end; i < chain_end; ++i) {
-        const LinearCall& call = calls[i];
-        PassProduct& product = pass.products[i - begin];
-        product.rows = call.rows;
-        product.cols = call.cols;
-        product.num_units = call.pitch / kUnit;
-        product.log_slices = log2_of(call.num_slices);
-        product.log_grain = std::min(log2_of(cut.grain), product.log_slices);
-        const int64_t tiles = ceil_div(call.rows, rows), grains = tiles * call.num_slices >> product.log_grain;
-        most_tiles = std::max(most_tiles, tiles);
-        leaves |= count > 1 || product.log_grain < product.log_slices;
-        product.shares = Shares::of(grains, num_multiprocessors, first_extra);
-        first_extra = (first_extra + grains) % num_multiprocessors;
-        product.chain_first = static_cast<int32_t>(end - begin);
-        product.chain_end = static_cast<int32_t>(chain_end - begin);
-        product.first_part = static_cast<int32_t>(parts);
-        parts += regions_of(count) * call.num_slices;
-        product.bias = call.bias;
-        product.out = call.out;
-        product.rounds_out = call.rounds_out;
-        product.out_stride = call.out_stride;
-        product.epilogue = call.epilogue;
-        pass.weights[i - begin] = tensor_map(call.weight, call.dtype, call.rows, call.pitch, static_cast<int>(rows));
-        pass.tokens[i - begin] = tensor_map(call.x, call.dtype, num_tokens, call.pitch, static_cast<int>(tile_tokens));
-      }
-      end = chain_end;
+    for (int64_t i = 0; i < plan.num_products; ++i) {
+      const LinearCall& call = calls[done + i];
+      pass.products[i] = {plan.products[i], call.rows, call.bias, call.out, call.rounds_out, call.out_stride, call.epilogue};
+      pass.weights[i] = tensor_map(call.weight, call.dtype, call.rows, call.pitch, static_cast<int>(cut.rows));
+      pass.tokens[i] = tensor_map(call.x, call.dtype, num_tokens, call.pitch, static_cast<int>(tile_tokens));
     }
-    pass.num_products = static_cast<int32_t>(end - begin);
+    pass.num_products = static_cast<int32_t>(plan.num_products);
     pass.num_tokens = static_cast<int32_t>(num_tokens);
     pass.parts = scratch.parts;
-    const bool half = calls[0].dtype == DType::float16;
-    (half ? start<__half> : start<__nv_bfloat16>)(stream, pass, num_multiprocessors, rows, tile_tokens);
-    if (leaves) {
-      const int64_t threads = most_tiles * rows * tile_tokens / 4;
+    (half ? start<__half> : start<__nv_bfloat16>)(stream, pass, num_multiprocessors, cut.rows, tile_tokens);
+    if (plan.leaves_parts) {
+      const int64_t threads = plan.most_tiles * cut.rows * tile_tokens / 4;
       launch(half ? finish_parts<__half> : finish_parts<__nv_bfloat16>,
-             dim3(static_cast<unsigned>(ceil_div(threads, int64_t{kFinishThreads})), static_cast<unsigned>(pass.num_products)),
-             dim3(kFinishThreads), 0, stream, pass, static_cast<int>(2 * rows), static_cast<int>(tile_tokens / 8));
+             dim3(static_cast<unsigned>(ceil_div(threads, int64_t{kFinishThreads})), static_cast<unsigned>(plan.num_products)),
+             dim3(kFinishThreads), 0, stream, pass, static_cast<int>(2 * cut.rows), static_cast<int>(tile_tokens / 8));
     }
-    begin = end;
+    done += plan.num_products;
   }
 }
 

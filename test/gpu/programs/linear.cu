@@ -215,6 +215,63 @@ void test_shares() {
   }
 }
 
+// What the blocks of a pass do, item by item: every slice is added once, and what is left of a tile are the nodes that are looked for, each in a
+// place of its own.
+void test_pass_plan() {
+  for (int round = 0; round < 3000; ++round) {
+    const int64_t blocks = round % 3 == 0 ? 132 : 1 + below(140), low = below(2);
+    const PassCut cut{low ? kLowTileRows : 2 * kLowTileRows, int64_t{1} << below(4)};
+    ProductShape shapes[kMaxProducts];
+    const int64_t count = 1 + below(kMaxProducts);
+    for (int64_t i = 0; i < count; ++i) {
+      shapes[i] = {1 + below(30000), kUnitCols * (1 + below(200)), int64_t{1} << below(4), i > 0 && below(2) == 0};
+      if (shapes[i].adds) shapes[i].rows = shapes[i - 1].rows;
+    }
+    const int64_t most_parts = blocks * kNumSlices * (1 + below(6));
+    const PassPlan plan = plan_pass({shapes, count}, cut, blocks, most_parts);
+    bool right = plan.num_products >= 1 && plan.num_products <= count;
+    bool leaves = false;
+    std::vector<int> uses(static_cast<size_t>(most_parts));
+    for (int64_t p = 0; p < plan.num_products && right; ++p) {
+      const ProductCut& product = plan.products[p];
+      const int slices = product.num_slices();
+      const int tiles = static_cast<int>(ceil_div(shapes[p].rows, cut.rows));
+      right &= slices == shapes[p].num_slices && product.slice_begin(slices) == shapes[p].pitch / kUnitCols && tiles <= plan.most_tiles;
+      // All that have its `out` are in its chain.
+      right &= p == product.chain_first || shapes[p].adds;
+      right &= product.chain_end >= plan.num_products || !shapes[product.chain_end].adds;
+      std::vector<unsigned> added(static_cast<size_t>(tiles)), left(static_cast<size_t>(tiles));
+      for (int block = 0; block < blocks && right; ++block) {
+        for (int item = product.begin(block); item < product.begin(block + 1);) {
+          const int tile = item >> product.log_slices, first = item - tile * slices;
+          const int last = std::min(product.begin(block + 1) - tile * slices, slices);
+          for (int slice = first, width; slice < last; slice += width) {
+            width = product.node_width(slice, last);
+            right &= width > 0 && slice % width == 0 && slice + width <= last && product.block_of(item) == block;
+            for (int s = slice; s < slice + width; ++s) right &= !(added[static_cast<size_t>(tile)] >> s & 1), added[static_cast<size_t>(tile)] |= 1u << s;
+            if (width < slices || product.in_chain()) {
+              left[static_cast<size_t>(tile)] |= 1u << slice;
+              const int64_t part = product.part_of(tile) + slice;
+              right &= part >= 0 && part < most_parts && ++uses[static_cast<size_t>(part)] == 1;
+            } else {
+              right &= product.part_of(tile) == product.first_part + block * slices;  // where sums wait
+            }
+          }
+          item = tile * slices + last;
+        }
+      }
+      for (int tile = 0; tile < tiles && right; ++tile) {
+        const unsigned bits = left[static_cast<size_t>(tile)];
+        right &= added[static_cast<size_t>(tile)] == (1u << slices) - 1 && (bits != 0) == (product.in_chain() || product.cuts(tile) != 0);
+        right &= bits == 0 || bits == product.left_nodes(tile);
+        leaves |= bits != 0;
+      }
+    }
+    right &= plan.leaves_parts || !leaves;
+    expect(right, "round %d: a pass of %ld products for %ld blocks, tiles of %ld rows in grains of %ld", round, count, blocks, cut.rows, cut.grain);
+  }
+}
+
 void test_all() {
   Linear linear(nullptr, 4, true);
   test_values(linear);
@@ -230,6 +287,7 @@ int main(int argc, char** argv) {
   few = asks_for_few(argc, argv);
   test_plan();
   test_shares();
+  test_pass_plan();
   test_all();
 #ifdef PARLEY_CUDA_EMULATED
   setenv("PARLEY_EMULATED_CAPABILITY", "90", 1);
