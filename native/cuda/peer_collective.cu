@@ -112,9 +112,11 @@ __global__ void __launch_bounds__(kThreads) all_reduce_kernel(Peers peers, AllRe
     }
   };
   const int64_t stride = int64_t{num_items} * kWidth;  // from one summand to the next
-  const auto sum = [&](int64_t place) {
-    return tree_sum_up_to<static_cast<int>(kMostPeers)>(
-        peers.num_ranks, [&](int rank) { return load_pack<kWidth>(staging(peers, rank, epoch) + place); });
+  // The rank's own part from where it is: the staging memory may be the host's, from which every number read counts.
+  const auto sum = [&](int j, int row, int col, int64_t place) {
+    return tree_sum_up_to<static_cast<int>(kMostPeers)>(peers.num_ranks, [&](int rank) {
+      return load_pack<kWidth>(rank == peers.rank ? call.summands[j].part.row(row) + col : staging(peers, rank, epoch) + j * stride + place);
+    });
   };
   float* own = staging(peers, peers.rank, epoch);
 
@@ -125,16 +127,16 @@ __global__ void __launch_bounds__(kThreads) all_reduce_kernel(Peers peers, AllRe
   });
   meet(peers, 0, epoch);
   if (call.shared) {
-    each([&](int, int, int64_t place, int owner) {
+    each([&](int row, int col, int64_t place, int owner) {
       if (owner != peers.rank) return;
-      for (int j = 0; j < call.num_summands; ++j) store_pack<kWidth>(own + j * stride + place, sum(j * stride + place));
+      for (int j = 0; j < call.num_summands; ++j) store_pack<kWidth>(own + j * stride + place, sum(j, row, col, place));
     });
     meet(peers, 1, epoch);
   }
   each([&](int row, int col, int64_t place, int owner) {
     Pack<float, kWidth> total{};
     for (int j = 0; j < call.num_summands; ++j) {
-      Pack<float, kWidth> y = call.shared ? load_pack<kWidth>(staging(peers, owner, epoch) + j * stride + place) : sum(j * stride + place);
+      Pack<float, kWidth> y = call.shared ? load_pack<kWidth>(staging(peers, owner, epoch) + j * stride + place) : sum(j, row, col, place);
       const float* bias = call.summands[j].bias.data;
       if (bias) y = add(y, load_pack<kWidth>(bias + col));
       if (j == 0 && call.accumulate) total = load_pack<kWidth>(call.out.row(row) + col);
@@ -191,7 +193,8 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(Peers peers, Gather ca
     each(rank, [&](int row, int col) {
       const int wanted = row - call.first_wanted;
       if (wanted < 0 || wanted >= call.out.rows) return;
-      call.out.row(wanted)[call.first_columns[rank] + col] = theirs[int64_t{row} * call.num_columns[rank] + col];
+      call.out.row(wanted)[call.first_columns[rank] + col] =
+          rank == peers.rank ? call.part.row(row)[col] : theirs[int64_t{row} * call.num_columns[rank] + col];
     });
   }
   end(peers, epoch);
