@@ -2,7 +2,7 @@
 // TypeScript. What is up to date is skipped, in a few milliseconds. Plain JavaScript with nothing but Node, for it runs before anything is
 // installed.
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -73,8 +73,10 @@ async function buildAddon() {
       ...headers,
     ])
   }
-  const sources = readFileSync(at('binding.gyp'), 'utf8').match(/"native\/[^"]+\.cc"/g).length
-  const total = sources + (process.arch === 'x64' ? 2 : 0) // the kernels are compiled three times there
+  const targets = readdirSync(at('build')).filter((name) => name.endsWith('.target.mk'))
+  const total = targets.flatMap(
+    (name) => readFileSync(at('build', name), 'utf8').match(/\/native\/\S+\.o\b/g) ?? [],
+  ).length
   say(`2/3 building the addon (${total} files, a minute or two the first time)`)
   let done = 0
   await run(
