@@ -1,7 +1,6 @@
 // ONE table of options: flags, PARLEY_* variables, --help and the README's table all come from it.
 
 import { readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
 /** Parley's version, from package.json. */
@@ -201,9 +200,9 @@ export const serveOptions = {
   }),
   threads: row({
     kind: integer(1, 1024),
-    default: availableParallelism(),
+    default: null,
     defaultText: 'cores available',
-    doc: 'threads that compute',
+    doc: 'threads that compute; in a container a limit of its CPU time counts, rounded up to whole cores',
   }),
   tensor_parallel_size: row({
     kind: integer(1, 64),

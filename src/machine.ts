@@ -1,8 +1,8 @@
-// What the machine offers: memory that this process may still take, and GPUs.
+// What the machine offers: memory that this process may still take, processors, GPUs.
 
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { totalmem } from 'node:os'
+import { availableParallelism, totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 
 /** Memory that can be taken, and what bounds it. */
@@ -40,33 +40,54 @@ function machineBytes(read: Read): number {
   return kilobytes === null ? Math.floor(0.75 * totalmem()) : kilobytes * 1024
 }
 
-/** What is left in the control group of this process and in those around it, version 2 and version 1. */
+/** What is left in the control group of this process and in those around it. */
 function* groupBytes(read: Read): Generator<number> {
+  for (const { folder, version } of groupsAround('memory', read)) {
+    const [limit, usage, cache] =
+      version === 2
+        ? (['memory.max', 'memory.current', /^(?:active|inactive)_file (\d+)$/gm] as const)
+        : (['memory.limit_in_bytes', 'memory.usage_in_bytes', /^total_(?:active|inactive)_file (\d+)$/gm] as const)
+    const most = number(/^(\d+)\s*$/, read(join(folder, limit)))
+    if (most === null) continue
+    const used = number(/^(\d+)\s*$/, read(join(folder, usage))) ?? 0
+    let cached = 0
+    for (const [, bytes] of (read(join(folder, 'memory.stat')) ?? '').matchAll(cache)) cached += Number(bytes)
+    yield most - Math.max(0, used - cached)
+  }
+}
+
+/** Folders of the control group of this process and of those around it that a controller has, version 2 and version 1. */
+function* groupsAround(controller: 'memory' | 'cpu', read: Read): Generator<{ folder: string; version: 1 | 2 }> {
   const groups = read('/proc/self/cgroup') ?? ''
-  for (const [path, limit, usage, cache] of [
-    [/^0::(.*)$/m.exec(groups)?.[1], 'memory.max', 'memory.current', /^(?:active|inactive)_file (\d+)$/gm],
-    [
-      /^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:(.*)$/m.exec(groups)?.[1],
-      'memory.limit_in_bytes',
-      'memory.usage_in_bytes',
-      /^total_(?:active|inactive)_file (\d+)$/gm,
-    ],
+  const older = new RegExp(`^\\d+:(?:[^:]*,)?${controller}(?:,[^:]*)?:(.*)$`, 'm')
+  for (const [path, root, version] of [
+    [/^0::(.*)$/m.exec(groups)?.[1], '/sys/fs/cgroup', 2],
+    [older.exec(groups)?.[1], `/sys/fs/cgroup/${controller}`, 1],
   ] as const) {
     if (path === undefined) continue
-    const root = limit === 'memory.max' ? '/sys/fs/cgroup' : '/sys/fs/cgroup/memory'
     // In a container the path may be the host's, of which only the root is to be seen here.
     for (let group = join('/', path); ; group = dirname(group)) {
-      const folder = join(root, group)
-      const most = number(/^(\d+)\s*$/, read(join(folder, limit)))
-      if (most !== null) {
-        const used = number(/^(\d+)\s*$/, read(join(folder, usage))) ?? 0
-        let cached = 0
-        for (const [, bytes] of (read(join(folder, 'memory.stat')) ?? '').matchAll(cache)) cached += Number(bytes)
-        yield most - Math.max(0, used - cached)
-      }
+      yield { folder: join(root, group), version }
       if (group === '/') break
     }
   }
+}
+
+/**
+ * Processors that this process can keep busy: those that it may run on, or fewer where a control group around it allows it less time
+ * than they have (docker's --cpus, a limit of Kubernetes), rounded up to whole ones.
+ */
+export function availableCores(read: Read = readText, cores = availableParallelism()): number {
+  let least = cores
+  for (const { folder, version } of groupsAround('cpu', read)) {
+    const [quota, period] =
+      version === 2
+        ? (read(join(folder, 'cpu.max')) ?? '').split(/\s+/)
+        : [read(join(folder, 'cpu.cfs_quota_us')), read(join(folder, 'cpu.cfs_period_us'))]
+    const share = Number(quota) / Number(period) // no number where there is no limit: "max", -1, no file
+    if (share > 0) least = Math.min(least, Math.ceil(share))
+  }
+  return least
 }
 
 /** What is left of the process's own limits (ulimit -v and -d). */

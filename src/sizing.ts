@@ -4,6 +4,7 @@
 import { flagOf, kvCacheBytes, memoryText, OptionError, type ServeOptions } from './config.js'
 import type { StartOptions } from './engine/addon.js'
 import type { DType } from './engine/contract.js'
+import { availableCores } from './machine.js'
 import { type ModelMemory, modelMemory } from './models/memory.js'
 import type { ModelOutline } from './models/model.js'
 
@@ -102,7 +103,7 @@ export function sizeEngine(model: SizedModel, options: SizeOptions, free: number
     ...(options.deterministic !== undefined && { deterministic: options.deterministic }),
     dtype: engineDtype(options.dtype, model),
     isa: options.isa,
-    num_threads: options.threads,
+    num_threads: options.threads ?? availableCores(),
     tensor_parallel_size,
     max_model_len,
     max_num_seqs: options.max_num_seqs,

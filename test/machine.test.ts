@@ -1,10 +1,10 @@
-// Memory that is free, read from files as Linux, containers and limits of a process show it; GPUs as nvidia-smi lists them.
+// Memory that is free and processors, read from files as Linux, containers and limits of a process show it; GPUs as nvidia-smi lists them.
 
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
-import { findGpus, freeMemory } from '../src/machine.js'
+import { availableCores, findGpus, freeMemory } from '../src/machine.js'
 
 const gib = 2 ** 30
 const machine = { '/proc/meminfo': 'MemTotal:       24684092 kB\nMemFree:  1 kB\nMemAvailable:   16777216 kB\n' }
@@ -84,6 +84,43 @@ test.each<[string, Record<string, string>, number, string]>([
 test('a system without /proc, and this one', () => {
   expect(freeMemory(() => null)).toEqual({ bytes: Math.floor(0.75 * totalmem()), bound: 'on this machine' })
   expect(freeMemory().bytes).toBeGreaterThan(2 ** 20)
+})
+
+test.each<[string, Record<string, string>, number]>([
+  ['no groups', {}, 8],
+  ['no limit (version 2)', { '/proc/self/cgroup': '0::/\n', [`${v2}/cpu.max`]: 'max 100000\n' }, 8],
+  ['two and a half processors', { '/proc/self/cgroup': '0::/\n', [`${v2}/cpu.max`]: '250000 100000\n' }, 3],
+  ['more than there are', { '/proc/self/cgroup': '0::/\n', [`${v2}/cpu.max`]: '3200000 100000\n' }, 8],
+  ['a part of one', { '/proc/self/cgroup': '0::/a\n', [`${v2}/a/cpu.max`]: '10000 100000\n' }, 1],
+  [
+    'a group around that has less',
+    {
+      '/proc/self/cgroup': '0::/a/b\n',
+      [`${v2}/a/b/cpu.max`]: '400000 100000\n',
+      [`${v2}/a/cpu.max`]: '200000 100000\n',
+    },
+    2,
+  ],
+  [
+    "version 1, where the path is the host's",
+    {
+      '/proc/self/cgroup': '5:cpu,cpuacct:/docker/12ab\n4:memory:/docker/12ab\n0::/\n',
+      '/sys/fs/cgroup/cpu/cpu.cfs_quota_us': '150000\n',
+      '/sys/fs/cgroup/cpu/cpu.cfs_period_us': '50000\n',
+    },
+    3,
+  ],
+  [
+    'no limit (version 1)',
+    {
+      '/proc/self/cgroup': '5:cpuacct,cpu:/a\n',
+      '/sys/fs/cgroup/cpu/a/cpu.cfs_quota_us': '-1\n',
+      '/sys/fs/cgroup/cpu/a/cpu.cfs_period_us': '100000\n',
+    },
+    8,
+  ],
+])('processors: %s', (_name, files, cores) => {
+  expect(availableCores((path) => files[path] ?? null, 8)).toBe(cores)
 })
 
 const folder = mkdtempSync(join(tmpdir(), 'parley-smi-'))

@@ -215,6 +215,10 @@ describe('chart', () => {
     expect(accepts({ options: { ...options, enablePrefixCaching: 'no' } })).toBe(false)
     expect(accepts({ options: { ...options, gpuMemoryUtilization: 0.9 }, gpu: { count: 2 } })).toBe(true)
     expect(accepts({ options: { ...options, gpuMemoryUtilization: 1.5 } })).toBe(false)
+    // helm's --set makes a text of a number with a point.
+    expect(accepts({ options: { ...options, gpuMemoryUtilization: '0.85' } })).toBe(true)
+    for (const wrong of ['1.5', '0.0', '0', '.', '85%'])
+      expect(accepts({ options: { ...options, gpuMemoryUtilization: wrong } })).toBe(false)
     expect(accepts({ gpu: { count: 0.5 } })).toBe(false)
     expect(accepts({ modle: {} })).toBe(false)
     expect(accepts({ options: { ...options, gpu: 1 } })).toBe(false)
