@@ -67,14 +67,16 @@ class OpenCublasLt final : public CublasLt {
                   !bias.empty()};
     auto found = plans_.find(key);
     if (found == plans_.end()) found = plans_.emplace(key, make_plan(out, weight, bias)).first;
-    const Plan& plan = found->second;
+    Plan& plan = found->second;
     if (!plan.possible) return false;
     if (!bias.empty()) set(plan.multiplication, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data);
     const float one = 1, add = accumulate ? 1 : 0;
-    check(library_.cublasLtMatmul(handle_, plan.multiplication, &one, weight.data, plan.weight, x, plan.x, &add, out.data, plan.out,
-                                  out.data, plan.out, &plan.algorithm, workspace, kWorkspaceBytes, stream),
-          "matrix multiplication");
-    return true;
+    const cublasStatus_t status = library_.cublasLtMatmul(handle_, plan.multiplication, &one, weight.data, plan.weight, x, plan.x, &add, out.data,
+                                                          plan.out, out.data, plan.out, &plan.algorithm, workspace, kWorkspaceBytes, stream);
+    // What it has proposed itself, such as a kernel that it makes with a library that is not here.
+    plan.possible = status != CUBLAS_STATUS_NOT_SUPPORTED;
+    if (plan.possible) check(status, "matrix multiplication");
+    return plan.possible;
   }
 
  private:

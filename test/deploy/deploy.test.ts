@@ -106,7 +106,13 @@ describe('Dockerfile', () => {
     const [folder] = all(cuda, /^RUN make -C native\/cuda .* OUT=\/opt\/parley\/(\S+)$/gm)
     expect(copies(cuda)).toEqual([['native', 'native']])
     expect(gpu).toMatch(/^server AS gpu\n/)
-    expect(copies(gpu)).toEqual([['--from=cuda', `/opt/parley/${folder}/${made}`, `${folder}/${made}`]])
+    const [found, kept] = /^RUN cp -L (\S+) (\S+)$/m.exec(cuda)?.slice(1) ?? []
+    const opened = /"(libcublasLt\.so\.)"/.exec(read('native/cuda/cublaslt.cc'))?.[1] // and CUDA's major version
+    expect(found).toBe(`/usr/local/cuda/lib64/${opened}??`)
+    expect(copies(gpu)).toEqual([
+      ['--from=cuda', `/opt/parley/${folder}/${made}`, `${folder}/${made}`],
+      ['--from=cuda', `${kept}${opened}*`, '/usr/lib/'], // where libraries are found without being listed
+    ])
     expect(last.trim()).toBe('server')
   })
 
