@@ -491,7 +491,7 @@ void Sampler::reserve(const ScratchLimits& limits) {
   most_planned_ = reserved_numbers(limits);
   device_.reserve<char>(scratch_bytes(limits));
   upload_.reserve<char>(Layout(limits.rows, limits.vocab, most_planned_).uploaded);
-  for (PinnedScratch* results : {&calls_[0].results, &calls_[1].results, &download_}) results->reserve<SampleResult>(limits.rows);
+  for (PinnedScratch* results : {&even_.results, &odd_.results, &download_}) results->reserve<SampleResult>(limits.rows);
 }
 
 void Sampler::begin_block() {
@@ -526,7 +526,7 @@ bool Sampler::is_planned(Span<const ScoreRow> rows) const {
 
 void Sampler::sample(Matrix<float> logits, float* chosen, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices) {
   check(num_begun_ - num_waited_ < 2, "sample: two calls are under way");
-  Call& call = calls_[num_begun_ % 2];
+  Call& call = call_of(num_begun_);
   call.rows = {};
   if (rows.size > 0 && is_planned(rows)) {
     SampleResult* results = call.results.reserve<SampleResult>(rows.size);
@@ -543,7 +543,7 @@ void Sampler::sample(Matrix<float> logits, float* chosen, Span<const SampleRow> 
 
 void Sampler::wait() {
   check(num_waited_ < num_begun_, "wait_for_choices: no call of sample() is under way");
-  Call& call = calls_[num_waited_ % 2];
+  Call& call = call_of(num_waited_);
   if (call.rows.size > 0) {
     wait_for(call.end);
     tell(call.results.reserve<SampleResult>(0), call.rows, call.choices);

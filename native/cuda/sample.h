@@ -33,7 +33,8 @@ class Sampler {
   Sampler(cudaStream_t stream, IdleClock& idle, int64_t give_up_after_ms)
       : stream_(stream),
         idle_(idle),
-        calls_{{{stream, give_up_after_ms}, {}, {}, {}}, {{stream, give_up_after_ms}, {}, {}, {}}},
+        even_(stream, give_up_after_ms),
+        odd_(stream, give_up_after_ms),
         end_(stream, give_up_after_ms) {}
 
   int64_t scratch_bytes(const ScratchLimits& limits) const;
@@ -61,6 +62,8 @@ class Sampler {
  private:
   // A call of sample() that is under way.
   struct Call {
+    Call(cudaStream_t stream, int64_t give_up_after_ms) : end(stream, give_up_after_ms) {}
+
     StreamEnd end;
     PinnedScratch results;
     Span<const SampleRow> rows;  // none: its results have been told
@@ -74,6 +77,7 @@ class Sampler {
     int64_t num_numbers;
   };
 
+  Call& call_of(int64_t number) { return number % 2 == 0 ? even_ : odd_; }
   bool is_planned(Span<const SampleRow> rows) const;
   bool is_planned(Span<const ScoreRow> rows) const;
   void sample_at_once(Matrix<float> logits, float* chosen, Span<const SampleRow> rows, int64_t num_sampled_ids, const Choices& choices);
@@ -86,8 +90,8 @@ class Sampler {
 
   cudaStream_t stream_;
   IdleClock& idle_;
-  Call calls_[2];
-  int64_t num_begun_ = 0;   // of calls_, in turn
+  Call even_, odd_;  // in turn
+  int64_t num_begun_ = 0;   // of calls
   int64_t num_waited_ = 0;  // for
   StreamEnd end_;           // of what is waited for at once
   Planned planned_{};
