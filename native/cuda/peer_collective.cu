@@ -114,8 +114,10 @@ __global__ void __launch_bounds__(kThreads) all_reduce_kernel(Peers peers, AllRe
   const int64_t stride = int64_t{num_items} * kWidth;  // from one summand to the next
   // The rank's own part from where it is: the staging memory may be the host's, from which every number read counts.
   const auto sum = [&](int j, int row, int col, int64_t place) {
+    const float* own_part = call.summands[j].part.row(row) + col;
+    const int64_t place_of_part = j * stride + place;
     return tree_sum_up_to<static_cast<int>(kMostPeers)>(peers.num_ranks, [&](int rank) {
-      return load_pack<kWidth>(rank == peers.rank ? call.summands[j].part.row(row) + col : staging(peers, rank, epoch) + j * stride + place);
+      return load_pack<kWidth>(rank == peers.rank ? own_part : staging(peers, rank, epoch) + place_of_part);
     });
   };
   float* own = staging(peers, peers.rank, epoch);
