@@ -22,6 +22,11 @@ test.each(programs)('%s', async (program) => {
   expect(stdout).toContain(`${program}: ok`)
 })
 
+test('a load from an address that is not aligned ends the process', async () => {
+  const program = run(join(folder, '../../build/emulated/emulator'), ['unaligned'])
+  await expect(program).rejects.toMatchObject({ signal: expect.stringMatching(/^SIG(ILL|TRAP)$/) })
+})
+
 // The emulated GPU is one of 8.6 elsewhere.
 test.each(['linear', 'experts', 'attention'])('%s, with the kernels of compute capability 9.0', async (program) => {
   const env = { ...process.env, PARLEY_EMULATED_CAPABILITY: '90' }

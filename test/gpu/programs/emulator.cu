@@ -203,10 +203,17 @@ void test_devices() {
   check(cudaStreamDestroy(stream), "stream");
 }
 
+__global__ void load_four(const float* x, float* out) { *out = reinterpret_cast<const float4*>(x)->w; }
+
 }  // namespace
 
-int main() {
+// With the argument `unaligned` a kernel loads from an address that is not aligned, which must be the end of the process.
+int main(int argc, char**) {
   Buffer x(8 * 1000), out(8 * 128);
+  if (argc > 1) {
+    failure_of(load_four, 1, 1, 0, x.data + 1, out.data);
+    return 0;
+  }
   expect(std::isnan(x.read()[5]), "fresh memory is no number");
   std::vector<float> numbers(8 * 1000);
   for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i % 10);
