@@ -88,7 +88,7 @@ inline std::vector<float> normals(int64_t count) {
   return numbers;
 }
 
-inline bool same(const std::vector<float>& a, const float* b) { return std::memcmp(a.data(), b, a.size() * sizeof(float)) == 0; }
+inline bool same(const std::vector<float>& a, const float* b) { return a.empty() || std::memcmp(a.data(), b, a.size() * sizeof(float)) == 0; }
 
 constexpr DType kDTypes[] = {DType::float32, DType::float16, DType::bfloat16};
 
