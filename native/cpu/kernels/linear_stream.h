@@ -1,5 +1,6 @@
-// `linear` for so few tokens that the weights' way from memory is what counts: up to kStreamTokens of them. Their sums stay in registers
-// from the first column to the last, and as many panels are walked at once as there are registers for.
+// `linear` for so few tokens that the weights' way from memory is what counts: up to kStreamTokens of them, or a second group of as many, for which
+// the panels are in the second-level cache. Their sums stay in registers from the first column to the last, and as many panels are walked at once
+// as there are registers for.
 //
 // Here and in linear_tile.h and linear_blocked.h every output is computed as acc = fma(x[k], w[k], acc) for k = 0, 1, ... from acc = 0:
 // which of them a call goes to changes no bits.
@@ -87,25 +88,29 @@ constexpr Stream kStreams[kStreamTokens] = {
 };
 
 template <class Number>
-void linear_stream_of(const LinearCall& call, int64_t first_panel, int64_t last_panel, float* y) {
-  const int64_t tokens = call.num_tokens;
+void linear_stream_of(const LinearCall& call, int64_t first_panel, int64_t last_panel, int64_t first_group, int64_t last_group, float* y) {
   const float* x = static_cast<const float*>(call.tokens);
-  const int64_t at_once = stream_panels(static_cast<int>(tokens));
+  const int64_t most_tokens = (call.num_tokens + call.num_groups - 1) / call.num_groups;
+  const int64_t at_once = stream_panels(static_cast<int>(most_tokens));
   for (int64_t panel = first_panel; panel < last_panel;) {
     const int64_t panels = panel + at_once <= last_panel ? at_once : 1;
     const Number* weight = static_cast<const Number*>(call.weight) + panel * call.cols * kPanelRows;
-    (panels == at_once ? kStreams<Number, false> : kStreams<Number, true>)[tokens - 1](y, weight, x, call.cols);
-    for (const int64_t stop = panel + panels; panel < stop; ++panel) {
-      finish_tokens(call, 0, tokens, panel, y + (panels - (stop - panel)) * tokens * kPanelRows);
+    for (int64_t group = first_group; group < last_group; ++group) {
+      const int64_t first_token = call.num_tokens * group / call.num_groups;
+      const int64_t tokens = call.num_tokens * (group + 1) / call.num_groups - first_token;
+      const bool all = panels == stream_panels(static_cast<int>(tokens));
+      (all ? kStreams<Number, false> : kStreams<Number, true>)[tokens - 1](y, weight, x + first_token * call.cols, call.cols);
+      for (int64_t p = 0; p < panels; ++p) finish_tokens(call, first_token, tokens, panel + p, y + p * tokens * kPanelRows);
     }
+    panel += panels;
   }
 }
 
-// The panels [first_panel, last_panel). y: scratch.
-void linear_stream(const LinearCall& call, int64_t first_panel, int64_t last_panel, float* y) {
-  if (call.dtype == NumberType::float32) return linear_stream_of<float>(call, first_panel, last_panel, y);
-  if (call.dtype == NumberType::float16) return linear_stream_of<Fp16>(call, first_panel, last_panel, y);
-  linear_stream_of<Bf16>(call, first_panel, last_panel, y);
+// The panels [first_panel, last_panel) for one block of token groups. y: scratch.
+void linear_stream(const LinearCall& call, int64_t first_panel, int64_t last_panel, int64_t first_group, int64_t last_group, float* y) {
+  if (call.dtype == NumberType::float32) return linear_stream_of<float>(call, first_panel, last_panel, first_group, last_group, y);
+  if (call.dtype == NumberType::float16) return linear_stream_of<Fp16>(call, first_panel, last_panel, first_group, last_group, y);
+  linear_stream_of<Bf16>(call, first_panel, last_panel, first_group, last_group, y);
 }
 
 }  // namespace
