@@ -281,6 +281,21 @@ describeBackends('linear', (ops, { inputs }) => {
     }
   })
 
+  // A block of tokens is smaller for the wide one, and its blocks are then those of all in the pass.
+  test('gives products of a pass the bits of passes of their own where one is very wide', () => {
+    const tokens = 13 + random.below(12)
+    const out = random.matrix(tokens, 40)
+    const products = [300, 20_000].map((cols): Product => {
+      const weight = randomWeight(random, 40, cols, 'float16')
+      return { out, x: random.matrix(tokens, cols), weight, bias: null, epilogue: 'accumulate' }
+    })
+    const together = outputsOf(products, (all) => ops.linear(all))
+    const apart = outputsOf(products, (all) => {
+      for (const product of all) ops.linear([product])
+    })
+    expect(together, `${tokens} tokens`).toEqual(apart)
+  })
+
   test('leaves the gaps between rows of a strided output alone and reads strided input', () => {
     const weight = randomWeight(random, 33, 20, 'float16')
     const wide = random.matrix(5, 31)

@@ -7,7 +7,7 @@
 //   less(a, b) less_equal(a, b) equal(a, b) -> Mask   select(mask, a, b): a where true   bits(mask): one bit a lane
 //   sum(v), largest(v): over the lanes, in a fixed tree
 // and how kernels fill the registers:
-//   kStreamTokens: up to so many tokens `linear` goes along whole panels, with kStreamSums vectors of sums
+//   kStreamTokens: up to so many tokens `linear` goes along whole panels, with kStreamSums vectors of sums; with 32 registers up to twice as many in two groups
 //   kManyTokens: from so many on it widens a chunk of 16-bit weights once for all of them; its tiles are kBlockedVecs vectors of outputs wide
 //   kGroupTokens: tokens of a tile, if they are more than kStreamTokens
 //   kAttentionRows: most queries that share loads of keys and values   kAttentionSums: most vectors of scores that they sum at once
